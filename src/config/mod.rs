@@ -1,0 +1,1 @@
+//! Settings: layers (embedded defaults, file, environment, command line), then the topics' own types.

@@ -1,0 +1,1 @@
+//! The daemon: build, bind, load, run, drain.

@@ -1,0 +1,153 @@
+//! Names: queries to answers.
+//!
+//! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
+//! [`answer`] (the decision), [`resolver`] (cache and upstreams), [`engine`] (the two joined, with
+//! access lists and metrics), [`front`] (UDP threads and TCP).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod wire;
+
+pub mod zone;
+
+pub mod answer;
+
+pub mod resolver;
+
+pub mod engine;
+
+pub mod front;
+
+/// What a client query came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// One datagram; answers are cut at the UDP limit.
+    Udp,
+    /// A stream of length-prefixed messages (RFC 7766).
+    Tcp,
+}
+
+/// How one query ended. Every query has exactly one; the metric's outcomes sum to the queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Own zone: data, positive.
+    Authoritative,
+    /// Own zone: the name exists, the type does not.
+    Nodata,
+    /// Own zone: the name does not exist.
+    Nxdomain,
+    /// Own zone: the name is delegated elsewhere.
+    Referral,
+    /// From the resolver cache, fresh.
+    CacheHit,
+    /// From the resolver cache, expired, because no upstream answered in time (RFC 8767).
+    CacheStale,
+    /// Fetched from an upstream for this query (or together with an equal one).
+    Resolved,
+    /// The client may not ask this.
+    Refused,
+    /// The packet is malformed.
+    Formerr,
+    /// An operation or class not served here.
+    Notimp,
+    /// EDNS of a version not known here (RFC 6891).
+    Badvers,
+    /// Nothing could be found out in time, or a bound was hit.
+    Servfail,
+    /// No answer at all: a response, a runt, or a bound under attack.
+    Dropped,
+}
+
+impl Outcome {
+    /// All outcomes, in the order of their discriminants.
+    pub const ALL: [Self; 13] = [
+        Self::Authoritative,
+        Self::Nodata,
+        Self::Nxdomain,
+        Self::Referral,
+        Self::CacheHit,
+        Self::CacheStale,
+        Self::Resolved,
+        Self::Refused,
+        Self::Formerr,
+        Self::Notimp,
+        Self::Badvers,
+        Self::Servfail,
+        Self::Dropped,
+    ];
+
+    /// The label value in `headwater_dns_queries_total{outcome}`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Authoritative => "authoritative",
+            Self::Nodata => "nodata",
+            Self::Nxdomain => "nxdomain",
+            Self::Referral => "referral",
+            Self::CacheHit => "cache_hit",
+            Self::CacheStale => "cache_stale",
+            Self::Resolved => "resolved",
+            Self::Refused => "refused",
+            Self::Formerr => "formerr",
+            Self::Notimp => "notimp",
+            Self::Badvers => "badvers",
+            Self::Servfail => "servfail",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Settings of the UDP and TCP front.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where UDP and TCP are served; empty: DNS is off.
+    pub listen: Vec<SocketAddr>,
+    /// UDP threads per address; 0: one per core.
+    pub workers: usize,
+    /// Largest answer over UDP, bytes, whatever the client advertises (512 without EDNS).
+    pub udp_payload: u16,
+    /// Client queries on the slow path at once: in all, and per /24 or /56.
+    pub queries_in_flight: usize,
+    /// See `queries_in_flight`.
+    pub queries_in_flight_per_network: usize,
+    /// TCP connections at once: in all, and per address.
+    pub tcp_connections: usize,
+    /// See `tcp_connections`.
+    pub tcp_connections_per_address: usize,
+    /// A TCP connection without a query is closed after this (2 s above 80 % of `tcp_connections`).
+    pub tcp_idle: Duration,
+    /// A message begun must be whole within this.
+    pub tcp_message: Duration,
+    /// Unanswered queries per TCP connection.
+    pub tcp_unanswered: usize,
+    /// Answer bytes a TCP client may leave unread, and for how long.
+    pub tcp_unread: usize,
+    /// See `tcp_unread`.
+    pub tcp_unread_time: Duration,
+}
+
+/// One own zone, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneConfig {
+    /// Its apex, as a domain name with a final dot, lower case.
+    pub name: String,
+    /// Its master file.
+    pub file: PathBuf,
+    /// Default TTL, seconds, where the file has no `$TTL`.
+    pub ttl: u32,
+    /// Configured TTLs; they win over the file.
+    pub ttls: Vec<TtlOverride>,
+}
+
+/// A configured TTL: one name relative to the zone (`@`: the apex), all types or one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TtlOverride {
+    /// Name relative to the zone, such as `www` or `@`.
+    pub name: String,
+    /// The type's mnemonic (`AAAA`), or all types.
+    pub rtype: Option<String>,
+    /// The TTL, seconds.
+    pub ttl: u32,
+}

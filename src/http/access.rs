@@ -1,0 +1,1 @@
+//! The access log: a bounded queue to one writer.

@@ -1,0 +1,1 @@
+//! Verified chunks as a response body.

@@ -1,0 +1,56 @@
+//! The HTTP server: origin and mirror over one library of verified objects.
+//!
+//! From ground to roof: [`range`], [`fresh`], [`route`] (pure); [`body`] (verified chunks as a body), [`object`]
+//! (one object request), [`peer`] (index, manifests and chunks for other nodes), [`access`] (the log), [`server`]
+//! (listeners, connections, limits).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod range;
+
+pub mod fresh;
+
+pub mod route;
+
+pub mod body;
+
+pub mod object;
+
+pub mod peer;
+
+pub mod access;
+
+pub mod server;
+
+/// Settings of the HTTP server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where cleartext HTTP/1.1 and h2c are served; empty: off.
+    pub listen: Vec<SocketAddr>,
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once per address.
+    pub connections_per_address: usize,
+    /// A connection that has sent nothing is closed after this.
+    pub silent: Duration,
+    /// A request head must be whole within this.
+    pub head_time: Duration,
+    /// An idle kept-alive connection is closed after this.
+    pub idle: Duration,
+    /// A body or reader slower than 1 KiB/s for this long is closed.
+    pub slow: Duration,
+    /// Bytes of a request head.
+    pub head_size: usize,
+    /// Header fields of a request.
+    pub headers: usize,
+    /// HTTP/2 streams per connection.
+    pub streams: u32,
+    /// Ranges honoured per request.
+    pub ranges: usize,
+    /// How long a reader waits for a chunk that is not held yet.
+    pub fill_wait: Duration,
+    /// Access log; `None`: off.
+    pub access_log: Option<PathBuf>,
+}

@@ -1,0 +1,1 @@
+//! One request for one object.

@@ -1,0 +1,1 @@
+//! Method and target to route. Pure.

@@ -1,0 +1,27 @@
+//! Replication: a mirror fetches what other nodes publish, chunk by chunk, each verified before it is kept.
+//!
+//! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next;
+//! pure), [`client`] (one request to one node), [`replicate`] (the loop). The serving side is `http/peer.rs`.
+
+use std::time::Duration;
+
+pub mod message;
+
+pub mod schedule;
+
+pub mod client;
+
+pub mod replicate;
+
+/// One mirrored prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorConfig {
+    /// URL path prefix; begins and ends with `/`.
+    pub prefix: String,
+    /// Base URLs of the nodes to mirror from, such as `http://origin:8080`.
+    pub from: Vec<String>,
+    /// How often the index is asked for.
+    pub interval: Duration,
+    /// Chunks in flight at once, per mirrored prefix.
+    pub in_flight: usize,
+}

@@ -1,0 +1,1 @@
+//! Which chunk to fetch next, from whom. Pure.

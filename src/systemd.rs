@@ -1,0 +1,1 @@
+//! systemd: READY, RELOADING, STOPPING, WATCHDOG, inherited sockets.
