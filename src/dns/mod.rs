@@ -112,6 +112,9 @@ pub struct Config {
     pub queries_in_flight: usize,
     /// See `queries_in_flight`.
     pub queries_in_flight_per_network: usize,
+    /// Over UDP, an answer later than this is dropped for a network that uses more than half of its
+    /// `queries_in_flight_per_network` (a pulse of late answers is a weapon: DNSBomb).
+    pub udp_late: Duration,
     /// TCP connections at once: in all, and per address.
     pub tcp_connections: usize,
     /// See `tcp_connections`.

@@ -22,6 +22,19 @@ pub struct Inherited {
     pub tcp: Vec<std::net::TcpListener>,
 }
 
+/// The pulse of the UDP workers: an idle worker turns its loop at least twice a second.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {}
+
+impl Heartbeat {
+    /// The worker silent for longest, and for how long; `None`: no workers.
+    #[must_use]
+    pub fn silence(&self, now: crate::time::Now) -> Option<(&str, std::time::Duration)> {
+        let _ = now;
+        None
+    }
+}
+
 impl Front {
     /// Binds UDP (one socket per worker) and TCP on every address of `config.listen`. Port 0 gives UDP and TCP
     /// of one address the same free port.
@@ -41,6 +54,12 @@ impl Front {
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         Vec::new()
+    }
+
+    /// How long each UDP worker has not turned its loop; for the watchdog, valid before and while `run` runs.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {}
     }
 
     /// Serves until `stop`, then finishes what is in flight (bounded by the caller's deadline). UDP threads are

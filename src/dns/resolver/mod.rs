@@ -109,6 +109,12 @@ impl Resolver {
         unimplemented!()
     }
 
+    /// A full budget for one client query, from the settings (`packets`, `time`); starts now.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        unimplemented!()
+    }
+
     /// Resolves a query the cache did not have: single flight, failure cache, stale after the wait.
     /// Writes the whole answer (header, question as asked, OPT, cut at `limit` with TC) to `out`.
     pub async fn resolve(
