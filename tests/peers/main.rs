@@ -1,1 +1,12 @@
-fn main() {}
+//! The built binary against the tools people really use: dig, kdig, curl, NSD, Unbound, Prometheus.
+//!
+//! Asked for by name: `cargo test --release --test peers -- --test-threads=1`. A tool that is missing is a
+//! failure that names its Debian package, never a skipped test.
+
+mod harness;
+
+mod authoritative;
+
+mod dig;
+
+mod replication;

@@ -1,0 +1,1 @@
+//! Authoritative answers compared with NSD's on the same zone.

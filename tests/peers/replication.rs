@@ -1,0 +1,1 @@
+//! Replication of a large object, killed at random points.
