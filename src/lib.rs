@@ -7,6 +7,7 @@
 //! - [`content`]: chunks, manifests, the store and what is published. Knows nobody.
 //! - [`dns`]: queries to answers: own zones, the resolver and its cache, the UDP and TCP front.
 //! - [`peer`]: replication of what other nodes publish.
+//! - [`link`]: load of the network interfaces.
 //! - [`http`]: the origin and mirror server over [`content`] and [`peer`].
 //! - [`config`]: layers of settings, turned once into the topics' own types.
 //! - [`admin`]: the control socket, and the metrics and health pages.
@@ -23,6 +24,8 @@ pub mod content;
 pub mod dns;
 
 pub mod peer;
+
+pub mod link;
 
 pub mod http;
 

@@ -3,16 +3,42 @@
 //! - `GET /.well-known/headwater/v1/index?prefix=P`: JSON [`Index`], with an `ETag`.
 //! - `GET /.well-known/headwater/v1/manifest/ID`: the encoded manifest.
 //! - `GET /.well-known/headwater/v1/chunk/ID/N`: chunk N of the object whose manifest digest is ID.
+//!
+//! `P` is a decoded path prefix, percent-encoded in the query; `ID` is 64 lower-case hex digits. 404 says that a
+//! chunk is not held here, 410 that the version is not known here (any more). Manifests and chunks never change.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::content::chunk::Digest;
 
 /// Path beneath which the protocol lives; no published object may stand there.
 pub const ROOT: &str = "/.well-known/headwater/v1/";
+
+/// Objects in one index at most.
+pub const INDEX_ENTRIES: usize = 100_000;
+
+/// Bytes of one index or one manifest at most.
+pub const MESSAGE_SIZE: u64 = 64 << 20;
+
+/// What is asked of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// What the node holds beneath a prefix (decoded; begins and ends with `/`).
+    Index(String),
+    /// The manifest with this digest.
+    Manifest(Digest),
+    /// One chunk of the version with this manifest digest.
+    Chunk(Digest, u32),
+}
 
 /// What a node holds beneath a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// The objects, by path.
+    #[serde(deserialize_with = "bounded")]
     pub objects: Vec<IndexEntry>,
 }
 
@@ -25,4 +51,318 @@ pub struct IndexEntry {
     pub manifest: String,
     /// Its size, bytes.
     pub size: u64,
+    /// Whether the node publishes it itself. A node that only mirrors it is one more source of its chunks, but not a
+    /// reason to hold it: else two nodes that mirror each other would keep a deleted object alive for ever.
+    pub published: bool,
+}
+
+impl Ask {
+    /// Reads a request target beneath [`ROOT`].
+    ///
+    /// # Errors
+    /// What was found and what was expected.
+    pub fn parse(path: &str, query: Option<&str>) -> Result<Self, MessageError> {
+        let rest = path
+            .strip_prefix(ROOT)
+            .ok_or_else(|| error("path", path, "a path beneath the protocol's root"))?;
+        match (rest.split_once('/'), query) {
+            (None, Some(query)) if rest == "index" => {
+                let prefix = query
+                    .strip_prefix("prefix=")
+                    .and_then(decode)
+                    .ok_or_else(|| error("query", query, "prefix=P, percent-encoded"))?;
+                check_prefix(&prefix)?;
+                Ok(Self::Index(prefix))
+            }
+            (Some(("manifest", id)), None) => Ok(Self::Manifest(parse_digest(id)?)),
+            (Some(("chunk", rest)), None) => {
+                let (id, number) = rest
+                    .split_once('/')
+                    .ok_or_else(|| error("path", path, "chunk/ID/N"))?;
+                let index: u32 = number
+                    .parse()
+                    .ok()
+                    .filter(|n: &u32| n.to_string() == number)
+                    .ok_or_else(|| error("chunk number", number, "a number below 2^32"))?;
+                Ok(Self::Chunk(parse_digest(id)?, index))
+            }
+            _ => Err(error(
+                "path",
+                path,
+                "index?prefix=P, manifest/ID or chunk/ID/N",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    /// The request target that [`Ask::parse`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(prefix) => write!(f, "{ROOT}index?prefix={}", encode(prefix)),
+            Self::Manifest(id) => write!(f, "{ROOT}manifest/{}", hex(*id)),
+            Self::Chunk(id, index) => write!(f, "{ROOT}chunk/{}/{index}", hex(*id)),
+        }
+    }
+}
+
+impl Index {
+    /// Reads an index that was asked for with `prefix`: bounded, each path beneath the prefix and normalised, each
+    /// digest well-formed, no path twice.
+    ///
+    /// # Errors
+    /// What was found and what was expected; then nothing of the index is to be believed.
+    pub fn parse(body: &[u8], prefix: &str) -> Result<Self, MessageError> {
+        if body.len() as u64 > MESSAGE_SIZE {
+            return Err(error("index", body.len(), "at most 64 MiB"));
+        }
+        let index: Self = serde_json::from_slice(body)
+            .map_err(|e| error("index", e, "JSON with at most 100,000 objects"))?;
+        let mut last: Option<&str> = None;
+        for entry in &index.objects {
+            parse_digest(&entry.manifest)?;
+            check_path(&entry.path, prefix)?;
+            if last.is_some_and(|last| last >= entry.path.as_str()) {
+                return Err(error("path", &entry.path, "objects in the order of paths"));
+            }
+            last = Some(&entry.path);
+        }
+        Ok(index)
+    }
+}
+
+/// Checks that `path` is a normalised absolute path of an object beneath `prefix`, outside the protocol's own space.
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn check_path(path: &str, prefix: &str) -> Result<(), MessageError> {
+    let normal = path.len() <= PATH_SIZE
+        && path.strip_prefix('/').is_some_and(|rest| {
+            rest.split('/')
+                .all(|part| !matches!(part, "" | "." | "..") && !part.contains(char::is_control))
+        });
+    if !normal {
+        return Err(error("path", path, "a normalised absolute path"));
+    }
+    if !path.starts_with(prefix) || path.starts_with(ROOT) {
+        return Err(error("path", path, "a path beneath the mirrored prefix"));
+    }
+    Ok(())
+}
+
+/// A digest as 64 lower-case hex digits.
+#[must_use]
+pub fn hex(digest: Digest) -> String {
+    blake3::Hash::from_bytes(digest.0).to_hex().to_string()
+}
+
+/// Reads [`hex`].
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn parse_digest(text: &str) -> Result<Digest, MessageError> {
+    let lower = text.bytes().all(|b| !b.is_ascii_uppercase());
+    blake3::Hash::from_hex(text)
+        .ok()
+        .filter(|_| lower)
+        .map(|hash| Digest(*hash.as_bytes()))
+        .ok_or_else(|| error("digest", text, "64 lower-case hex digits"))
+}
+
+fn check_prefix(prefix: &str) -> Result<(), MessageError> {
+    if prefix.starts_with('/') && prefix.ends_with('/') && prefix.len() <= PATH_SIZE {
+        Ok(())
+    } else {
+        Err(error(
+            "prefix",
+            prefix,
+            "a path that begins and ends with /",
+        ))
+    }
+}
+
+fn encode(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    out
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let high = char::from(bytes.next()?).to_digit(16)?;
+                let low = char::from(bytes.next()?).to_digit(16)?;
+                u8::try_from(high * 16 + low).ok()?
+            }
+            b'&' | b'=' | b'+' => return None,
+            byte => byte,
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+/// Reads at most [`INDEX_ENTRIES`] entries: the bound holds before the memory is taken.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IndexEntry>, D::Error> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Vec<IndexEntry>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {INDEX_ENTRIES} objects")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = seq.next_element()? {
+                if entries.len() == INDEX_ENTRIES {
+                    return Err(serde::de::Error::invalid_length(entries.len() + 1, &self));
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_seq(Entries)
+}
+
+fn error(field: &'static str, found: impl fmt::Display, expected: &'static str) -> MessageError {
+    let mut found = found.to_string();
+    if let Some((cut, _)) = found.char_indices().nth(FOUND_SIZE) {
+        found.truncate(cut);
+    }
+    MessageError {
+        field,
+        found,
+        expected,
+    }
+}
+
+/// Why a message of another node is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: found {found:?}, expected {expected}")]
+pub struct MessageError {
+    /// The field.
+    pub field: &'static str,
+    /// What stands there (its beginning).
+    pub found: String,
+    /// What should.
+    pub expected: &'static str,
+}
+
+/// Bytes of a path at most.
+const PATH_SIZE: usize = 4096;
+
+/// Characters of what was found that an error keeps.
+const FOUND_SIZE: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ask(target: &str) -> Result<Ask, MessageError> {
+        let (path, query) = target
+            .split_once('?')
+            .map_or((target, None), |(p, q)| (p, Some(q)));
+        Ask::parse(path, query)
+    }
+
+    #[track_caller]
+    fn refused(target: &str, field: &str) {
+        assert_eq!(ask(target).unwrap_err().field, field, "{target}");
+    }
+
+    #[track_caller]
+    fn index(objects: &str, field: Option<&str>) {
+        let body = format!("{{\"objects\":[{objects}]}}");
+        let found = Index::parse(body.as_bytes(), "/v/");
+        assert_eq!(found.err().map(|e| e.field), field, "{objects}");
+    }
+
+    fn entry(path: &str) -> String {
+        let id = "0".repeat(64);
+        format!("{{\"path\":{path:?},\"manifest\":\"{id}\",\"size\":1,\"published\":true}}")
+    }
+
+    #[test]
+    fn ask_of_another_shape_is_refused() {
+        let id = "ab".repeat(32);
+        refused("/video.bin", "path");
+        refused(&format!("{ROOT}index"), "path");
+        refused(&format!("{ROOT}index?prefix=v/"), "prefix");
+        refused(&format!("{ROOT}index?prefix=/v"), "prefix");
+        refused(&format!("{ROOT}index?prefix=/%zz/"), "query");
+        refused(&format!("{ROOT}index?prefix=/&x=1"), "query");
+        refused(&format!("{ROOT}manifest/{}", "ab".repeat(31)), "digest");
+        refused(&format!("{ROOT}manifest/{}", "AB".repeat(32)), "digest");
+        refused(&format!("{ROOT}manifest/{id}?x"), "path");
+        refused(&format!("{ROOT}chunk/{id}"), "path");
+        refused(&format!("{ROOT}chunk/{id}/-1"), "chunk number");
+        refused(&format!("{ROOT}chunk/{id}/01"), "chunk number");
+        refused(&format!("{ROOT}chunk/{id}/4294967296"), "chunk number");
+    }
+
+    #[test]
+    fn index_with_one_bad_entry_is_refused_whole() {
+        index(&entry("/v/a"), None);
+        index("", None);
+        index(&[entry("/v/a"), entry("/v/b")].join(","), None);
+        index(&[entry("/v/a"), entry("/v/a")].join(","), Some("path"));
+        index(&entry("/w/a"), Some("path"));
+        index(&entry("/v/../a"), Some("path"));
+        index(&entry("/v//a"), Some("path"));
+        index(&entry("/v/"), Some("path"));
+        index(&entry("/v/a").replace("00", "0"), Some("digest"));
+        index("7", Some("index"));
+    }
+
+    #[test]
+    fn index_longer_than_the_bound_is_refused() {
+        let one = entry("/v/a");
+        let body = format!(
+            "{{\"objects\":[{}]}}",
+            vec![one; INDEX_ENTRIES + 1].join(",")
+        );
+        let found = Index::parse(body.as_bytes(), "/v/").unwrap_err();
+        assert!(found.found.contains("100001"), "{found}");
+    }
+
+    #[test]
+    fn path_in_the_protocols_own_space_is_refused() {
+        let path = format!("{ROOT}index");
+        assert!(check_path(&path, "/").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn ask_written_and_read_again_is_equal(
+            bytes in any::<[u8; 32]>(),
+            number in any::<u32>(),
+            name in "\\PC{0,40}",
+        ) {
+            let id = Digest(bytes);
+            for one in [
+                Ask::Manifest(id),
+                Ask::Chunk(id, number),
+                Ask::Index(format!("/{name}/")),
+            ] {
+                let target = one.to_string();
+                prop_assert!(target.bytes().all(|b| b.is_ascii_graphic()));
+                prop_assert_eq!(ask(&target), Ok(one));
+            }
+        }
+    }
 }

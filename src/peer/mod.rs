@@ -24,4 +24,6 @@ pub struct MirrorConfig {
     pub interval: Duration,
     /// Chunks in flight at once, per mirrored prefix.
     pub in_flight: usize,
+    /// Objects filled at once, per mirrored prefix; the others wait.
+    pub filling: usize,
 }
