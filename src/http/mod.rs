@@ -14,6 +14,8 @@ pub mod fresh;
 
 pub mod route;
 
+pub mod screen;
+
 pub mod body;
 
 pub mod object;
