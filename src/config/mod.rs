@@ -1,1 +1,68 @@
-//! Settings: layers (embedded defaults, file, environment, command line), then the topics' own types.
+//! Settings: layers (built-in defaults, file, environment, command line), then the topics' own types.
+//!
+//! From ground to roof: [`units`] (durations, sizes, rates), `locate` (lines of keys), `suggest` (nearest key),
+//! `read` (typed reading that notes every fault), `convert` (keys to the topics' types, cross-checks), [`load`]
+//! (the layers). Nobody below the roof sees a key or an `Option` of one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::content::{PublishConfig, StoreConfig};
+use crate::peer::MirrorConfig;
+use crate::{dns, http, link, trace};
+
+pub use self::load::{LoadError, Source};
+pub use self::read::{Place, Problem};
+
+pub mod units;
+
+mod locate;
+
+mod suggest;
+
+mod read;
+
+mod convert;
+
+pub mod load;
+
+/// All settings of one daemon.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node's name.
+    pub node: String,
+    /// The directory of everything the node keeps.
+    pub state: PathBuf,
+    /// The DNS front.
+    pub dns: dns::Config,
+    /// Own zones.
+    pub zones: Vec<dns::ZoneConfig>,
+    /// The resolver; `None`: off.
+    pub resolver: Option<dns::resolver::Config>,
+    /// The HTTP server.
+    pub http: http::Config,
+    /// Threads of the HTTP runtime; 0: one per core.
+    pub http_workers: usize,
+    /// What this node is the origin of.
+    pub publish: Vec<PublishConfig>,
+    /// What this node mirrors.
+    pub mirrors: Vec<MirrorConfig>,
+    /// The store.
+    pub store: StoreConfig,
+    /// The network interfaces.
+    pub link: link::Config,
+    /// Where metrics, health and the status page are served; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Connections to `metrics_listen` at once.
+    pub metrics_connections: usize,
+    /// The control socket.
+    pub admin_socket: PathBuf,
+    /// Connections to the control socket at once.
+    pub admin_connections: usize,
+    /// The log.
+    pub log: trace::Config,
+    /// Legal but unwise.
+    pub warnings: Vec<Problem>,
+    /// Every key that exists, for the test of the reference configuration.
+    pub keys: Vec<String>,
+}
