@@ -1,43 +1,66 @@
 //! The DNS front: own UDP threads (one socket per core, batches) and own pipelined TCP.
+//!
+//! From ground to roof: `mmsg` (system calls), `sockets` (bind, or take over from systemd), `slow`
+//! (queries that wait for an upstream), `udp` and `tcp` (the loops), and [`Front`] over all.
+//! Sockets are bound early, by [`Front::bind`]; serving starts with [`Front::run`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
+use self::slow::Slow;
 use super::Config;
 use super::engine::Engine;
+use super::wire::UDP_PLAIN;
 use crate::metrics::Metrics;
+use crate::time::Now;
+
+mod mmsg;
+
+mod slow;
+
+mod sockets;
+
+mod tcp;
+
+mod udp;
+
+pub use self::sockets::Inherited;
 
 /// Sockets that are bound and not served yet.
 #[derive(Debug)]
-pub struct Front {}
-
-/// Sockets handed over by systemd, to be used in place of binding the same addresses.
-#[derive(Debug, Default)]
-pub struct Inherited {
-    /// UDP sockets.
-    pub udp: Vec<std::net::UdpSocket>,
-    /// TCP listeners.
-    pub tcp: Vec<std::net::TcpListener>,
+pub struct Front {
+    config: Config,
+    metrics: Arc<Metrics>,
+    sockets: Vec<sockets::Bound>,
+    heartbeat: Heartbeat,
 }
 
 /// The pulse of the UDP workers: an idle worker turns its loop at least twice a second.
 #[derive(Clone, Debug)]
-pub struct Heartbeat {}
+pub struct Heartbeat {
+    beats: Arc<[Arc<Beat>]>,
+}
 
-impl Heartbeat {
-    /// The worker silent for longest, and for how long; `None`: no workers.
-    #[must_use]
-    pub fn silence(&self, now: crate::time::Now) -> Option<(&str, std::time::Duration)> {
-        let _ = now;
-        None
-    }
+/// The pulse of one worker.
+#[derive(Debug)]
+struct Beat {
+    name: String,
+    mono_ns: AtomicU64,
 }
 
 impl Front {
-    /// Binds UDP (one socket per worker) and TCP on every address of `config.listen`. Port 0 gives UDP and TCP
-    /// of one address the same free port.
+    /// Binds UDP (one socket per worker) and TCP on every address of `config.listen`, except where `inherited`
+    /// has a socket of that address. Port 0 gives UDP and TCP of one address the same free port.
     ///
     /// # Errors
     /// The address and what the kernel said.
@@ -46,33 +69,222 @@ impl Front {
         inherited: Inherited,
         metrics: Arc<Metrics>,
     ) -> Result<Self, anyhow::Error> {
-        let _ = (config, inherited, metrics);
-        Ok(Self {})
+        let sockets = sockets::bind(&config, inherited)?;
+        let now = Now::read();
+        let beats = sockets.iter().flat_map(|bound| {
+            (0..bound.udp.len()).map(|i| {
+                Arc::new(Beat {
+                    name: format!("dns-udp-{i} {}", bound.address),
+                    mono_ns: AtomicU64::new(now.mono_ns),
+                })
+            })
+        });
+        Ok(Self {
+            heartbeat: Heartbeat {
+                beats: beats.collect(),
+            },
+            config,
+            metrics,
+            sockets,
+        })
     }
 
     /// Where it listens, ports resolved.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        Vec::new()
+        self.sockets.iter().map(|bound| bound.address).collect()
     }
 
     /// How long each UDP worker has not turned its loop; for the watchdog, valid before and while `run` runs.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
-        Heartbeat {}
+        self.heartbeat.clone()
     }
 
     /// Serves until `stop`, then finishes what is in flight (bounded by the caller's deadline). UDP threads are
     /// plain threads; TCP and the slow path run on the tokio runtime this is awaited on (the DNS runtime).
+    /// If the future is dropped, everything stops at once.
     ///
     /// # Errors
-    /// A worker that ended early, by name.
+    /// A worker that ended early, by name; the others are stopped then.
     pub async fn run(
         self,
         engine: Arc<Engine>,
         stop: CancellationToken,
     ) -> Result<(), anyhow::Error> {
-        let _ = (engine, stop);
-        unimplemented!()
+        let tracker = TaskTracker::new();
+        let slow = Slow::new(
+            &self.config,
+            Arc::clone(&engine),
+            Arc::clone(&self.metrics),
+            Handle::current(),
+            tracker.clone(),
+        );
+        let tcp = tcp::Server::new(
+            &self.config,
+            Arc::clone(&engine),
+            Arc::clone(&slow),
+            Arc::clone(&self.metrics),
+        );
+        let stopping = Stopping::new();
+        let mut parts: FuturesUnordered<BoxFuture<'static, Result<(), anyhow::Error>>> =
+            FuturesUnordered::new();
+        let mut beats = self.heartbeat.beats.iter();
+        for bound in self.sockets {
+            let listener = tokio::net::TcpListener::from_std(bound.tcp)
+                .with_context(|| format!("dns: TCP listener of {}", bound.address))?;
+            let accept = Arc::clone(&tcp).accept(listener, tracker.clone(), stopping.token.clone());
+            let name = format!("dns-tcp {}", bound.address);
+            let task = tokio::spawn(accept);
+            parts.push(Box::pin(async move {
+                task.await.with_context(|| format!("{name}: ended early"))
+            }));
+            for socket in bound.udp {
+                let beat = Arc::clone(beats.next().expect("one beat per UDP socket"));
+                parts.push(start(udp::Worker {
+                    socket: Arc::new(socket),
+                    engine: Arc::clone(&engine),
+                    slow: Arc::clone(&slow),
+                    metrics: Arc::clone(&self.metrics),
+                    beat,
+                    stop: Arc::clone(&stopping.flag),
+                    payload: usize::from(self.config.udp_payload.max(UDP_PLAIN)),
+                })?);
+            }
+        }
+        // The tasks of the slow path hold it, too; this one would keep it beyond its last task.
+        drop((slow, tcp));
+        let mut first_failure = tokio::select! {
+            () = stop.cancelled() => None,
+            Some(ended) = parts.next() => Some(ended.and_then(|()| {
+                Err(anyhow::anyhow!("a DNS worker ended without being asked to"))
+            })),
+        };
+        stopping.stop();
+        while let Some(ended) = parts.next().await {
+            if ended.is_err() && first_failure.is_none() {
+                first_failure = Some(ended);
+            }
+        }
+        tracker.close();
+        tracker.wait().await;
+        first_failure.unwrap_or(Ok(()))
+    }
+}
+
+impl Heartbeat {
+    /// The worker silent for longest, and for how long; `None`: no workers.
+    #[must_use]
+    pub fn silence(&self, now: Now) -> Option<(&str, Duration)> {
+        self.beats
+            .iter()
+            .map(|beat| (beat.name(), beat.silence(now)))
+            .max_by_key(|(_, silence)| *silence)
+    }
+}
+
+impl Beat {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Called by the worker once per turn.
+    fn turn(&self, now: Now) {
+        self.mono_ns.store(now.mono_ns, Relaxed);
+    }
+
+    fn silence(&self, now: Now) -> Duration {
+        Duration::from_nanos(now.mono_ns.saturating_sub(self.mono_ns.load(Relaxed)))
+    }
+}
+
+/// Starts a UDP worker on a thread of its own; the future ends with it.
+fn start(
+    worker: udp::Worker,
+) -> Result<BoxFuture<'static, Result<(), anyhow::Error>>, anyhow::Error> {
+    let name = worker.beat.name().to_owned();
+    let (ended, end) = oneshot::channel();
+    // The kernel shows the first 15 octets of the name.
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            // The receiver is gone only when the front is.
+            let _ = ended.send(worker.run());
+        })
+        .with_context(|| format!("{name}: thread"))?;
+    Ok(Box::pin(async move {
+        match end.await {
+            Ok(result) => result.with_context(|| format!("{name}: receiving")),
+            Err(_) => Err(anyhow::anyhow!("{name}: panicked")),
+        }
+    }))
+}
+
+/// Tells threads and tasks to stop; also when dropped.
+#[derive(Debug)]
+struct Stopping {
+    flag: Arc<AtomicBool>,
+    token: CancellationToken,
+    _guard: DropGuard,
+}
+
+impl Stopping {
+    fn new() -> Self {
+        let token = CancellationToken::new();
+        Self {
+            flag: Arc::default(),
+            _guard: token.clone().drop_guard(),
+            token,
+        }
+    }
+
+    fn stop(&self) {
+        self.flag.store(true, Relaxed);
+        self.token.cancel();
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.flag.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limits of the documentation, nothing to listen on.
+    pub(super) fn config() -> Config {
+        Config {
+            listen: vec![],
+            workers: 1,
+            udp_payload: 1232,
+            queries_in_flight: 4096,
+            queries_in_flight_per_network: 200,
+            udp_late: Duration::from_millis(1900),
+            tcp_connections: 12_000,
+            tcp_connections_per_address: 100,
+            tcp_idle: Duration::from_secs(10),
+            tcp_message: Duration::from_secs(10),
+            tcp_unanswered: 100,
+            tcp_unread: 256 << 10,
+            tcp_unread_time: Duration::from_secs(15),
+        }
+    }
+
+    #[test]
+    fn heartbeat_names_the_worker_silent_for_longest() {
+        let now = Now::read();
+        let beat = |name: &str, ago: u64| {
+            Arc::new(Beat {
+                name: name.to_owned(),
+                mono_ns: AtomicU64::new(now.mono_ns - ago),
+            })
+        };
+        let heartbeat = Heartbeat {
+            beats: Arc::new([beat("a", 5), beat("b", 9), beat("c", 1)]),
+        };
+        assert_eq!(heartbeat.silence(now), Some(("b", Duration::from_nanos(9))));
     }
 }

@@ -1,0 +1,597 @@
+//! Datagrams by the batch: `recvmmsg` and `sendmmsg` over buffers made once.
+//!
+//! The one file with `unsafe`: no maintained crate offers both calls with reused buffers and packet
+//! information. What leaves it is safe: packets as slices, room for an answer, a list of replies.
+//! On a socket bound to a wildcard the address a query was sent to is taken along (`IP_PKTINFO`,
+//! `IPV6_PKTINFO`), so that the answer leaves from there; other sockets do not pay for it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Buffers for one worker: the packets received last, and their answers.
+///
+/// The headers hold pointers into the vectors beside them. None of these vectors is ever grown, and their
+/// elements are only touched through pointers of `as_mut_ptr`, so the pointers stay good.
+#[derive(Debug)]
+pub(super) struct Batch {
+    socket: Arc<UdpSocket>,
+    pktinfo: bool,
+    answer_stride: usize,
+    answer_size: usize,
+    slots: Vec<Slot>,
+    requests: Vec<u8>,
+    answers: Vec<u8>,
+    // Pointed to by `received_headers`, never touched after.
+    _request_parts: Vec<libc::iovec>,
+    reply_parts: Vec<libc::iovec>,
+    received_headers: Vec<libc::mmsghdr>,
+    reply_headers: Vec<libc::mmsghdr>,
+    received: usize,
+    replies: usize,
+}
+
+/// One packet of a [`Batch`].
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    /// What came; its beginning, if not `whole`.
+    pub(super) packet: &'a [u8],
+    /// False: the packet was longer than any query.
+    pub(super) whole: bool,
+    /// Who sent it. An IPv4-mapped address is given as IPv4.
+    pub(super) client: IpAddr,
+    /// Its port; 0 cannot be answered.
+    pub(super) port: u16,
+    /// Room for the answer.
+    pub(super) answer: &'a mut [u8],
+}
+
+/// Where a later answer goes, and from which address.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(Slot);
+
+/// Client address and the address it asked, as the kernel wants them.
+#[derive(Clone, Copy)]
+struct Slot {
+    name: Name,
+    name_len: libc::socklen_t,
+    control: Control,
+    control_len: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Name {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+/// Room for control messages, aligned for their header.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+impl Batch {
+    /// Buffers for `capacity` packets and answers of at most `answer_size` bytes. Sets the time `receive` waits.
+    ///
+    /// # Errors
+    /// What the kernel said of `getsockname` or `setsockopt`.
+    pub(super) fn new(
+        socket: Arc<UdpSocket>,
+        capacity: usize,
+        answer_size: usize,
+        wait: Duration,
+    ) -> io::Result<Self> {
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(wait))?;
+        // A full send buffer must not stop the worker for longer than an empty receive buffer does.
+        socket.set_write_timeout(Some(wait))?;
+        let local = socket.local_addr()?.ip();
+        let pktinfo = local.is_unspecified();
+        if pktinfo {
+            ask_for_pktinfo(&socket, local.is_ipv6())?;
+        }
+        // An odd number of cache lines: with a power of two all packets would share a few cache sets.
+        let answer_stride = answer_size.next_multiple_of(128) + 64;
+        let slot = Slot {
+            name: Name {
+                // SAFETY: all-zero octets are a valid sockaddr_in6.
+                v6: unsafe { mem::zeroed() },
+            },
+            name_len: 0,
+            control: Control([0; CONTROL]),
+            control_len: 0,
+        };
+        let mut slots = vec![slot; capacity];
+        let mut requests = vec![0; capacity * REQUEST_STRIDE];
+        let answers = vec![0; capacity * answer_stride];
+        let mut request_parts = Vec::with_capacity(capacity);
+        let mut reply_parts = vec![
+            libc::iovec {
+                iov_base: ptr::null_mut(),
+                iov_len: 0
+            };
+            capacity
+        ];
+        let mut received_headers = Vec::with_capacity(capacity);
+        let mut reply_headers = Vec::with_capacity(capacity);
+        for i in 0..capacity {
+            // SAFETY: `i` is below `capacity`, so the pointer stays within `requests`.
+            let base = unsafe { requests.as_mut_ptr().add(i * REQUEST_STRIDE) };
+            request_parts.push(libc::iovec {
+                iov_base: base.cast(),
+                iov_len: REQUEST,
+            });
+        }
+        for i in 0..capacity {
+            let mut header = empty_header();
+            // SAFETY: `i` is below `capacity`, the length of these vectors.
+            unsafe {
+                let slot = slots.as_mut_ptr().add(i);
+                header.msg_hdr.msg_name = (&raw mut (*slot).name).cast();
+                header.msg_hdr.msg_iov = request_parts.as_mut_ptr().add(i);
+                if pktinfo {
+                    header.msg_hdr.msg_control = (&raw mut (*slot).control).cast();
+                }
+            }
+            header.msg_hdr.msg_iovlen = 1;
+            received_headers.push(header);
+            let mut header = empty_header();
+            // SAFETY: as above.
+            header.msg_hdr.msg_iov = unsafe { reply_parts.as_mut_ptr().add(i) };
+            header.msg_hdr.msg_iovlen = 1;
+            reply_headers.push(header);
+        }
+        Ok(Self {
+            socket,
+            pktinfo,
+            answer_stride,
+            answer_size,
+            slots,
+            requests,
+            answers,
+            _request_parts: request_parts,
+            reply_parts,
+            received_headers,
+            reply_headers,
+            // Every header is prepared by the first `receive`.
+            received: capacity,
+            replies: 0,
+        })
+    }
+
+    /// Receives what is there, after waiting (at most the time given to `new`) for a first packet if `wait`.
+    /// Returns the number of packets; 0: none came. Forgets the batch before.
+    ///
+    /// # Errors
+    /// What the kernel said; an interrupted or timed-out wait is no error.
+    pub(super) fn receive(&mut self, wait: bool) -> io::Result<usize> {
+        let headers = self.received_headers.as_mut_ptr();
+        for i in 0..self.received {
+            // SAFETY: `received` is never above the number of headers.
+            let header = unsafe { &mut (*headers.add(i)).msg_hdr };
+            header.msg_namelen = NAME_LEN;
+            header.msg_controllen = if self.pktinfo { CONTROL as _ } else { 0 };
+        }
+        (self.received, self.replies) = (0, 0);
+        let flags = if wait {
+            libc::MSG_WAITFORONE
+        } else {
+            libc::MSG_DONTWAIT
+        };
+        // SAFETY: every header points to a name, one part and (with `pktinfo`) a control buffer of the stated
+        // lengths, all owned by `self` and not borrowed now; the socket is open.
+        let n = unsafe {
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                headers,
+                as_count(self.received_headers.len()),
+                flags as _,
+                ptr::null_mut(),
+            )
+        };
+        let Ok(n) = usize::try_from(n) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+                _ => Err(error),
+            };
+        };
+        self.received = n;
+        for i in 0..n {
+            // SAFETY: `i` is below the number of headers and slots; no other reference to either exists.
+            let (header, slot) = unsafe {
+                (
+                    &(*headers.add(i)).msg_hdr,
+                    &mut *self.slots.as_mut_ptr().add(i),
+                )
+            };
+            slot.name_len = header.msg_namelen;
+            if self.pktinfo {
+                slot.control_len = keep_source(header, &mut slot.control);
+            }
+        }
+        Ok(n)
+    }
+
+    /// The packet `index` of the batch received last.
+    ///
+    /// # Panics
+    /// If fewer packets were received.
+    pub(super) fn message(&mut self, index: usize) -> Message<'_> {
+        assert!(index < self.received, "a packet that was received");
+        // SAFETY: `index` is below the capacity; header, slot, request and answer of one index lie apart from
+        // each other, and the references live as long as the borrow of `self`.
+        unsafe {
+            let header = &*self.received_headers.as_ptr().add(index);
+            let slot = &*self.slots.as_ptr().add(index);
+            let len = (header.msg_len as usize).min(REQUEST);
+            let request = self.requests.as_ptr().add(index * REQUEST_STRIDE);
+            let answer = self.answers.as_mut_ptr().add(index * self.answer_stride);
+            let (client, port) = slot.client();
+            Message {
+                packet: std::slice::from_raw_parts(request, len),
+                whole: header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0,
+                client,
+                port,
+                answer: std::slice::from_raw_parts_mut(answer, self.answer_size),
+            }
+        }
+    }
+
+    /// Puts the first `len` bytes of the answer room of packet `index` on the list for [`Batch::send`].
+    ///
+    /// # Panics
+    /// If the packet was not received, the answer is longer than its room, or the list is full.
+    pub(super) fn reply(&mut self, index: usize, len: usize) {
+        assert!(index < self.received && len <= self.answer_size && self.replies < self.received);
+        // SAFETY: `index` and `replies` are below the capacity.
+        unsafe {
+            let slot = self.slots.as_mut_ptr().add(index);
+            let part = &mut *self.reply_parts.as_mut_ptr().add(self.replies);
+            let header = &mut (*self.reply_headers.as_mut_ptr().add(self.replies)).msg_hdr;
+            part.iov_base = self
+                .answers
+                .as_mut_ptr()
+                .add(index * self.answer_stride)
+                .cast();
+            part.iov_len = len;
+            header.msg_name = (&raw mut (*slot).name).cast();
+            header.msg_namelen = (*slot).name_len;
+            if self.pktinfo && (*slot).control_len > 0 {
+                header.msg_control = (&raw mut (*slot).control).cast();
+                header.msg_controllen = (*slot).control_len as _;
+            } else {
+                header.msg_control = ptr::null_mut();
+                header.msg_controllen = 0;
+            }
+        }
+        self.replies += 1;
+    }
+
+    /// Sends the listed replies; one the kernel does not take is left out. Returns how many were.
+    pub(super) fn send(&mut self) -> usize {
+        let (mut done, mut failed) = (0, 0);
+        while done < self.replies {
+            // SAFETY: the headers from `done` to `replies` point to names, parts and control buffers of `self`,
+            // set by `reply`; the socket is open.
+            let n = unsafe {
+                libc::sendmmsg(
+                    self.socket.as_raw_fd(),
+                    self.reply_headers.as_mut_ptr().add(done),
+                    as_count(self.replies - done),
+                    0,
+                )
+            };
+            match usize::try_from(n) {
+                Ok(n) if n > 0 => done += n,
+                _ => match io::Error::last_os_error().kind() {
+                    io::ErrorKind::Interrupted => {}
+                    // The send buffer stayed full for the whole wait: the others would fare no better.
+                    io::ErrorKind::WouldBlock => {
+                        failed += self.replies - done;
+                        done = self.replies;
+                    }
+                    // The first one is at fault: no route, a filter, an address that cannot be.
+                    _ => {
+                        failed += 1;
+                        done += 1;
+                    }
+                },
+            }
+        }
+        self.replies = 0;
+        failed
+    }
+
+    /// Where the answer to packet `index` goes, for one that is sent later.
+    ///
+    /// # Panics
+    /// If fewer packets were received.
+    pub(super) fn peer(&self, index: usize) -> Peer {
+        assert!(index < self.received, "a packet that was received");
+        // SAFETY: `index` is below the number of slots.
+        Peer(unsafe { *self.slots.as_ptr().add(index) })
+    }
+}
+
+impl Slot {
+    fn client(&self) -> (IpAddr, u16) {
+        // SAFETY: both variants begin with the family, the kernel (or `zeroed`) set it, and it says which
+        // variant the rest is; every octet of the union is initialised.
+        unsafe {
+            if libc::c_int::from(self.name.v4.sin_family) == libc::AF_INET {
+                let address = Ipv4Addr::from(u32::from_be(self.name.v4.sin_addr.s_addr));
+                (address.into(), u16::from_be(self.name.v4.sin_port))
+            } else {
+                let address = Ipv6Addr::from(self.name.v6.sin6_addr.s6_addr);
+                (
+                    IpAddr::V6(address).to_canonical(),
+                    u16::from_be(self.name.v6.sin6_port),
+                )
+            }
+        }
+    }
+}
+
+/// Sends one late answer by the socket its query came on. Does not wait.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn send(socket: &UdpSocket, peer: &Peer, answer: &[u8]) -> io::Result<()> {
+    let mut slot = peer.0;
+    let mut part = libc::iovec {
+        iov_base: answer.as_ptr().cast_mut().cast(),
+        iov_len: answer.len(),
+    };
+    let mut header = empty_header().msg_hdr;
+    header.msg_name = (&raw mut slot.name).cast();
+    header.msg_namelen = slot.name_len;
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    if slot.control_len > 0 {
+        header.msg_control = (&raw mut slot.control).cast();
+        header.msg_controllen = slot.control_len as _;
+    }
+    // SAFETY: the header points to locals that outlive the call, and the kernel only reads the answer.
+    let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+    if n < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Turns what the kernel told of a received packet into the control message of its answer: leave from the
+/// address that was asked, by whatever route. Returns its length; 0: the kernel told nothing.
+fn keep_source(header: &libc::msghdr, control: &mut Control) -> usize {
+    // SAFETY: the kernel wrote `msg_controllen` octets of well-formed control messages to `msg_control`, and
+    // the CMSG functions stay within them; the data is read unaligned, and only if it is as long as its type.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while let Some(found) = message.as_ref() {
+            let data = libc::CMSG_DATA(message);
+            let has =
+                |size: usize| found.cmsg_len as usize >= libc::CMSG_LEN(as_count(size)) as usize;
+            match (found.cmsg_level, found.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) if has(size_of::<libc::in_pktinfo>()) => {
+                    let mut info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
+                    info.ipi_ifindex = 0;
+                    return put_control(control, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if has(size_of::<libc::in6_pktinfo>()) => {
+                    let mut info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());
+                    // A link-local address means something only together with its link.
+                    if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
+                        info.ipi6_ifindex = 0;
+                    }
+                    return put_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+                }
+                _ => message = libc::CMSG_NXTHDR(header, message),
+            }
+        }
+    }
+    0
+}
+
+/// Writes one control message of plain data and returns the length with padding.
+fn put_control<T: Copy>(
+    control: &mut Control,
+    level: libc::c_int,
+    kind: libc::c_int,
+    data: &T,
+) -> usize {
+    let size = as_count(size_of::<T>());
+    // SAFETY: `control` is aligned for a header and CONTROL octets hold one and any of the two structures
+    // (checked below); CMSG_LEN and CMSG_SPACE only compute.
+    unsafe {
+        let space = libc::CMSG_SPACE(size) as usize;
+        assert!(space <= CONTROL, "one control message fits");
+        let header: *mut libc::cmsghdr = control.0.as_mut_ptr().cast();
+        (*header).cmsg_len = libc::CMSG_LEN(size) as _;
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        ptr::write_unaligned(libc::CMSG_DATA(header).cast(), *data);
+        space
+    }
+}
+
+fn ask_for_pktinfo(socket: &UdpSocket, v6: bool) -> io::Result<()> {
+    let (level, option) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the value is an int, and its length is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as _,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn empty_header() -> libc::mmsghdr {
+    // SAFETY: null pointers and zero lengths are valid in every field.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn as_count(n: usize) -> libc::c_uint {
+    libc::c_uint::try_from(n).expect("batches and structures are small")
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (client, port) = self.client();
+        write!(f, "{client} port {port}")
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Longest query that is read; an honest one with every option is shorter.
+const REQUEST: usize = 1536;
+
+/// See `answer_stride`.
+const REQUEST_STRIDE: usize = REQUEST + 64;
+
+const NAME_LEN: libc::socklen_t = size_of::<Name>() as libc::socklen_t;
+
+/// Room for the packet information and, on sockets of others' making, some more.
+const CONTROL: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    const WAIT: Duration = Duration::from_secs(5);
+
+    /// Sends packets to a batch bound to `bind` at the address `ask`; they must come back reversed, from there.
+    #[track_caller]
+    fn check_echo(bind: &str, ask: &str, late: bool) {
+        let bind: SocketAddr = bind.parse().unwrap();
+        let Ok(socket) = crate::net::bind_udp(bind) else {
+            assert!(bind.is_ipv6(), "IPv4 is everywhere");
+            return;
+        };
+        let port = socket.local_addr().unwrap().port();
+        let mut batch = Batch::new(Arc::new(socket), 4, 512, WAIT).unwrap();
+        let ask = SocketAddr::new(ask.parse().unwrap(), port);
+        let client = UdpSocket::bind(SocketAddr::new(
+            if bind.is_ipv6() { "::1" } else { "127.0.0.1" }
+                .parse()
+                .unwrap(),
+            0,
+        ))
+        .unwrap();
+        client.set_read_timeout(Some(WAIT)).unwrap();
+        for packet in [&b"one"[..], b"two", b"three"] {
+            client.send_to(packet, ask).unwrap();
+        }
+        let mut seen = 0;
+        while seen < 3 {
+            let n = batch.receive(true).unwrap();
+            assert!(n > 0, "a packet within the wait");
+            for i in 0..n {
+                let m = batch.message(i);
+                assert!(m.whole);
+                assert_eq!(
+                    SocketAddr::new(m.client, m.port),
+                    client.local_addr().unwrap()
+                );
+                let len = m.packet.len();
+                m.answer[..len].copy_from_slice(m.packet);
+                m.answer[..len].reverse();
+                if late {
+                    let answer = m.answer[..len].to_vec();
+                    send(&batch.socket, &batch.peer(i), &answer).unwrap();
+                } else {
+                    batch.reply(i, len);
+                }
+            }
+            assert_eq!(batch.send(), 0);
+            seen += n;
+        }
+        for expected in [&b"eno"[..], b"owt", b"eerht"] {
+            let mut buffer = [0; 16];
+            let (len, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..len], from), (expected, ask));
+        }
+        assert_eq!(batch.receive(false).unwrap(), 0);
+    }
+
+    #[test]
+    fn batch_of_one_address_answers_from_it() {
+        check_echo("127.0.0.1:0", "127.0.0.1", false);
+        check_echo("[::1]:0", "::1", false);
+    }
+
+    #[test]
+    fn batch_of_a_wildcard_answers_from_the_address_asked() {
+        check_echo("0.0.0.0:0", "127.0.0.2", false);
+        check_echo("0.0.0.0:0", "127.0.0.3", true);
+        check_echo("[::]:0", "::1", false);
+        check_echo("[::]:0", "::1", true);
+    }
+
+    #[test]
+    fn batch_with_a_packet_beyond_any_query_says_so() {
+        let socket = crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut batch = Batch::new(Arc::new(socket), 4, 512, WAIT).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(&[7; REQUEST + 1], address).unwrap();
+        assert_eq!(batch.receive(true).unwrap(), 1);
+        let m = batch.message(0);
+        assert!(!m.whole);
+        assert_eq!(m.packet.len(), REQUEST);
+    }
+
+    #[test]
+    fn batch_with_one_unsendable_reply_sends_the_others() {
+        let socket = crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut batch = Batch::new(Arc::new(socket), 4, 512, WAIT).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(WAIT)).unwrap();
+        for packet in [b"a", b"b", b"c"] {
+            client.send_to(packet, address).unwrap();
+        }
+        let mut n = 0;
+        while n < 3 {
+            // All three are in the buffer before the first is taken out.
+            n = batch.receive(true).unwrap();
+            assert!(n == 3, "{n}");
+        }
+        for i in 0..n {
+            let m = batch.message(i);
+            m.answer[0] = m.packet[0];
+            batch.reply(i, 1);
+        }
+        // Port 0 cannot be sent to.
+        batch.slots[1].name.v4.sin_port = 0;
+        assert_eq!(batch.send(), 1);
+        for expected in [b"a", b"c"] {
+            let mut buffer = [0; 4];
+            let len = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], expected);
+        }
+    }
+}

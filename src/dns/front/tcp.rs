@@ -1,0 +1,563 @@
+//! DNS over TCP (RFC 7766): pipelined, answered out of order, bounded.
+//!
+//! A connection reads all that is there with one call, answers what zones and cache can answer, and writes
+//! these answers with one call; queries of the slow path are answered when they are ready. Between turns
+//! a connection owns no buffer, except for a message that is not whole and answers not yet taken.
+//! On stop it answers what it has, says goodbye (FIN) and lets the client read to the end.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::slow::Slow;
+use crate::dns::engine::{Engine, Fast, MESSAGE_MAX, error};
+use crate::dns::wire::Rcode;
+use crate::dns::{Config, Outcome, Transport};
+use crate::metrics::Metrics;
+use crate::metrics::dns::{Limit, Tally};
+use crate::time::Now;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Server {
+    config: Config,
+    engine: Arc<Engine>,
+    slow: Arc<Slow>,
+    metrics: Arc<Metrics>,
+    open: AtomicUsize,
+    addresses: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
+    /// Buffers not in use; at most one per thread of the runtime is ever taken.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+/// Buffers of one turn.
+#[derive(Debug)]
+struct Scratch {
+    input: Box<[u8]>,
+    output: Box<[u8]>,
+}
+
+/// One connection counted against the limits; made free when dropped.
+#[derive(Debug)]
+struct Place {
+    server: Arc<Server>,
+    address: IpAddr,
+}
+
+impl Server {
+    pub(super) fn new(
+        config: &Config,
+        engine: Arc<Engine>,
+        slow: Arc<Slow>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config: Config {
+                tcp_unanswered: config.tcp_unanswered.max(1),
+                ..config.clone()
+            },
+            engine,
+            slow,
+            metrics,
+            open: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+            scratch: Mutex::default(),
+        })
+    }
+
+    /// Accepts until `stop`; connections run on `tracker` and end after `stop`, too.
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, client)) => {
+                    if !pause.is_zero() {
+                        tracing::info!("accepting TCP connections again");
+                        pause = Duration::ZERO;
+                    }
+                    self.metrics.dns.tcp_accepted.inc();
+                    if let Some(place) = self.admit(client.ip().to_canonical()) {
+                        tracker.spawn(serve(stream, place, stop.clone()));
+                    }
+                }
+                // The client went away before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.metrics.dns.accept_failures.inc();
+                    if pause.is_zero() {
+                        tracing::error!(%error, "cannot accept TCP connections, trying on");
+                    }
+                    pause = (pause * 2).clamp(ACCEPT_PAUSE_MIN, ACCEPT_PAUSE_MAX);
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A place for a connection from `address`, unless a limit is reached (and counted).
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let reached = {
+            let mut addresses = lock(&self.addresses);
+            let of_address = addresses.get(&address).copied().unwrap_or(0);
+            if self.open.load(Relaxed) >= self.config.tcp_connections {
+                Some(Limit::TcpConnections)
+            } else if of_address >= self.config.tcp_connections_per_address {
+                Some(Limit::TcpConnectionsPerAddress)
+            } else {
+                addresses.insert(address, of_address + 1);
+                self.open.fetch_add(1, Relaxed);
+                None
+            }
+        };
+        if let Some(limit) = reached {
+            self.metrics.dns.limit(limit);
+            return None;
+        }
+        self.metrics.dns.tcp_connections.inc();
+        Some(Place {
+            server: Arc::clone(self),
+            address,
+        })
+    }
+
+    /// How long a connection may be idle now.
+    fn idle(&self) -> Duration {
+        if self.open.load(Relaxed) * 5 > self.config.tcp_connections * 4 {
+            self.config.tcp_idle.min(IDLE_CROWDED)
+        } else {
+            self.config.tcp_idle
+        }
+    }
+
+    fn take_scratch(&self) -> Scratch {
+        lock(&self.scratch).pop().unwrap_or_else(|| Scratch {
+            input: vec![0; INPUT].into(),
+            output: vec![0; FLUSH + FRAME].into(),
+        })
+    }
+
+    fn give_scratch(&self, scratch: Scratch) {
+        lock(&self.scratch).push(scratch);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut addresses = lock(&self.server.addresses);
+        if let Some(of_address) = addresses.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+        self.server.open.fetch_sub(1, Relaxed);
+        self.server.metrics.dns.tcp_connections.dec();
+    }
+}
+
+/// Serves one connection to its end.
+async fn serve(stream: TcpStream, place: Place, stop: CancellationToken) {
+    // Answers are gathered already; Nagle's algorithm would only hold the last one back.
+    let _ = stream.set_nodelay(true);
+    let server = &*place.server;
+    let (sender, mut answers) = mpsc::channel(server.config.tcp_unanswered);
+    let now = Now::read();
+    let mut connection = Connection {
+        server,
+        stream,
+        client: place.address,
+        sender,
+        tally: Tally::new(Transport::Tcp),
+        seed: now.mono_ns,
+        input: Vec::new(),
+        unsent: Vec::new(),
+        waiting: 0,
+        ended: false,
+        stalled: false,
+        active: now,
+        begun: None,
+        progress: now,
+    };
+    let timer = sleep(connection.tick());
+    tokio::pin!(timer);
+    match connection.run(&mut answers, timer, &stop).await {
+        Ok(End::Limit(limit)) => server.metrics.dns.limit(limit),
+        Ok(End::Done) => {
+            if stop.is_cancelled() && !connection.ended {
+                connection.part().await;
+            }
+        }
+        // The client broke the connection off.
+        Err(error) => tracing::trace!(%error, "TCP connection broken off"),
+    }
+}
+
+/// Why a connection ended without an error.
+#[derive(Debug)]
+enum End {
+    /// The client or this node finished; everything is answered.
+    Done,
+    /// The client overstepped a limit.
+    Limit(Limit),
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Connection<'s> {
+    server: &'s Server,
+    stream: TcpStream,
+    client: IpAddr,
+    /// To be cloned into tasks of the slow path.
+    sender: mpsc::Sender<Vec<u8>>,
+    tally: Tally,
+    seed: u64,
+    /// Read and not answered: the beginning of a message, or messages that wait for a limit.
+    input: Vec<u8>,
+    /// Answers the client's window had no room for.
+    unsent: Vec<u8>,
+    /// Queries on the slow path.
+    waiting: usize,
+    /// The client will send no more.
+    ended: bool,
+    /// `input` begins with a whole message that may not be answered yet.
+    stalled: bool,
+    /// The last query or answer.
+    active: Now,
+    /// When the first octet of an unfinished message came.
+    begun: Option<Now>,
+    /// When the client last took something of `unsent`.
+    progress: Now,
+}
+
+impl Connection<'_> {
+    async fn run(
+        &mut self,
+        answers: &mut mpsc::Receiver<Vec<u8>>,
+        mut timer: std::pin::Pin<&mut Sleep>,
+        stop: &CancellationToken,
+    ) -> io::Result<End> {
+        let mut draining = false;
+        loop {
+            if (self.ended || draining)
+                && self.waiting == 0
+                && self.unsent.is_empty()
+                && !self.stalled
+            {
+                return Ok(End::Done);
+            }
+            let reading = !self.ended && !draining && !self.stalled && self.unsent.is_empty();
+            tokio::select! {
+                ready = self.stream.readable(), if reading => {
+                    ready?;
+                    self.turn(true)?;
+                }
+                ready = self.stream.writable(), if !self.unsent.is_empty() => {
+                    ready?;
+                    self.flush()?;
+                    if self.unsent.is_empty() && self.stalled {
+                        self.turn(false)?;
+                    }
+                }
+                Some(answer) = answers.recv(), if self.waiting > 0 => {
+                    self.take(&answer);
+                    while let Ok(answer) = answers.try_recv() {
+                        self.take(&answer);
+                    }
+                    self.flush()?;
+                    if self.unsent.len() > self.server.config.tcp_unread {
+                        return Ok(End::Limit(Limit::TcpUnread));
+                    }
+                    if self.unsent.is_empty() && self.stalled {
+                        self.turn(false)?;
+                    }
+                }
+                () = stop.cancelled(), if !draining => {
+                    draining = true;
+                    // What has arrived by now is still answered.
+                    self.turn(reading)?;
+                }
+                () = &mut timer => {
+                    if let Some(limit) = self.overdue(Now::read()) {
+                        return Ok(End::Limit(limit));
+                    }
+                    timer.as_mut().reset(Instant::now() + self.tick());
+                }
+            }
+        }
+    }
+
+    /// Reads once (if `read`) and answers what is whole.
+    fn turn(&mut self, read: bool) -> io::Result<()> {
+        let mut scratch = self.server.take_scratch();
+        let result = self.turn_with(read, &mut scratch);
+        self.server.give_scratch(scratch);
+        result
+    }
+
+    fn turn_with(&mut self, read: bool, scratch: &mut Scratch) -> io::Result<()> {
+        let Scratch { input, output } = scratch;
+        let mut filled = self.input.len();
+        input[..filled].copy_from_slice(&self.input);
+        if read && filled < input.len() {
+            match self.stream.try_read(&mut input[filled..]) {
+                Ok(0) => self.ended = true,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+        let now = Now::read();
+        let flush = FLUSH.min(self.server.config.tcp_unread);
+        let snapshot = self.server.engine.snapshot();
+        let (mut at, mut out) = (0, 0);
+        self.stalled = false;
+        while let Some(packet) = frame(&input[at..filled]) {
+            if !self.unsent.is_empty() || self.waiting >= self.server.config.tcp_unanswered {
+                self.stalled = true;
+                break;
+            }
+            at += 2 + packet.len();
+            self.seed = self.seed.wrapping_add(1);
+            let room = &mut output[out + 2..out + FRAME];
+            let fast =
+                match snapshot.fast(packet, self.client, Transport::Tcp, now, self.seed, room) {
+                    Fast::Slow => self.hand_over(packet, now, room),
+                    done => Some(done),
+                };
+            match fast {
+                Some(Fast::Respond { len, outcome }) => {
+                    self.tally.count(outcome);
+                    let prefix = u16::try_from(len).expect("an answer fits its room");
+                    output[out..out + 2].copy_from_slice(&prefix.to_be_bytes());
+                    out += 2 + len;
+                }
+                Some(_) => self.tally.count(Outcome::Dropped),
+                None => {}
+            }
+            if out >= flush {
+                self.write(&output[..out], now)?;
+                out = 0;
+            }
+        }
+        drop(snapshot);
+        if out > 0 {
+            self.write(&output[..out], now)?;
+        }
+        if at > 0 {
+            self.active = now;
+            self.tally
+                .flush(&self.server.metrics.dns, Now::read().since(now));
+        }
+        if self.stalled && self.waiting >= self.server.config.tcp_unanswered {
+            self.server.metrics.dns.limit(Limit::TcpUnanswered);
+        }
+        let rest = &input[at..filled];
+        if rest.is_empty() || self.stalled {
+            self.begun = None;
+        } else if at > 0 || self.begun.is_none() {
+            self.begun = Some(now);
+        }
+        if rest.is_empty() {
+            self.input = Vec::new();
+        } else {
+            self.input.clear();
+            self.input.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    /// Gives a query to the slow path; a refusal is answered at once.
+    fn hand_over(&mut self, packet: &[u8], now: Now, room: &mut [u8]) -> Option<Fast> {
+        match self.server.slow.admit(self.client, Transport::Tcp, now) {
+            Ok(permit) => {
+                self.waiting += 1;
+                let sender = self.sender.clone();
+                self.server.slow.resolve_message(
+                    permit,
+                    packet.into(),
+                    self.client,
+                    |answer| async move {
+                        // There is room: the channel holds as many as may wait. No receiver: the client left.
+                        let _ = sender.send(answer).await;
+                    },
+                );
+                None
+            }
+            Err(_) => Some(error(packet, Rcode::ServFail, room)),
+        }
+    }
+
+    /// Takes an answer of the slow path; an empty one only makes room.
+    fn take(&mut self, answer: &[u8]) {
+        self.waiting -= 1;
+        self.active = Now::read();
+        if answer.is_empty() {
+            return;
+        }
+        if self.unsent.is_empty() {
+            self.progress = self.active;
+        }
+        let prefix =
+            u16::try_from(answer.len()).expect("the resolver keeps to the limit it is given");
+        self.unsent.extend_from_slice(&prefix.to_be_bytes());
+        self.unsent.extend_from_slice(answer);
+    }
+
+    /// Writes `answers`; what the client has no room for becomes `unsent`.
+    fn write(&mut self, mut answers: &[u8], now: Now) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            let n = write_some(&self.stream, answers)?;
+            answers = &answers[n..];
+            self.progress = now;
+        }
+        self.unsent.extend_from_slice(answers);
+        Ok(())
+    }
+
+    /// Writes what it can of `unsent`.
+    fn flush(&mut self) -> io::Result<()> {
+        let n = write_some(&self.stream, &self.unsent)?;
+        if n > 0 {
+            self.progress = Now::read();
+        }
+        if n == self.unsent.len() {
+            self.unsent = Vec::new();
+        } else {
+            self.unsent.drain(..n);
+        }
+        Ok(())
+    }
+
+    /// The limit this connection has overstepped by `now`.
+    fn overdue(&self, now: Now) -> Option<Limit> {
+        let config = &self.server.config;
+        if !self.unsent.is_empty() && now.since(self.progress) >= config.tcp_unread_time {
+            return Some(Limit::TcpUnread);
+        }
+        if let Some(begun) = self.begun
+            && now.since(begun) >= config.tcp_message
+        {
+            return Some(Limit::TcpMessage);
+        }
+        let idle = self.waiting == 0 && self.unsent.is_empty() && self.input.is_empty();
+        (idle && now.since(self.active) >= self.server.idle()).then_some(Limit::TcpIdle)
+    }
+
+    /// How often limits of time are looked at. Idle time shrinks when the server fills, so a connection
+    /// cannot sleep until the deadline it had.
+    fn tick(&self) -> Duration {
+        let config = &self.server.config;
+        IDLE_CROWDED
+            .min(config.tcp_idle)
+            .min(config.tcp_message)
+            .min(config.tcp_unread_time)
+            .max(TICK_MIN)
+    }
+
+    /// Ends the stream and lets the client read to the end: closing with octets unread would reset the
+    /// connection and take away answers still under way.
+    async fn part(&mut self) {
+        let _ = timeout(PART, async {
+            self.stream.shutdown().await?;
+            let mut scrap = [0; 1024];
+            loop {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut scrap) {
+                    Ok(0) => return Ok(()),
+                    Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+                    _ => {}
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// The message at the beginning of `input`, if it is whole.
+fn frame(input: &[u8]) -> Option<&[u8]> {
+    let (prefix, rest) = input.split_first_chunk()?;
+    rest.get(..usize::from(u16::from_be_bytes(*prefix)))
+}
+
+/// Writes until all is written or the client's window is full.
+fn write_some(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match stream.try_write(&bytes[done..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A message with its length.
+const FRAME: usize = 2 + MESSAGE_MAX;
+
+/// Input of one turn: what was left (less than a message) and what is read.
+const INPUT: usize = 2 * FRAME;
+
+/// Answers gathered before they are written.
+const FLUSH: usize = 64 << 10;
+
+/// Idle time of a connection when more than 80 % of all are in use.
+const IDLE_CROWDED: Duration = Duration::from_secs(2);
+
+/// A tick is never shorter, however short a limit.
+const TICK_MIN: Duration = Duration::from_millis(10);
+
+/// Pauses after a failed accept.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a client may take to read the last answers after the stop.
+const PART: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_frame(input: &[u8], expected: Option<&[u8]>) {
+        assert_eq!(frame(input), expected);
+    }
+
+    #[test]
+    fn frame_is_there_only_when_whole() {
+        check_frame(&[], None);
+        check_frame(&[0], None);
+        check_frame(&[0, 2, 7], None);
+        check_frame(&[0, 2, 7, 8], Some(&[7, 8]));
+        check_frame(&[0, 1, 7, 0, 9], Some(&[7]));
+        check_frame(&[0, 0, 7], Some(&[]));
+    }
+}
