@@ -1,15 +1,34 @@
 //! The resolver cache: wire answers on moka, freshness decided by the `now` given.
+//!
+//! Moka decides only what is kept: by bytes, by use (TinyLFU), and no longer than TTL and stale window together.
+//! Whether an answer is fresh is a field of it. So a test moves time by an argument, and an expired answer is still
+//! there when no upstream answers.
 
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+
+use super::CacheConfig;
+use super::entry::{Age, Entry};
+use super::key::{Kept, Key};
+pub use super::partition::Partition;
+use super::reply::{Invalid, Reply, Ttls};
 use crate::dns::wire::Query;
+use crate::metrics::Metrics;
+use crate::metrics::resolver::CacheRequest;
 use crate::time::Now;
 
-/// Names resolved by one set of upstreams share a partition; entries never cross.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Partition(pub u16);
-
 /// The cache.
-#[derive(Debug)]
-pub struct Cache {}
+pub struct Cache {
+    entries: moka::sync::Cache<Kept, Arc<Entry>, RandomState>,
+    config: CacheConfig,
+    /// Counts flushes: what was fetched before one must not come in after it.
+    generation: AtomicU64,
+    metrics: Arc<Metrics>,
+}
 
 /// What the cache has for a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +50,30 @@ pub enum Cached {
 }
 
 impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(config: CacheConfig, metrics: Arc<Metrics>) -> Self {
+        let entries = moka::sync::Cache::builder()
+            .name("resolver")
+            .max_capacity(config.size)
+            .weigher(|key: &Kept, entry: &Arc<Entry>| {
+                u32::try_from(key.len() + entry.weight() + OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .expire_after(Life {
+                stale: config.stale,
+            })
+            .build_with_hasher(RandomState::default());
+        Self {
+            entries,
+            config,
+            generation: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
     /// Answers `query` into `out`, at most `limit` bytes, from an entry of `partition`. Allocates nothing.
+    ///
+    /// `out` has room for a header, a question and OPT (288 bytes) or more.
     #[must_use]
     pub fn answer(
         &self,
@@ -41,7 +83,427 @@ impl Cache {
         limit: usize,
         out: &mut [u8],
     ) -> Cached {
-        let _ = (query, partition, now, limit, out);
-        unimplemented!()
+        if query.qclass != super::message::CLASS_IN {
+            return Cached::Miss;
+        }
+        let Some(entry) = self.entries.get(&*Key::of(query, partition)) else {
+            return Cached::Miss;
+        };
+        if let Some(age) = entry.age(now) {
+            let negative = entry.is_negative();
+            self.metrics.resolver.cache.count(if negative {
+                CacheRequest::Negative
+            } else {
+                CacheRequest::Hit
+            });
+            let len = entry.write(query, age, limit, out);
+            return Cached::Fresh { len, negative };
+        }
+        if entry.refresh_failed_lately(now) && entry.is_stale(now, self.config.stale) {
+            self.metrics.resolver.cache.count(CacheRequest::Stale);
+            let len = entry.write(query, self.stale_age(), limit, out);
+            return Cached::Stale { len };
+        }
+        Cached::Miss
+    }
+
+    /// How an expired entry is to look.
+    pub(super) fn stale_age(&self) -> Age {
+        Age::Stale(secs(self.config.stale_ttl))
+    }
+
+    /// Checks an upstream's `message` as the answer to the question that was asked (`name` in wire form) and keeps it if it may be kept.
+    ///
+    /// `begun` is [`Cache::generation`] from before the question was sent: if something was flushed since, the answer
+    /// is not kept. The entry returned answers those who wait, kept or not.
+    ///
+    /// # Errors
+    /// What is wrong with the message.
+    pub(crate) fn insert(
+        &self,
+        key: &[u8],
+        message: &[u8],
+        begun: u64,
+        now: Now,
+    ) -> Result<Arc<Entry>, Invalid> {
+        let parts = Key::parts(key);
+        let reply = Reply::read(
+            message,
+            parts.name,
+            parts.qtype,
+            parts.dnssec_ok,
+            self.ttls(),
+        )?;
+        let keep = self.may_keep(&reply);
+        let entry = Arc::new(Entry::new(reply, now));
+        if keep && self.generation() == begun {
+            self.entries.insert(Kept::from(key), Arc::clone(&entry));
+            // A flush counts first and removes then; if it has counted since, it may have looked before we put.
+            if self.generation() != begun {
+                self.entries.invalidate(key);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Keeps an upstream's `message` as the answer to `query`, as a fetch would. For benches and tests.
+    ///
+    /// Returns whether it was a valid answer to it.
+    pub fn store(&self, query: &Query<'_>, partition: Partition, message: &[u8], now: Now) -> bool {
+        let key = Key::of(query, partition);
+        self.insert(&key, message, self.generation(), now).is_ok()
+    }
+
+    fn may_keep(&self, reply: &Reply) -> bool {
+        let limits = &self.metrics.resolver.limits;
+        if reply.wire.len() > self.config.entry {
+            limits.entry.inc();
+            return false;
+        }
+        if reply.rrset > RRSET {
+            limits.records.inc();
+            return false;
+        }
+        reply.ttl > 0
+    }
+
+    fn ttls(&self) -> Ttls {
+        Ttls {
+            min: secs(self.config.min_ttl),
+            max: secs(self.config.max_ttl),
+            negative_max: secs(self.config.negative_max_ttl),
+        }
+    }
+
+    /// The entry of a key, whatever its age.
+    pub(super) fn held(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    /// Flushes so far.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Drops every entry whose key `matches`; returns how many. Walks the whole cache.
+    pub(super) fn flush(&self, matches: impl Fn(&[u8]) -> bool) -> usize {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.entries
+            .iter()
+            .filter(|(key, _)| matches(key))
+            .filter(|(key, _)| self.entries.remove(&***key).is_some())
+            .count()
+    }
+
+    /// The entries whose key `matches`. Walks the whole cache; does not count as use.
+    pub(super) fn find(&self, matches: impl Fn(&[u8]) -> bool) -> Vec<(Arc<Kept>, Arc<Entry>)> {
+        self.entries
+            .iter()
+            .filter(|(key, _)| matches(key))
+            .collect()
+    }
+
+    /// Does the bookkeeping that moka has put off, then returns entries and bytes held.
+    pub(super) fn settle(&self) -> (u64, u64) {
+        self.entries.run_pending_tasks();
+        (self.entries.entry_count(), self.entries.weighted_size())
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("config", &self.config)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Entry life: TTL and stale window. Always some time: moka keeps an entry without one for ever, and has had bugs where
+/// a replacement changed from one to the other.
+struct Life {
+    stale: Duration,
+}
+
+impl Life {
+    fn of(&self, entry: &Entry) -> Duration {
+        entry.fresh().saturating_add(self.stale)
+    }
+}
+
+impl moka::Expiry<Kept, Arc<Entry>> for Life {
+    fn expire_after_create(
+        &self,
+        _key: &Kept,
+        entry: &Arc<Entry>,
+        _at: Instant,
+    ) -> Option<Duration> {
+        Some(self.of(entry))
+    }
+
+    fn expire_after_update(
+        &self,
+        _key: &Kept,
+        entry: &Arc<Entry>,
+        _at: Instant,
+        _left: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(self.of(entry))
+    }
+}
+
+fn secs(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// What moka and the allocator take per entry beside key and entry: hash bucket, entry info, two queue nodes, timer node.
+const OVERHEAD: usize = 300;
+
+/// Records of one type at one name that are kept.
+const RRSET: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::Message;
+    use proptest::prelude::*;
+
+    use super::super::testing::{self, Asked, START, message};
+    use super::*;
+
+    const SOA: &str = "example. 600 SOA ns.example. host.example. 1 2 3 4 60";
+
+    fn cache() -> Cache {
+        Cache::new(testing::config(), Arc::new(Metrics::new()))
+    }
+
+    fn after(secs: u64) -> Now {
+        START.plus(Duration::from_secs(secs))
+    }
+
+    /// What `cache` answers to `asked` at `now`: how, and the message.
+    fn answer(cache: &Cache, asked: &Asked, now: Now, limit: usize) -> (Cached, Option<Message>) {
+        let mut out = vec![0xAA; limit.max(512)];
+        let cached = cache.answer(&asked.query(), Partition(0), now, limit, &mut out);
+        let message = match cached {
+            Cached::Fresh { len, .. } | Cached::Stale { len } => {
+                assert!(len <= limit, "{len} > {limit}");
+                Some(Message::from_vec(&out[..len]).unwrap())
+            }
+            Cached::Miss => None,
+        };
+        (cached, message)
+    }
+
+    #[test]
+    fn answer_counts_its_ttls_down_until_it_misses() {
+        let cache = cache();
+        let asked = Asked::new("a.example.", 1);
+        let records = ["a.example. 100 A 192.0.2.1", "a.example. 100 A 192.0.2.2"];
+        let message = message("a.example.", 1, 0, &records, &[]);
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        for (secs, ttl) in [(0, 100), (1, 99), (99, 1)] {
+            let (_, message) = answer(&cache, &asked, after(secs), 512);
+            let ttls: Vec<u32> = message.unwrap().answers.iter().map(|r| r.ttl).collect();
+            assert_eq!(ttls, [ttl, ttl], "after {secs} s");
+        }
+        assert_eq!(answer(&cache, &asked, after(100), 512).0, Cached::Miss);
+    }
+
+    #[test]
+    fn answer_repeats_id_flags_and_case_of_the_question() {
+        let cache = cache();
+        let message = message("a.example.", 1, 0, &["a.example. 9 A 192.0.2.1"], &[]);
+        let asked = Asked::new("a.example.", 1);
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        let asked = Asked::new("A.eXample.", 1);
+        let (_, message) = answer(&cache, &asked, START, 512);
+        let message = message.unwrap();
+        assert_eq!(message.id, asked.query().id);
+        assert_eq!(message.queries[0].name.to_ascii(), "A.eXample.");
+        assert!(message.recursion_desired && message.recursion_available);
+        assert!(!message.authoritative && !message.truncation);
+        assert!(message.edns.is_none());
+    }
+
+    #[test]
+    fn answer_has_opt_exactly_if_the_query_had_one() {
+        let cache = cache();
+        let asked = Asked::new("a.example.", 1).edns(false);
+        let message = message("a.example.", 1, 0, &["a.example. 9 A 192.0.2.1"], &[]);
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        let (_, message) = answer(&cache, &asked, START, 1232);
+        let edns = message.unwrap().edns.unwrap();
+        assert_eq!((edns.max_payload(), edns.flags().dnssec_ok), (1232, false));
+    }
+
+    #[test]
+    fn answer_of_one_flag_or_partition_is_not_one_of_another() {
+        let cache = cache();
+        let plain = Asked::new("a.example.", 1);
+        let message = message("a.example.", 1, 0, &["a.example. 9 A 192.0.2.1"], &[]);
+        assert!(cache.store(&plain.query(), Partition(0), &message, START));
+        for other in [
+            Asked::new("a.example.", 1).edns(true),
+            Asked::new("a.example.", 1).checking_disabled(),
+            Asked::new("a.example.", 28),
+        ] {
+            assert_eq!(answer(&cache, &other, START, 512).0, Cached::Miss);
+        }
+        let mut out = [0; 512];
+        let cached = cache.answer(&plain.query(), Partition(1), START, 512, &mut out);
+        assert_eq!(cached, Cached::Miss);
+    }
+
+    #[test]
+    fn answer_negative_is_fresh_for_the_soa_minimum() {
+        let cache = cache();
+        let asked = Asked::new("none.example.", 1);
+        let message = message("none.example.", 1, 3, &[], &[SOA]);
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        let (cached, message) = answer(&cache, &asked, after(20), 512);
+        assert!(matches!(cached, Cached::Fresh { negative: true, .. }));
+        let message = message.unwrap();
+        assert_eq!(message.response_code.low(), 3);
+        assert_eq!(message.authorities[0].ttl, 40);
+        assert_eq!(answer(&cache, &asked, after(60), 512).0, Cached::Miss);
+    }
+
+    #[test]
+    fn answer_is_stale_only_after_a_failed_refresh_and_for_its_window() {
+        let cache = cache();
+        let asked = Asked::new("a.example.", 1).edns(false);
+        let message = message("a.example.", 1, 0, &["a.example. 9 A 192.0.2.1"], &[]);
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        assert_eq!(answer(&cache, &asked, after(10), 512).0, Cached::Miss);
+
+        let entry = cache.held(&Key::of(&asked.query(), Partition(0))).unwrap();
+        entry.refresh_failed(after(10), Duration::from_secs(30));
+        let (cached, message) = answer(&cache, &asked, after(39), 512);
+        assert!(matches!(cached, Cached::Stale { .. }));
+        assert_eq!(message.unwrap().answers[0].ttl, 30);
+        assert_eq!(answer(&cache, &asked, after(40), 512).0, Cached::Miss);
+
+        let window = testing::config().stale.as_secs();
+        entry.refresh_failed(after(9 + window - 1), Duration::from_secs(30));
+        let (last, _) = answer(&cache, &asked, after(9 + window - 1), 512);
+        assert!(matches!(last, Cached::Stale { .. }));
+        assert_eq!(
+            answer(&cache, &asked, after(9 + window), 512).0,
+            Cached::Miss
+        );
+    }
+
+    #[test]
+    fn answer_too_large_loses_its_authority_first_and_then_everything() {
+        let cache = cache();
+        let asked = Asked::new("a.example.", 16);
+        let long = "x".repeat(200);
+        let txt = |n| format!("a.example. 9 TXT {n}{long}");
+        let ns: Vec<String> = (0..9)
+            .map(|n| format!("example. 9 NS {n}{}.example.", &long[..40]))
+            .collect();
+        let ns: Vec<&str> = ns.iter().map(String::as_str).collect();
+        let message = message("a.example.", 16, 0, &[&txt(1), &txt(2)], &ns);
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+
+        let (_, cut) = answer(&cache, &asked, START, 512);
+        let cut = cut.unwrap();
+        assert_eq!((cut.answers.len(), cut.authorities.len()), (2, 0));
+        assert!(!cut.truncation);
+        let (_, cut) = answer(&cache, &asked, START, 400);
+        let cut = cut.unwrap();
+        assert_eq!((cut.answers.len(), cut.authorities.len()), (0, 0));
+        assert!(cut.truncation);
+    }
+
+    #[test]
+    fn answer_too_large_to_keep_is_counted_and_not_kept() {
+        let metrics = Arc::new(Metrics::new());
+        let config = CacheConfig {
+            entry: 100,
+            ..testing::config()
+        };
+        let cache = Cache::new(config, Arc::clone(&metrics));
+        let asked = Asked::new("a.example.", 16);
+        let txt = format!("a.example. 9 TXT {}", "x".repeat(100));
+        let large = message("a.example.", 16, 0, &[&txt], &[]);
+        assert!(cache.store(&asked.query(), Partition(0), &large, START));
+        assert_eq!(answer(&cache, &asked, START, 512).0, Cached::Miss);
+        assert_eq!(metrics.resolver.limits.entry.get(), 1);
+
+        let zero = message("a.example.", 16, 0, &["a.example. 0 TXT x"], &[]);
+        assert!(cache.store(&asked.query(), Partition(0), &zero, START));
+        assert_eq!(answer(&cache, &asked, START, 512).0, Cached::Miss);
+    }
+
+    #[test]
+    fn insert_begun_before_a_flush_is_not_kept() {
+        let cache = cache();
+        let asked = Asked::new("a.example.", 1);
+        let message = message("a.example.", 1, 0, &["a.example. 9 A 192.0.2.1"], &[]);
+        let key = Key::of(&asked.query(), Partition(0));
+        let begun = cache.generation();
+        assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        assert_eq!(cache.flush(|found| *found == *key), 1);
+        assert_eq!(answer(&cache, &asked, START, 512).0, Cached::Miss);
+        assert!(cache.insert(&key, &message, begun, START).is_ok());
+        assert_eq!(answer(&cache, &asked, START, 512).0, Cached::Miss);
+    }
+
+    #[test]
+    fn cache_holds_no_more_bytes_than_its_size() {
+        let config = CacheConfig {
+            size: 100_000,
+            ..testing::config()
+        };
+        let cache = Cache::new(config, Arc::new(Metrics::new()));
+        for n in 0..1_000 {
+            let name = format!("n{n}.example.");
+            let record = format!("{name} 900 A 192.0.2.1");
+            let asked = Asked::new(&name, 1);
+            let message = message(&name, 1, 0, &[&record], &[]);
+            assert!(cache.store(&asked.query(), Partition(0), &message, START));
+        }
+        let (entries, bytes) = cache.settle();
+        assert!(bytes <= 100_000, "{bytes}");
+        assert!(entries > 100, "{entries}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// An answer out of the cache is within the limit and has the records that came from upstream, its TTLs
+        /// less its age; or it has TC and no records.
+        #[test]
+        fn answer_is_within_the_limit_and_the_same_but_for_its_age(
+            hosts in prop::collection::vec((0_u8..255, "[a-z]{1,20}"), 1..30),
+            age in 0_u64..200,
+            limit in 300_usize..2_000,
+            edns in any::<bool>(),
+        ) {
+            let mut records = vec![String::from("a.example. 200 CNAME b.example.")];
+            records.extend(hosts.iter().map(|(n, host)| format!("b.example. {} MX {n} {host}.example.", 200 + u32::from(*n))));
+            let records: Vec<&str> = records.iter().map(String::as_str).collect();
+            let upstream = message("a.example.", 15, 0, &records, &[]);
+            let cache = cache();
+            let mut asked = Asked::new("a.EXAMPLE.", 15);
+            if edns {
+                asked = asked.edns(false);
+            }
+            prop_assert!(cache.store(&asked.query(), Partition(0), &upstream, START));
+            let (cached, message) = answer(&cache, &asked, after(age), limit);
+            let fresh = matches!(cached, Cached::Fresh { negative: false, .. });
+            prop_assert!(fresh);
+            let message = message.unwrap();
+            if message.truncation {
+                prop_assert!(message.answers.is_empty());
+            } else {
+                let mut expected = Message::from_vec(&upstream).unwrap().answers;
+                for record in &mut expected {
+                    record.ttl -= u32::try_from(age).unwrap();
+                }
+                prop_assert_eq!(message.answers, expected);
+            }
+        }
     }
 }

@@ -1,22 +1,53 @@
 //! The caching, forwarding resolver.
 //!
-//! [`budget`] (one per client query), [`cache`] (wire answers on moka), then the driver:
-//! [`Resolver`] with single flight, failure cache and serve-stale over hickory-resolver's pool.
+//! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
+//! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka), `failure` (what not to
+//! ask again), `flight` (one fetch for equal questions), `forward` (hickory-resolver's pool), then the driver,
+//! [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::budget::Budget;
 use self::cache::{Cache, Partition};
+use self::entry::{Age, Entry};
+use self::failure::Failures;
+use self::flight::{Failed, Flights, Pilot, Seat};
+use self::forward::Upstreams;
+use self::key::Key;
+use self::partition::Partitions;
 use super::Outcome;
-use super::wire::Query;
+use super::wire::{self, Query, Rcode};
 use crate::metrics::Metrics;
+use crate::metrics::resolver::CacheRequest;
 use crate::net::Network;
+use crate::time::Now;
 
 pub mod budget;
 
+mod message;
+
+mod reply;
+
+mod partition;
+
+mod key;
+
+mod entry;
+
 pub mod cache;
+
+mod failure;
+
+mod flight;
+
+mod names;
+
+mod forward;
+
+#[cfg(test)]
+mod testing;
 
 /// Settings of the resolver (`mode = "forward"`).
 #[derive(Clone, Debug)]
@@ -74,49 +105,93 @@ pub struct CacheConfig {
 /// A forwarding resolver: cheap to clone, owned by the DNS runtime.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    cache: Cache,
+    failures: Failures,
+    flights: Flights,
+    partitions: Partitions,
+    /// By partition: the default ones, then those of each forward zone.
+    upstreams: Vec<Upstreams>,
+    metrics: Arc<Metrics>,
 }
 
 impl Resolver {
     /// Builds pools and cache. Must be called inside the DNS runtime.
     ///
     /// # Errors
-    /// What hickory-resolver said of the upstreams.
+    /// A forward zone that is no domain name, or what hickory-resolver said of the upstreams.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, std::io::Error> {
-        let _ = (config, metrics);
-        Ok(Self {
-            inner: Arc::new(()),
-        })
+        let zones = config
+            .forward
+            .iter()
+            .map(|forward| {
+                names::wire(&forward.zone).ok_or_else(|| {
+                    std::io::Error::other(format!(
+                        "forward zone: found {:?}, expected a domain name",
+                        forward.zone
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let pool = |addresses: &[SocketAddr]| {
+            Upstreams::new(addresses, config.time, &metrics).map_err(std::io::Error::other)
+        };
+        let mut upstreams = vec![pool(&config.upstreams)?];
+        for forward in &config.forward {
+            upstreams.push(pool(&forward.upstreams)?);
+        }
+        let inner = Arc::new(Inner {
+            cache: Cache::new(config.cache.clone(), Arc::clone(&metrics)),
+            failures: Failures::new(config.cache.size / FAILURES_SHARE, config.cache.failure_ttl),
+            flights: Flights::new(config.fetches, config.waiters),
+            partitions: Partitions::new(zones),
+            upstreams,
+            config,
+            metrics,
+        });
+        tokio::spawn(keep_honest(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// Whether `client` may recurse.
     #[must_use]
     pub fn allows(&self, client: IpAddr) -> bool {
-        let _ = (client, &self.inner);
-        unimplemented!()
+        self.inner
+            .config
+            .allow
+            .iter()
+            .any(|network| network.contains(client))
     }
 
     /// The cache, for the fast path.
     #[must_use]
     pub fn cache(&self) -> &Cache {
-        unimplemented!()
+        &self.inner.cache
     }
 
     /// The partition (forward zone) of a name in wire form. No allocation.
     #[must_use]
     pub fn partition(&self, name: &[u8]) -> Partition {
-        let _ = name;
-        unimplemented!()
+        self.inner.partitions.find(name)
     }
 
     /// A full budget for one client query, from the settings (`packets`, `time`); starts now.
     #[must_use]
     pub fn budget(&self) -> Budget {
-        unimplemented!()
+        let config = &self.inner.config;
+        Budget::new(config.packets, Now::read().plus(config.time))
     }
 
     /// Resolves a query the cache did not have: single flight, failure cache, stale after the wait.
     /// Writes the whole answer (header, question as asked, OPT, cut at `limit` with TC) to `out`.
+    ///
+    /// The cache counts hits where it answers; what it could not answer is counted here, once the end is known: stale
+    /// or miss.
     pub async fn resolve(
         &self,
         query: &Query<'_>,
@@ -124,27 +199,255 @@ impl Resolver {
         budget: &Budget,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let _ = (query, limit, budget, out);
-        unimplemented!()
+        if query.qclass != message::CLASS_IN || META_TYPES.contains(&query.qtype) {
+            return code(query, Rcode::NotImp, out);
+        }
+        let inner = &self.inner;
+        let key = Key::of(query, self.partition(query.name));
+        let now = Now::read();
+        let held = inner.cache.held(&key);
+        // Another fetch may have landed since the fast path looked.
+        if let Some(entry) = &held
+            && let Some(age) = entry.age(now)
+        {
+            inner.metrics.resolver.cache.count(CacheRequest::Miss);
+            write(entry, query, age, limit, out);
+            return Outcome::Resolved;
+        }
+        let stale = held.filter(|entry| entry.is_stale(now, inner.config.cache.stale));
+        let patience = if stale.is_some() {
+            budget.remaining(now).min(inner.config.cache.stale_wait)
+        } else {
+            budget.remaining(now)
+        };
+        let landed = if inner.failures.is_remembered(&key, now)
+            || stale
+                .as_ref()
+                .is_some_and(|entry| entry.refresh_failed_lately(now))
+        {
+            Err(Failed)
+        } else {
+            self.fetch(&key, budget, patience).await
+        };
+        match (landed, stale) {
+            (Ok(entry), _) => {
+                inner.metrics.resolver.cache.count(CacheRequest::Miss);
+                // Of what has just come, also a TTL of 0 may be used once.
+                let age = entry.age(Now::read()).unwrap_or(Age::Fresh(0));
+                write(&entry, query, age, limit, out);
+                Outcome::Resolved
+            }
+            (Err(Failed), Some(entry)) => {
+                inner.metrics.resolver.cache.count(CacheRequest::Stale);
+                write(&entry, query, inner.cache.stale_age(), limit, out);
+                Outcome::CacheStale
+            }
+            (Err(Failed), None) => {
+                inner.metrics.resolver.cache.count(CacheRequest::Miss);
+                code(query, Rcode::ServFail, out)
+            }
+        }
+    }
+
+    /// Joins or starts the fetch for `key` and waits for it, at most for `patience`.
+    async fn fetch(
+        &self,
+        key: &Key,
+        budget: &Budget,
+        patience: Duration,
+    ) -> Result<Arc<Entry>, Failed> {
+        let inner = &self.inner;
+        let limits = &inner.metrics.resolver.limits;
+        let mut result = match inner.flights.board(key, inner.cache.generation()) {
+            Seat::Wait(result) => result,
+            Seat::Lead(pilot, result) => {
+                tokio::spawn(fly(Arc::clone(inner), pilot, budget.share()));
+                result
+            }
+            Seat::CrowdedOut => {
+                limits.waiters.inc();
+                return Err(Failed);
+            }
+            Seat::Grounded => {
+                limits.fetches.inc();
+                return Err(Failed);
+            }
+        };
+        match tokio::time::timeout(patience, result.wait_for(Option::is_some)).await {
+            Ok(Ok(landed)) => landed.clone().unwrap_or(Err(Failed)),
+            // The task that fetched is gone, or it takes too long for this client.
+            Ok(Err(_)) | Err(_) => Err(Failed),
+        }
     }
 
     /// What the cache holds and did.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        unimplemented!()
+        let (entries, bytes) = self.inner.cache.settle();
+        let requests = &self.inner.metrics.resolver.cache;
+        CacheStats {
+            entries,
+            bytes,
+            capacity: self.inner.config.cache.size,
+            hits: requests.get(CacheRequest::Hit),
+            negative: requests.get(CacheRequest::Negative),
+            stale: requests.get(CacheRequest::Stale),
+            misses: requests.get(CacheRequest::Miss),
+        }
     }
 
-    /// Cached answers for `name` (text, any case), of one type or all.
+    /// Cached answers for `name` (text, any case), of one type or all, in the order of their types. Walks the whole
+    /// cache: not for a DNS thread.
     #[must_use]
     pub fn lookup(&self, name: &str, qtype: Option<u16>) -> Vec<CachedEntry> {
-        let _ = (name, qtype);
-        unimplemented!()
+        let Some(wire) = names::wire(name) else {
+            return Vec::new();
+        };
+        let now = Now::read();
+        let mut found = self.inner.cache.find(|key| is(key, &wire, qtype));
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+            .iter()
+            .map(|(key, entry)| {
+                let parts = Key::parts(key);
+                CachedEntry {
+                    name: names::text(parts.name),
+                    qtype: parts.qtype,
+                    rcode: entry.rcode().into(),
+                    ttl: entry.ttl_left(now),
+                    bytes: entry.wire().len(),
+                    records: names::records(entry.wire()),
+                }
+            })
+            .collect()
     }
 
-    /// Drops what `what` names; returns how many entries went.
+    /// Drops what `what` names, remembered failures included; returns how many entries went. What is being fetched
+    /// meanwhile still answers those who wait, but is not kept. Walks the whole cache: not for a DNS thread.
     pub fn flush(&self, what: &Flush) -> usize {
-        let _ = what;
-        unimplemented!()
+        let inner = &self.inner;
+        let flush = |matches: &dyn Fn(&[u8]) -> bool| {
+            let gone = inner.cache.flush(matches);
+            inner.failures.flush(matches);
+            gone
+        };
+        match what {
+            Flush::All => flush(&|_| true),
+            Flush::Name(name, qtype) => {
+                names::wire(name).map_or(0, |wire| flush(&|key| is(key, &wire, *qtype)))
+            }
+            Flush::Zone(zone) => names::wire(zone).map_or(0, |wire| {
+                flush(&|key| names::is_beneath(Key::parts(key).name, &wire))
+            }),
+        }
+    }
+}
+
+/// Whether `key` is of the lower-cased name and, if given, the type.
+fn is(key: &[u8], name: &[u8], qtype: Option<u16>) -> bool {
+    let parts = Key::parts(key);
+    parts.name == name && qtype.is_none_or(|qtype| parts.qtype == qtype)
+}
+
+/// One fetch, on its own task: asks, checks, keeps, tells those who wait.
+async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) {
+    let metrics = &inner.metrics.resolver;
+    let question = Key::parts(pilot.key());
+    let result = match ask(&inner, question, &budget).await {
+        Ok(reply) => {
+            let now = Now::read();
+            let kept = inner
+                .cache
+                .insert(pilot.key(), &reply, pilot.generation(), now);
+            kept.map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error),
+    };
+    let now = Now::read();
+    let landed = match result {
+        Ok(entry) => {
+            inner.failures.forget(pilot.key());
+            Ok(entry)
+        }
+        Err(error) => {
+            if budget.packets() == 0 {
+                metrics.limits.packets.inc();
+            }
+            tracing::debug!(
+                name = %names::text(question.name),
+                qtype = question.qtype,
+                %error,
+                "fetch failed"
+            );
+            if inner.cache.generation() == pilot.generation() {
+                inner.failures.remember(pilot.key(), now);
+            }
+            if let Some(entry) = inner.cache.held(pilot.key()) {
+                entry.refresh_failed(now, RECHECK);
+            }
+            Err(Failed)
+        }
+    };
+    pilot.land(landed);
+}
+
+/// Asks the upstreams of the key's partition, within the budget's time.
+async fn ask(inner: &Inner, question: key::Parts<'_>, budget: &Budget) -> Result<Vec<u8>, String> {
+    let upstreams = inner
+        .upstreams
+        .get(usize::from(question.partition.0))
+        .ok_or_else(|| String::from("no upstreams"))?;
+    let left = budget.remaining(Now::read());
+    match tokio::time::timeout(left, upstreams.fetch(question, budget)).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => {
+            inner.metrics.resolver.limits.time.inc();
+            Err(String::from("out of time"))
+        }
+    }
+}
+
+/// Keeps the gauges true, as long as there is a resolver.
+async fn keep_honest(inner: Weak<Inner>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        let metrics = &inner.metrics.resolver;
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let (entries, bytes) = inner.cache.settle();
+        metrics.cache_entries.set(gauge(entries));
+        metrics.cache_bytes.set(gauge(bytes));
+        metrics.failures.set(gauge(inner.failures.settle()));
+        let busy = inner.config.fetches.saturating_sub(inner.flights.free());
+        metrics.fetches.set(gauge(busy as u64));
+    }
+}
+
+/// Writes `entry` as the answer to `query`.
+fn write(entry: &Entry, query: &Query<'_>, age: Age, limit: usize, out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(limit.min(entry.room()), 0);
+    let len = entry.write(query, age, limit, out);
+    out.truncate(len);
+}
+
+/// Writes an answer that is only a code.
+fn code(query: &Query<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
+    out.clear();
+    out.resize(wire::CODE_LEN_MAX, 0);
+    let len = wire::error(query.packet, rcode, out);
+    out.truncate(len);
+    if let Some(flags) = out.get_mut(3) {
+        *flags |= RECURSION_AVAILABLE;
+    }
+    match rcode {
+        Rcode::NotImp => Outcome::Notimp,
+        _ => Outcome::Servfail,
     }
 }
 
@@ -194,3 +497,15 @@ pub struct CachedEntry {
     /// Its records as master-file lines.
     pub records: Vec<String>,
 }
+
+/// How long a failed refresh of an expired answer is not tried again (RFC 8767 section 5).
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// The failure cache may take this part of the cache's size, on top of it.
+const FAILURES_SHARE: u64 = 32;
+
+/// Types that name no data to fetch: OPT, and TKEY to MAILA (transfers among them).
+const META_TYPES: [u16; 7] = [41, 249, 250, 251, 252, 253, 254];
+
+/// RA, in the fourth octet.
+const RECURSION_AVAILABLE: u8 = 0x80;

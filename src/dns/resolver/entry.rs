@@ -1,0 +1,201 @@
+//! One cached answer, and how it is written out for a client.
+//!
+//! It is kept as wire bytes with the question first. A client's question has the same length whatever its case, so
+//! the offsets inside stay valid when it is put in place of ours.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::reply::Reply;
+use crate::dns::wire::Query;
+use crate::time::Now;
+
+/// One answer and when it was fetched.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    wire: Box<[u8]>,
+    /// Where its TTLs lie.
+    ttls: Box<[u16]>,
+    /// Where the answer section ends.
+    answers_end: u16,
+    authentic: bool,
+    negative: bool,
+    rcode: u8,
+    /// When it was fetched, on the monotonic clock.
+    stored_ns: u64,
+    /// How long it is fresh from then on.
+    fresh: Duration,
+    /// Until when a refresh need not be tried, since one has failed (RFC 8767 section 5).
+    recheck_ns: AtomicU64,
+}
+
+/// How old an entry is to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Seconds since it was fetched; TTLs count down by that.
+    Fresh(u32),
+    /// Expired; every TTL is this many seconds.
+    Stale(u32),
+}
+
+impl Entry {
+    /// An entry fetched at `now`.
+    pub(crate) fn new(reply: Reply, now: Now) -> Self {
+        Self {
+            answers_end: u16::try_from(reply.answers_end).unwrap_or(u16::MAX),
+            wire: reply.wire.into(),
+            ttls: reply.ttls.into(),
+            authentic: reply.authentic,
+            negative: reply.negative,
+            rcode: reply.rcode,
+            stored_ns: now.mono_ns,
+            fresh: Duration::from_secs(reply.ttl.into()),
+            recheck_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// NXDOMAIN or NODATA.
+    pub(crate) fn is_negative(&self) -> bool {
+        self.negative
+    }
+
+    /// The response code, 0 or 3.
+    pub(crate) fn rcode(&self) -> u8 {
+        self.rcode
+    }
+
+    /// The message as kept: no id, no flags of a client, the question in lower case, TTLs as fetched.
+    pub(crate) fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// How long it is fresh from when it was fetched.
+    pub(crate) fn fresh(&self) -> Duration {
+        self.fresh
+    }
+
+    /// Its age at `now` if it is fresh then.
+    #[inline]
+    pub(crate) fn age(&self, now: Now) -> Option<Age> {
+        let age = now.mono_ns.saturating_sub(self.stored_ns);
+        (u128::from(age) < self.fresh.as_nanos())
+            .then(|| Age::Fresh(u32::try_from(age / NANOS).unwrap_or(u32::MAX)))
+    }
+
+    /// Seconds of freshness left at `now`; negative: expired that long ago.
+    pub(crate) fn ttl_left(&self, now: Now) -> i64 {
+        let age = i64::try_from(now.mono_ns.saturating_sub(self.stored_ns) / NANOS);
+        let fresh = i64::try_from(self.fresh.as_secs());
+        fresh.unwrap_or(i64::MAX) - age.unwrap_or(i64::MAX)
+    }
+
+    /// Whether it was within its stale window at `now`: expired, but for less than `window`.
+    pub(crate) fn is_stale(&self, now: Now, window: Duration) -> bool {
+        let age = Duration::from_nanos(now.mono_ns.saturating_sub(self.stored_ns));
+        age >= self.fresh && age < self.fresh.saturating_add(window)
+    }
+
+    /// Remembers that a refresh has failed at `now` and need not be tried again for `pause`.
+    pub(crate) fn refresh_failed(&self, now: Now, pause: Duration) {
+        self.recheck_ns
+            .store(now.plus(pause).mono_ns, Ordering::Relaxed);
+    }
+
+    /// Whether a refresh has failed so shortly before `now` that none need be tried.
+    #[inline]
+    pub(crate) fn refresh_failed_lately(&self, now: Now) -> bool {
+        now.mono_ns < self.recheck_ns.load(Ordering::Relaxed)
+    }
+
+    /// Bytes it takes, bookkeeping included.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.wire.len() + self.ttls.len() * 2
+    }
+
+    /// Room enough for [`Entry::write`].
+    pub(crate) fn room(&self) -> usize {
+        self.wire.len() + OPT_MAX
+    }
+
+    /// Writes the answer to `query` into `out`, at most `limit` bytes; returns its length.
+    ///
+    /// What does not fit goes by whole sections: first the authority section of a positive answer (which no client
+    /// needs, unless it asked for proofs), then everything, with TC set. An RRset is never cut in two.
+    ///
+    /// # Panics
+    /// If `out` is too short for a header, the question and OPT: 12 + 259 + 17 bytes.
+    #[inline]
+    pub(crate) fn write(&self, query: &Query<'_>, age: Age, limit: usize, out: &mut [u8]) -> usize {
+        let limit = limit.min(out.len());
+        let opt = match (query.edns, age) {
+            (None, _) => 0,
+            (Some(_), Age::Fresh(_)) => OPT_LEN,
+            (Some(_), Age::Stale(_)) => OPT_MAX,
+        };
+        let question_end = 12 + query.name.len() + 4;
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let room = limit.saturating_sub(opt);
+        let end = if self.wire.len() <= room {
+            self.wire.len()
+        } else if !self.negative && !dnssec_ok && usize::from(self.answers_end) <= room {
+            usize::from(self.answers_end)
+        } else {
+            question_end
+        };
+        let cut = end == question_end && self.wire.len() > question_end;
+
+        out[..end].copy_from_slice(&self.wire[..end]);
+        out[..2].copy_from_slice(&query.id.to_be_bytes());
+        out[2] = 0x80 | u8::from(cut) << 1 | u8::from(query.recursion_desired);
+        // AD is for those who ask for it, by DO or by AD (RFC 6840 section 5.8).
+        let wants = dnssec_ok || query.packet.get(3).is_some_and(|flags| flags & 0x20 != 0);
+        out[3] = 0x80
+            | u8::from(self.authentic && wants && matches!(age, Age::Fresh(_))) << 5
+            | u8::from(query.checking_disabled) << 4
+            | self.rcode;
+        if cut {
+            out[6..10].fill(0);
+        } else if end < self.wire.len() {
+            out[8..10].fill(0);
+        }
+        out[12..question_end].copy_from_slice(query.question());
+
+        for &at in &self.ttls {
+            let at = usize::from(at);
+            if at >= end {
+                break;
+            }
+            let field: &mut [u8; 4] = (&mut out[at..at + 4])
+                .try_into()
+                .expect("four octets were sliced");
+            let ttl = match age {
+                Age::Fresh(secs) => u32::from_be_bytes(*field).saturating_sub(secs),
+                Age::Stale(ttl) => ttl,
+            };
+            *field = ttl.to_be_bytes();
+        }
+
+        if opt > 0 {
+            out[11] = 1;
+            let do_high = u8::from(dnssec_ok) << 7;
+            let [size_high, size_low] = PAYLOAD.to_be_bytes();
+            out[end..end + OPT_LEN]
+                .copy_from_slice(&[0, 0, 41, size_high, size_low, 0, 0, do_high, 0, 0, 0]);
+            if opt == OPT_MAX {
+                // Extended DNS Error 3, Stale Answer (RFC 8914).
+                out[end + OPT_LEN - 1] = 6;
+                out[end + OPT_LEN..end + OPT_MAX].copy_from_slice(&[0, 15, 0, 2, 0, 3]);
+            }
+        }
+        end + opt
+    }
+}
+
+const NANOS: u64 = 1_000_000_000;
+
+/// OPT without options, and with the longest we add.
+const OPT_LEN: usize = 11;
+const OPT_MAX: usize = OPT_LEN + 6;
+
+/// The UDP payload size we say we take (DNS flag day 2020).
+const PAYLOAD: u16 = 1232;

@@ -1,0 +1,89 @@
+//! Partitions: which upstreams, and so which part of the cache, a name belongs to.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+/// Names resolved by one set of upstreams share a partition; entries never cross.
+/// 0 is for the names beneath no forward zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Partition(pub u16);
+
+/// The forward zones, by apex in lower-cased wire form.
+#[derive(Debug, Default)]
+pub(super) struct Partitions {
+    zones: HashMap<Box<[u8]>, Partition, RandomState>,
+}
+
+impl Partitions {
+    /// The first zone gets partition 1, and so on. Zones beyond 65,534 or named twice are not taken.
+    pub(super) fn new(zones: impl IntoIterator<Item = Box<[u8]>>) -> Self {
+        let mut map = HashMap::default();
+        for (zone, number) in zones.into_iter().zip(1..=u16::MAX) {
+            map.entry(zone).or_insert(Partition(number));
+        }
+        Self { zones: map }
+    }
+
+    /// The partition of the longest forward zone at or above `name` (wire form, any case). No allocation.
+    pub(super) fn find(&self, name: &[u8]) -> Partition {
+        if self.zones.is_empty() {
+            return Partition(0);
+        }
+        let mut lower = [0; 255];
+        let n = name.len().min(lower.len());
+        lower[..n].copy_from_slice(&name[..n]);
+        lower.make_ascii_lowercase();
+        let mut rest = &lower[..n];
+        loop {
+            if let Some(&partition) = self.zones.get(rest) {
+                return partition;
+            }
+            match rest.split_first() {
+                Some((&label, tail)) if label != 0 && usize::from(label) < tail.len() => {
+                    rest = &tail[usize::from(label)..];
+                }
+                _ => return Partition(0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(name: &str) -> Box<[u8]> {
+        let mut wire = Vec::new();
+        for label in name.split('.').filter(|label| !label.is_empty()) {
+            wire.push(u8::try_from(label.len()).unwrap());
+            wire.extend(label.as_bytes());
+        }
+        wire.push(0);
+        wire.into()
+    }
+
+    #[track_caller]
+    fn check(zones: &[&str], name: &str, expected: u16) {
+        let partitions = Partitions::new(zones.iter().map(|zone| wire(zone)));
+        assert_eq!(partitions.find(&wire(name)), Partition(expected), "{name}");
+    }
+
+    #[test]
+    fn partition_is_that_of_the_longest_zone() {
+        let zones = ["corp.example.", "eu.corp.example.", "10.in-addr.arpa."];
+        check(&zones, "corp.example.", 1);
+        check(&zones, "a.b.CORP.example.", 1);
+        check(&zones, "www.EU.corp.example.", 2);
+        check(&zones, "1.0.0.10.in-addr.arpa.", 3);
+    }
+
+    #[test]
+    fn partition_of_a_name_beneath_no_zone_is_0() {
+        check(&["corp.example."], "notcorp.example.", 0);
+        check(&["corp.example."], "example.", 0);
+        check(&["corp.example."], ".", 0);
+        check(&[], "corp.example.", 0);
+        check(&["."], "corp.example.", 1);
+    }
+}

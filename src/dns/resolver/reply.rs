@@ -1,0 +1,434 @@
+//! What an upstream said, checked and brought into the form that is kept and passed on.
+//!
+//! Only what belongs to the question survives: the answer records on the alias chain that begins at its name, and of
+//! the authority section SOA and NS (with DO also the proofs). Additional records and OPT go.
+
+use super::message::{CLASS_IN, Name, Record, Writer};
+
+/// A checked reply: question first, names compressed, no OPT.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    /// The message; id and the client's flags are zero.
+    pub(crate) wire: Vec<u8>,
+    /// Where its TTLs lie.
+    pub(crate) ttls: Vec<u16>,
+    /// Where the answer section ends.
+    pub(crate) answers_end: usize,
+    /// How long it may be kept, seconds; 0: not at all.
+    pub(crate) ttl: u32,
+    /// NXDOMAIN or NODATA.
+    pub(crate) negative: bool,
+    /// Response code, 0 or 3.
+    pub(crate) rcode: u8,
+    /// Whether the upstream says it has validated this.
+    pub(crate) authentic: bool,
+    /// The most records of one type at one name.
+    pub(crate) rrset: usize,
+}
+
+/// Bounds of TTLs, seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ttls {
+    /// Floor of positive TTLs.
+    pub(crate) min: u32,
+    /// Ceiling of positive TTLs.
+    pub(crate) max: u32,
+    /// Ceiling of negative TTLs.
+    pub(crate) negative_max: u32,
+}
+
+impl Reply {
+    /// Checks `message` as the reply to a question (`name` lower-cased, in wire form) and rewrites it.
+    ///
+    /// A negative answer is kept as long as RFC 2308 says: the lesser of the SOA's TTL and its MINIMUM; that is also
+    /// the TTL its SOA then has.
+    ///
+    /// # Errors
+    /// [`Invalid`]: what is wrong with it. The upstream is at fault.
+    pub(crate) fn read(
+        message: &[u8],
+        name: &[u8],
+        qtype: u16,
+        dnssec_ok: bool,
+        bounds: Ttls,
+    ) -> Result<Self, Invalid> {
+        let header: &[u8; 12] = message
+            .get(..12)
+            .and_then(|header| header.try_into().ok())
+            .ok_or(Invalid::Malformed)?;
+        let [_, _, high, low, q1, q2, an1, an2, ns1, ns2, ..] = *header;
+        if high & 0xF8 != 0x80 || high & 0x02 != 0 {
+            return Err(Invalid::Header(high));
+        }
+        let rcode = low & 0x0F;
+        if rcode != NOERROR && rcode != NXDOMAIN {
+            return Err(Invalid::Rcode(rcode));
+        }
+        if (q1, q2) != (0, 1) {
+            return Err(Invalid::Question);
+        }
+        let (asked, at) = Name::read(message, 12).ok_or(Invalid::Malformed)?;
+        let expected = [qtype.to_be_bytes(), CLASS_IN.to_be_bytes()].concat();
+        if !asked.is(name) || message.get(at..at + 4) != Some(&expected[..]) {
+            return Err(Invalid::Question);
+        }
+        let (answer, at) = section(message, at + 4, u16::from_be_bytes([an1, an2]))?;
+        let (authority, _) = section(message, at, u16::from_be_bytes([ns1, ns2]))?;
+
+        let chain = chain(message, &answer, name, qtype);
+        let answer = belonging(answer, &chain, qtype);
+        let last = chain.last().map_or(name, Name::as_wire);
+        let negative = rcode == NXDOMAIN
+            || !answer
+                .iter()
+                .any(|record| (record.rtype == qtype && record.owner.is(last)) || qtype == ANY);
+        let authority: Vec<Record> = authority
+            .into_iter()
+            .filter(|record| match record.rtype {
+                SOA | NS => record.owner.holds(last),
+                RRSIG | NSEC | NSEC3 | DS => dnssec_ok,
+                _ => false,
+            })
+            .collect();
+
+        let mut ttl = match (negative, negative_ttl(message, &authority)) {
+            (false, _) => bounds.max,
+            (true, Some(ttl)) => ttl.min(bounds.negative_max),
+            // RFC 2308 section 5: without a SOA not to be kept; a few seconds keep a hot name off the upstream.
+            (true, None) => NO_SOA.min(bounds.negative_max),
+        };
+        let clamp = |ttl: u32| ttl.clamp(bounds.min.min(bounds.max), bounds.max);
+        for record in &answer {
+            ttl = ttl.min(clamp(record.ttl));
+        }
+        if !negative {
+            // What lies beside the answer must not run out before it.
+            for record in &authority {
+                ttl = ttl.min(clamp(record.ttl));
+            }
+        }
+
+        let mut writer = Writer::new(name, qtype);
+        for record in &answer {
+            writer
+                .record(message, record, clamp(record.ttl))
+                .ok_or(Invalid::Malformed)?;
+        }
+        let answers_end = writer.bytes.len();
+        for record in &authority {
+            // The SOA of a negative answer tells the client how long to believe it.
+            let own = if negative { ttl } else { clamp(record.ttl) };
+            writer
+                .record(message, record, own)
+                .ok_or(Invalid::Malformed)?;
+        }
+        let answers = count(&answer)?;
+        let mut wire = writer.bytes;
+        wire[2] = 0x80;
+        wire[3] = rcode;
+        wire[4..6].copy_from_slice(&1_u16.to_be_bytes());
+        wire[6..8].copy_from_slice(&answers.to_be_bytes());
+        wire[8..10].copy_from_slice(&count(&authority)?.to_be_bytes());
+        Ok(Self {
+            wire,
+            ttls: writer.ttls,
+            answers_end,
+            ttl,
+            negative,
+            rcode,
+            authentic: low & 0x20 != 0,
+            rrset: largest(&answer),
+        })
+    }
+}
+
+fn count(records: &[Record]) -> Result<u16, Invalid> {
+    u16::try_from(records.len()).map_err(|_| Invalid::Malformed)
+}
+
+/// Reads `count` records from `at` on.
+fn section(message: &[u8], at: usize, count: u16) -> Result<(Vec<Record>, usize), Invalid> {
+    let mut records = Vec::new();
+    let mut at = at;
+    for _ in 0..count {
+        let (record, next) = Record::read(message, at).ok_or(Invalid::Malformed)?;
+        if record.class != CLASS_IN && record.rtype != OPT {
+            return Err(Invalid::Class(record.class));
+        }
+        records.push(record);
+        at = next;
+    }
+    Ok((records, at))
+}
+
+/// The names from `name` along its aliases, `name` first. At most [`ALIASES`] are followed.
+fn chain(message: &[u8], answer: &[Record], name: &[u8], qtype: u16) -> Vec<Name> {
+    let mut chain: Vec<Name> = Name::read(name, 0)
+        .map(|(name, _)| name)
+        .into_iter()
+        .collect();
+    while qtype != CNAME && qtype != ANY && chain.len() <= ALIASES {
+        let next = chain.last().and_then(|last| {
+            answer
+                .iter()
+                .find(|record| record.rtype == CNAME && record.owner.is(last.as_wire()))
+                .and_then(|alias| Name::read(message, alias.rdata.start))
+        });
+        match next {
+            Some((next, _)) if !chain.iter().any(|seen| seen.is(next.as_wire())) => {
+                chain.push(next);
+            }
+            _ => break,
+        }
+    }
+    chain
+}
+
+/// The records of the answer section that `chain` explains.
+fn belonging(answer: Vec<Record>, chain: &[Name], qtype: u16) -> Vec<Record> {
+    answer
+        .into_iter()
+        .filter(|record| {
+            let on = chain.iter().any(|name| record.owner.is(name.as_wire()));
+            let above = || chain.iter().any(|name| record.owner.holds(name.as_wire()));
+            match record.rtype {
+                OPT => false,
+                rtype if rtype == qtype || qtype == ANY => on,
+                CNAME => on,
+                // An alias of a whole subtree stands above the chain, and so does its signature.
+                DNAME | RRSIG => above(),
+                _ => false,
+            }
+        })
+        .collect()
+}
+
+/// The lesser of the first SOA's TTL and MINIMUM (RFC 2308 section 5).
+fn negative_ttl(message: &[u8], authority: &[Record]) -> Option<u32> {
+    let soa = authority.iter().find(|record| record.rtype == SOA)?;
+    let minimum: [u8; 4] = message
+        .get(soa.rdata.end.checked_sub(4)?..soa.rdata.end)?
+        .try_into()
+        .ok()?;
+    Some(soa.ttl.min(u32::from_be_bytes(minimum)))
+}
+
+/// The size of the largest RRset.
+fn largest(records: &[Record]) -> usize {
+    let mut sorted: Vec<_> = records
+        .iter()
+        .map(|record| (record.rtype, record.owner.as_wire().to_ascii_lowercase()))
+        .collect();
+    sorted.sort_unstable();
+    sorted
+        .chunk_by(|a, b| a == b)
+        .map(<[_]>::len)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Why a reply is not one. Each is the upstream's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    /// It ends early, or a name or length in it is impossible.
+    #[error("the reply is malformed")]
+    Malformed,
+    /// Its third octet.
+    #[error("the reply's flags are {0:#04x}; a whole response to a query was expected")]
+    Header(u8),
+    /// Not NOERROR or NXDOMAIN.
+    #[error("the reply's code is {0}; 0 or 3 was expected")]
+    Rcode(u8),
+    /// It answers something else.
+    #[error("the reply answers another question")]
+    Question,
+    /// A record of another class.
+    #[error("the reply has a record of class {0}; 1 was expected")]
+    Class(u16),
+}
+
+const NOERROR: u8 = 0;
+const NXDOMAIN: u8 = 3;
+
+const NS: u16 = 2;
+const CNAME: u16 = 5;
+const SOA: u16 = 6;
+const DNAME: u16 = 39;
+const OPT: u16 = 41;
+const DS: u16 = 43;
+const RRSIG: u16 = 46;
+const NSEC: u16 = 47;
+const NSEC3: u16 = 50;
+const ANY: u16 = 255;
+
+/// Aliases followed in one answer (BIND's bound).
+const ALIASES: usize = 11;
+
+/// Seconds a negative answer without a SOA is kept.
+const NO_SOA: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::Message;
+
+    use super::super::testing::{message, wire};
+    use super::*;
+
+    const BOUNDS: Ttls = Ttls {
+        min: 0,
+        max: 86_400,
+        negative_max: 3_600,
+    };
+
+    #[track_caller]
+    fn read(question: &str, qtype: u16, answer: &[&str], authority: &[&str]) -> Reply {
+        let message = message(question, qtype, 0, answer, authority);
+        Reply::read(&message, &wire(question), qtype, false, BOUNDS).unwrap()
+    }
+
+    /// The records that are left, as `owner type`.
+    #[track_caller]
+    fn check(reply: &Reply, expected: &[&str]) {
+        let message = Message::from_vec(&reply.wire).unwrap();
+        let left: Vec<String> = message
+            .all_sections()
+            .map(|record| format!("{} {}", record.name, record.record_type()))
+            .collect();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn reply_keeps_the_alias_chain_and_nothing_else() {
+        let reply = read(
+            "www.example.",
+            1,
+            &[
+                "www.example. 300 CNAME a.example.",
+                "a.example. 60 CNAME b.other.",
+                "b.other. 120 A 192.0.2.1",
+                "stray.example. 5 A 192.0.2.66",
+            ],
+            &["other. 900 NS ns.other.", "victim. 900 NS ns.evil."],
+        );
+        check(
+            &reply,
+            &[
+                "www.example. CNAME",
+                "a.example. CNAME",
+                "b.other. A",
+                "other. NS",
+            ],
+        );
+        assert_eq!((reply.ttl, reply.negative), (60, false));
+    }
+
+    #[test]
+    fn reply_without_data_is_kept_for_the_lesser_of_soa_ttl_and_minimum() {
+        let soa = "example. 600 SOA ns.example. host.example. 1 2 3 4 90";
+        let reply = read("none.example.", 28, &[], &[soa]);
+        assert_eq!((reply.ttl, reply.negative), (90, true));
+        let message = Message::from_vec(&reply.wire).unwrap();
+        assert_eq!(message.authorities[0].ttl, 90);
+
+        let soa = "example. 90 SOA ns.example. host.example. 1 2 3 4 600";
+        assert_eq!(read("none.example.", 28, &[], &[soa]).ttl, 90);
+        let soa = "example. 90000 SOA ns.example. host.example. 1 2 3 4 90000";
+        assert_eq!(read("none.example.", 28, &[], &[soa]).ttl, 3_600);
+    }
+
+    #[test]
+    fn reply_without_data_and_without_a_soa_of_its_zone_is_kept_5_seconds() {
+        assert_eq!(read("none.example.", 28, &[], &[]).ttl, 5);
+        let soa = "other. 600 SOA ns.other. host.other. 1 2 3 4 90";
+        let reply = read("none.example.", 28, &[], &[soa]);
+        check(&reply, &[]);
+        assert_eq!(reply.ttl, 5);
+    }
+
+    #[test]
+    fn reply_whose_alias_leads_nowhere_is_negative() {
+        let reply = read(
+            "www.example.",
+            1,
+            &["www.example. 30 CNAME gone.example."],
+            &["example. 600 SOA ns.example. host.example. 1 2 3 4 90"],
+        );
+        assert_eq!((reply.ttl, reply.negative), (30, true));
+    }
+
+    #[test]
+    fn reply_ttls_are_clamped() {
+        let message = message("a.example.", 1, 0, &["a.example. 5 A 192.0.2.1"], &[]);
+        let bounds = Ttls { min: 30, ..BOUNDS };
+        let reply = Reply::read(&message, &wire("a.example."), 1, false, bounds).unwrap();
+        assert_eq!(reply.ttl, 30);
+        let reply = Message::from_vec(&reply.wire).unwrap();
+        assert_eq!(reply.answers[0].ttl, 30);
+    }
+
+    #[test]
+    fn reply_to_another_question_is_invalid() {
+        let message = message("a.example.", 1, 0, &["a.example. 5 A 192.0.2.1"], &[]);
+        let invalid =
+            |name, qtype| Reply::read(&message, &wire(name), qtype, false, BOUNDS).unwrap_err();
+        assert_eq!(invalid("b.example.", 1), Invalid::Question);
+        assert_eq!(invalid("a.example.", 28), Invalid::Question);
+    }
+
+    #[test]
+    fn reply_of_an_unknown_type_keeps_its_rdata_to_the_byte() {
+        let mut raw = message("a.example.", 65_400, 0, &[], &[]);
+        raw[7] = 1;
+        raw.extend(b"\xC0\x0C\xFF\x78\0\x01\0\0\0\x3C\0\x04\xC0\x0C\x01\xFF");
+        let reply = Reply::read(&raw, &wire("a.example."), 65_400, false, BOUNDS).unwrap();
+        assert_eq!(reply.wire[12..], raw[12..]);
+        assert!(!reply.negative);
+    }
+
+    #[test]
+    fn reply_below_a_dname_keeps_the_dname() {
+        let mut raw = message(
+            "www.old.example.",
+            1,
+            0,
+            &[
+                "www.old.example. 60 CNAME www.new.example.",
+                "www.new.example. 60 A 192.0.2.1",
+            ],
+            &[],
+        );
+        raw[7] = 3;
+        raw.extend(b"\x03old\x07example\0\0\x27\0\x01\0\0\0\x1E\0\x0D\x03new\x07example\0");
+        let reply = Reply::read(&raw, &wire("www.old.example."), 1, false, BOUNDS).unwrap();
+        check(
+            &reply,
+            &[
+                "www.old.example. CNAME",
+                "www.new.example. A",
+                "old.example. DNAME",
+            ],
+        );
+        assert_eq!(reply.ttl, 30);
+        let target = b"\0\x0D\x03new\x07example\0";
+        assert!(reply.wire.ends_with(target), "not compressed");
+    }
+
+    #[test]
+    fn reply_cut_anywhere_is_invalid_and_never_panics() {
+        let whole = message(
+            "www.example.",
+            1,
+            0,
+            &[
+                "www.example. 300 CNAME a.example.",
+                "a.example. 60 MX 5 mail.example.",
+                "a.example. 60 A 192.0.2.1",
+            ],
+            &["example. 600 SOA ns.example. host.example. 1 2 3 4 90"],
+        );
+        for end in 0..whole.len() {
+            let cut = Reply::read(&whole[..end], &wire("www.example."), 1, true, BOUNDS);
+            assert!(cut.is_err(), "{end} of {}", whole.len());
+        }
+    }
+}
