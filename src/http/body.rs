@@ -1,1 +1,314 @@
 //! Verified chunks as a response body.
+//!
+//! A body is exact or broken: its length is known before its first byte, every frame is verified, and a fault in
+//! the middle ends the connection, never the body.
+
+use std::convert::Infallible;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::vec;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use tokio::time::Instant;
+use tokio_util::sync::ReusableBoxFuture;
+
+use super::receipt::Receipt;
+use crate::content::chunk::Slice;
+use crate::content::object::{Object, ReadError};
+use crate::metrics::http::Role;
+
+/// A response body; keeps the request's [`Receipt`] until its end or drop.
+#[derive(Debug)]
+pub struct Body {
+    source: Source,
+    receipt: Receipt,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// From memory; empty when it was handed over.
+    Memory(Bytes),
+    /// Made by the peer protocol.
+    Full(Full<Bytes>),
+    /// Read from an object as it goes.
+    Object(Box<Reader>),
+}
+
+/// Why a body could not be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A chunk that is not held did not come in time.
+    #[error("chunk {index} of {path} did not come within {waited:?}")]
+    Late {
+        /// Object path.
+        path: String,
+        /// Chunk number.
+        index: u32,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The object could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A part of a body read from an object.
+#[derive(Debug)]
+pub enum Piece {
+    /// Bytes of the object.
+    Bytes(Range<u64>),
+    /// Text between ranges.
+    Text(Bytes),
+}
+
+impl Body {
+    /// A body from memory.
+    #[must_use]
+    pub fn memory(bytes: Bytes, receipt: Receipt) -> Self {
+        Self {
+            source: Source::Memory(bytes),
+            receipt,
+        }
+    }
+
+    /// A body another handler made.
+    #[must_use]
+    pub fn full(body: Full<Bytes>, receipt: Receipt) -> Self {
+        Self {
+            source: Source::Full(body),
+            receipt,
+        }
+    }
+
+    /// Counts the request for `role`, whoever made the body.
+    pub fn relabel(&mut self, role: Role) {
+        self.receipt.relabel(role);
+    }
+
+    /// A body read from an object.
+    #[must_use]
+    pub fn object(reader: Reader, receipt: Receipt) -> Self {
+        Self {
+            source: Source::Object(Box::new(reader)),
+            receipt,
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let this = &mut *self;
+        let bytes = match &mut this.source {
+            Source::Memory(bytes) => std::mem::take(bytes),
+            Source::Full(body) => match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                None => Bytes::new(),
+                Some(Err(never)) => {
+                    let never: Infallible = never;
+                    match never {}
+                }
+            },
+            Source::Object(reader) => {
+                let polled = reader.poll_next(cx);
+                this.receipt.waits(polled.is_pending());
+                match ready!(polled) {
+                    Ok(bytes) => bytes,
+                    Err(fault) => {
+                        fault.log();
+                        return Poll::Ready(Some(Err(fault)));
+                    }
+                }
+            }
+        };
+        if bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        this.receipt.hand(bytes.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Memory(bytes) => bytes.is_empty(),
+            Source::Full(body) => body.is_end_stream(),
+            Source::Object(reader) => reader.left == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Full(body) => body.size_hint(),
+            Source::Object(reader) => SizeHint::with_exact(reader.left),
+        }
+    }
+}
+
+impl Fault {
+    /// Logs it where it ends: once, here.
+    pub fn log(&self) {
+        match self {
+            Self::Late { path, index, .. } => {
+                tracing::debug!(path, index, "chunk not held in time");
+            }
+            Self::Read(error) => tracing::warn!(%error, "object not readable"),
+        }
+    }
+}
+
+/// Reads the pieces of a body, frame by frame.
+pub struct Reader {
+    object: Arc<Object>,
+    pieces: vec::IntoIter<Piece>,
+    /// What is left of the piece being read.
+    range: Range<u64>,
+    /// What is left of the body, bytes.
+    left: u64,
+    /// The next frame, already read.
+    ready: Option<Bytes>,
+    fill_wait: Duration,
+    /// Reused for every frame; `reading` says whether it holds a read that has not ended.
+    read: Option<ReusableBoxFuture<'static, Result<Bytes, Fault>>>,
+    reading: bool,
+}
+
+impl Reader {
+    /// A reader of `pieces` of `object` that waits at most `fill_wait` for a chunk that is not held.
+    #[must_use]
+    pub fn new(object: Arc<Object>, pieces: Vec<Piece>, fill_wait: Duration) -> Self {
+        let left = pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Bytes(range) => range.end - range.start,
+                Piece::Text(text) => text.len() as u64,
+            })
+            .sum();
+        Self {
+            object,
+            pieces: pieces.into_iter(),
+            range: 0..0,
+            left,
+            ready: None,
+            fill_wait,
+            read: None,
+            reading: false,
+        }
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Reads the first frame, so that a fault can still be answered with a status.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn prepare(&mut self) -> Result<(), Fault> {
+        let left = self.left;
+        let first = std::future::poll_fn(|cx| self.poll_next(cx)).await?;
+        self.left = left;
+        self.ready = Some(first);
+        Ok(())
+    }
+
+    /// The next frame; empty at the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
+        let frame = match self.ready.take() {
+            Some(frame) => frame,
+            None => ready!(self.poll_read(cx))?,
+        };
+        self.left -= frame.len() as u64;
+        Poll::Ready(Ok(frame))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
+        if !self.reading {
+            while self.range.is_empty() {
+                match self.pieces.next() {
+                    Some(Piece::Text(text)) => return Poll::Ready(Ok(text)),
+                    Some(Piece::Bytes(range)) => self.range = range,
+                    None => return Poll::Ready(Ok(Bytes::new())),
+                }
+            }
+            let end = self.range.end.min(self.range.start + FRAME);
+            let slice = self
+                .object
+                .manifest()
+                .layout
+                .cover(self.range.start..end)
+                .next()
+                .expect("a range that is not empty lies in a chunk");
+            let read = read(Arc::clone(&self.object), slice, self.fill_wait);
+            match &mut self.read {
+                Some(slot) => slot.set(read),
+                None => self.read = Some(ReusableBoxFuture::new(read)),
+            }
+            self.reading = true;
+        }
+        let slot = self.read.as_mut().expect("set when `reading` was");
+        let bytes = ready!(slot.poll(cx));
+        self.reading = false;
+        let bytes = bytes?;
+        self.range.start += bytes.len() as u64;
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("range", &self.range)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a slice; waits for its chunk until `fill_wait` is over when it is not held.
+async fn read(object: Arc<Object>, slice: Slice, fill_wait: Duration) -> Result<Bytes, Fault> {
+    let Slice { index, within } = slice;
+    let deadline = Instant::now() + fill_wait;
+    // A chunk that comes and is dropped again at once must not be chased for ever.
+    for _ in 0..TURNS {
+        match object.read(index, within.clone()).await {
+            Ok(bytes) => {
+                assert_eq!(
+                    bytes.len(),
+                    (within.end - within.start) as usize,
+                    "a read gives the bytes asked for"
+                );
+                return Ok(bytes);
+            }
+            Err(ReadError::Missing { .. }) => {
+                let wait = tokio::time::timeout_at(deadline, object.wanted(index));
+                if wait.await.is_err() {
+                    break;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Fault::Late {
+        path: object.manifest().path.clone(),
+        index,
+        waited: fill_wait,
+    })
+}
+
+/// How often a chunk that is not held is waited for.
+const TURNS: usize = 3;
+
+/// Bytes of one frame at most.
+const FRAME: u64 = 256 << 10;

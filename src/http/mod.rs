@@ -1,7 +1,8 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
-//! From ground to roof: [`range`], [`fresh`], [`route`] (pure); [`body`] (verified chunks as a body), [`object`]
-//! (one object request), [`peer`] (index, manifests and chunks for other nodes), [`access`] (the log), [`server`]
+//! From ground to roof: [`range`], [`fresh`], [`route`], [`screen`] (pure); [`watch`] (what a connection does, and
+//! when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
+//! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`server`]
 //! (listeners, connections, limits).
 
 use std::net::SocketAddr;
@@ -16,13 +17,17 @@ pub mod route;
 
 pub mod screen;
 
+pub mod watch;
+
+pub mod access;
+
+pub mod receipt;
+
 pub mod body;
 
 pub mod object;
 
 pub mod peer;
-
-pub mod access;
 
 pub mod server;
 

@@ -1,1 +1,630 @@
 //! One request for one object.
+//!
+//! The common request (a small object, or one that needs no body) is answered where it is read: no task, no wait,
+//! no allocation but the response's own header map. The rest goes on in a boxed future.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+
+use super::access::Log;
+use super::body::{Body, Fault, Piece, Reader};
+use super::fresh::{self, Validators, Verdict};
+use super::range::{self, Plan};
+use super::receipt::{Client, Receipt};
+use super::route::{self, Route};
+use crate::content::chunk::Digest;
+use crate::content::library::{Entry, Library};
+use crate::content::manifest::Manifest;
+use crate::content::object::{self, Object};
+use crate::metrics::Metrics;
+use crate::metrics::http::{Outcome, Role};
+
+/// What a server serves, and how.
+#[derive(Debug)]
+pub struct Site {
+    /// The objects.
+    pub library: Library,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Access log, if there is one.
+    pub access: Option<Log>,
+    /// Ranges honoured per request.
+    pub ranges: usize,
+    /// How long a reader waits for a chunk that is not held.
+    pub fill_wait: Duration,
+    /// Headers of objects served lately.
+    pub heads: Heads,
+}
+
+/// A response, ready or to be waited for.
+pub enum Answer {
+    /// Ready; `None` once it was taken.
+    Now(Option<Response<Body>>),
+    /// Waits for the library, for a disk or for a chunk.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => Poll::Ready(Ok(response
+                .take()
+                .expect("a future is not polled after its end"))),
+            Self::Later(future) => future.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self::Now(Some(response))
+    }
+}
+
+/// Answers one request.
+pub fn answer<B: http_body::Body>(client: &Arc<Client>, request: Request<B>) -> Answer {
+    // hyper gives an empty body to a request that announces none.
+    let close = request.version() <= Version::HTTP_11 && !request.body().is_end_stream();
+    let (parts, _) = request.into_parts();
+    let receipt = Receipt::new(client, &parts);
+    let mut answer = dispatch(parts, receipt);
+    // A body is not read: what follows on the connection cannot be told from another request.
+    match &mut answer {
+        Answer::Now(Some(response)) if close => close_after(response),
+        Answer::Later(_) if close => {
+            return Answer::Later(Box::pin(async move {
+                let mut response = answer.await.unwrap_or_else(|never| match never {});
+                close_after(&mut response);
+                response
+            }));
+        }
+        _ => {}
+    }
+    answer
+}
+
+fn close_after(response: &mut Response<Body>) {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn dispatch(parts: Parts, receipt: Receipt) -> Answer {
+    // RFC 9112 section 3.2: exactly one Host, whatever the target's form.
+    if parts.version == Version::HTTP_11 && !exactly_one(&parts.headers, &header::HOST) {
+        return plain(receipt, StatusCode::BAD_REQUEST, "expected one Host field").into();
+    }
+    let path = match route::route(&parts.method, &parts.uri) {
+        Route::Object(path) => path,
+        Route::Peer => return Answer::Later(Box::pin(peer(parts, receipt))),
+        Route::Options => {
+            let mut response = empty(receipt, StatusCode::NO_CONTENT, Role::None, Outcome::Ok);
+            allow(&mut response);
+            return response.into();
+        }
+        Route::NotFound => return not_found(receipt).into(),
+        Route::MethodNotAllowed => {
+            let text = "only GET, HEAD and OPTIONS are served";
+            let mut response = plain(receipt, StatusCode::METHOD_NOT_ALLOWED, text);
+            allow(&mut response);
+            return response.into();
+        }
+        Route::Bad(reason) => return plain(receipt, StatusCode::BAD_REQUEST, reason).into(),
+    };
+    if let Some(object) = receipt.client().site.library.get(&path) {
+        return serve(&parts, object, receipt);
+    }
+    let path = path.into_owned();
+    Answer::Later(Box::pin(find(parts, path, receipt)))
+}
+
+fn exactly_one(headers: &HeaderMap, name: &header::HeaderName) -> bool {
+    let mut fields = headers.get_all(name).iter();
+    fields.next().is_some() && fields.next().is_none()
+}
+
+fn allow(response: &mut Response<Body>) {
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(route::ALLOW));
+}
+
+/// Hands a request of another node on.
+async fn peer(parts: Parts, mut receipt: Receipt) -> Response<Body> {
+    let request = Request::from_parts(parts, ());
+    receipt.waits(true);
+    let site = Arc::clone(&receipt.client().site);
+    let response = super::peer::serve(&request, &site.library, &site.metrics).await;
+    receipt.waits(false);
+    let (head, body) = response.into_parts();
+    let outcome = match head.status.as_u16() {
+        206 => Outcome::Partial,
+        200..300 => Outcome::Ok,
+        304 => Outcome::NotModified,
+        404 => Outcome::NotFound,
+        400..500 => Outcome::ClientError,
+        503 => Outcome::Unavailable,
+        _ => Outcome::ServerError,
+    };
+    let length = if request.method() == Method::HEAD {
+        0
+    } else {
+        http_body::Body::size_hint(&body).exact().unwrap_or(0)
+    };
+    receipt.answer(head.status, Role::None, outcome, length);
+    Response::from_parts(head, Body::full(body, receipt))
+}
+
+/// Answers for a path the library does not know at once.
+async fn find(parts: Parts, path: String, mut receipt: Receipt) -> Response<Body> {
+    receipt.waits(true);
+    let site = Arc::clone(&receipt.client().site);
+    let entry = site.library.find(&path).await;
+    receipt.waits(false);
+    match entry {
+        Entry::Object(object) => match serve(&parts, object, receipt) {
+            Answer::Now(response) => response.expect("an answer just made was not taken"),
+            Answer::Later(future) => future.await,
+        },
+        Entry::Directory => redirect(receipt, &path),
+        Entry::Listing(names) => listing(receipt, &path, &names),
+        Entry::None => not_found(receipt),
+    }
+}
+
+/// Answers with an object: conditions, then ranges, then bytes.
+fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
+    let site = Arc::clone(&receipt.client().site);
+    let role = match object.role() {
+        object::Role::Origin => Role::Origin,
+        object::Role::Mirror => Role::Mirror,
+    };
+    let manifest = object.manifest();
+    let validators = Validators {
+        etag: object.etag(),
+        modified: manifest.modified,
+    };
+    match fresh::evaluate(&parts.method, &parts.headers, &validators) {
+        Verdict::Proceed => {}
+        Verdict::NotModified => {
+            let mut response = empty(
+                receipt,
+                StatusCode::NOT_MODIFIED,
+                role,
+                Outcome::NotModified,
+            );
+            let head = site.heads.of(&object);
+            if let Some(etag) = head.get(header::ETAG) {
+                response.headers_mut().insert(header::ETAG, etag.clone());
+            }
+            return response.into();
+        }
+        Verdict::PreconditionFailed => {
+            let text = "the object is not the version asked for";
+            let mut response = plain(receipt, StatusCode::PRECONDITION_FAILED, text);
+            response.body_mut().relabel(role);
+            return response.into();
+        }
+    }
+    let size = manifest.layout.size;
+    let plan = range::plan(
+        &parts.method,
+        &parts.headers,
+        &validators,
+        size,
+        site.ranges,
+    );
+    let mut head = site.heads.of(&object);
+    let (status, pieces, length) = match plan {
+        Plan::Full => {
+            if parts.method == Method::GET && parts.headers.contains_key(header::RANGE) {
+                site.metrics.http.ranges_ignored.inc();
+            }
+            (StatusCode::OK, Pieces::One(0..size), size)
+        }
+        Plan::Partial(ranges) if ranges.len() == 1 => {
+            let range = ranges[0].clone();
+            head.insert(header::CONTENT_RANGE, content_range(&range, size));
+            let length = range.end - range.start;
+            (StatusCode::PARTIAL_CONTENT, Pieces::One(range), length)
+        }
+        Plan::Partial(ranges) => {
+            let (pieces, length) = multipart(&object, &ranges);
+            head.insert(header::CONTENT_TYPE, multipart_type(&object));
+            (StatusCode::PARTIAL_CONTENT, Pieces::Many(pieces), length)
+        }
+        Plan::NotSatisfiable => {
+            let text = "no range lies within the object";
+            let mut response = plain(receipt, StatusCode::RANGE_NOT_SATISFIABLE, text);
+            response.headers_mut().insert(
+                header::CONTENT_RANGE,
+                value(format!("bytes */{size}"), "bytes */0"),
+            );
+            response.body_mut().relabel(role);
+            return response.into();
+        }
+    };
+    let outcome = if status == StatusCode::OK {
+        Outcome::Ok
+    } else {
+        Outcome::Partial
+    };
+    if parts.method == Method::HEAD {
+        head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        receipt.answer(status, role, outcome, 0);
+        return respond(status, head, Body::memory(Bytes::new(), receipt)).into();
+    }
+    if let Some(whole) = object.small() {
+        let bytes = pieces.of(&whole);
+        receipt.answer(status, role, outcome, bytes.len() as u64);
+        return respond(status, head, Body::memory(bytes, receipt)).into();
+    }
+    let pieces = match pieces {
+        Pieces::One(range) => vec![Piece::Bytes(range)],
+        Pieces::Many(pieces) => pieces,
+    };
+    Answer::Later(Box::pin(async move {
+        let mut reader = Reader::new(object, pieces, site.fill_wait);
+        receipt.waits(true);
+        let prepared = reader.prepare().await;
+        receipt.waits(false);
+        match prepared {
+            Ok(()) => {
+                receipt.answer(status, role, outcome, length);
+                respond(status, head, Body::object(reader, receipt))
+            }
+            Err(fault) => {
+                fault.log();
+                let mut response = unreadable(receipt, &fault);
+                response.body_mut().relabel(role);
+                response
+            }
+        }
+    }))
+}
+
+/// What of an object is sent.
+enum Pieces {
+    One(Range<u64>),
+    Many(Vec<Piece>),
+}
+
+impl Pieces {
+    /// Cut out of an object held in memory.
+    fn of(self, whole: &Bytes) -> Bytes {
+        let cut = |range: Range<u64>| {
+            let place = |at: u64| usize::try_from(at).expect("within an object held in memory");
+            whole.slice(place(range.start)..place(range.end))
+        };
+        match self {
+            Self::One(range) => cut(range),
+            Self::Many(pieces) => {
+                let mut out = BytesMut::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Bytes(range) => out.put(cut(range)),
+                        Piece::Text(text) => out.put(text),
+                    }
+                }
+                out.freeze()
+            }
+        }
+    }
+}
+
+fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
+    let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    value(text, "bytes */0")
+}
+
+/// The pieces of a `multipart/byteranges` body (RFC 9110 section 14.6) and its length.
+fn multipart(object: &Object, ranges: &[Range<u64>]) -> (Vec<Piece>, u64) {
+    let manifest = object.manifest();
+    let size = manifest.layout.size;
+    let boundary = boundary(object);
+    let media_type = media_type(manifest);
+    let media_type = media_type.to_str().unwrap_or(OCTETS);
+    let mut pieces = Vec::with_capacity(2 * ranges.len() + 1);
+    let mut length = 0;
+    for range in ranges {
+        let text = format!(
+            "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {}-{}/{size}\r\n\r\n",
+            range.start,
+            range.end - 1
+        );
+        length += text.len() as u64 + range.end - range.start;
+        pieces.push(Piece::Text(text.into()));
+        pieces.push(Piece::Bytes(range.clone()));
+    }
+    let end = format!("\r\n--{boundary}--\r\n");
+    length += end.len() as u64;
+    pieces.push(Piece::Text(end.into()));
+    (pieces, length)
+}
+
+fn multipart_type(object: &Object) -> HeaderValue {
+    let text = format!("multipart/byteranges; boundary={}", boundary(object));
+    value(text, "multipart/byteranges")
+}
+
+/// From the digest of the manifest, which depends on every byte of the object: the object cannot hold it.
+fn boundary(object: &Object) -> String {
+    object.id().0[..16]
+        .iter()
+        .fold(String::new(), |mut hex, b| {
+            let _ = write!(hex, "{b:02x}");
+            hex
+        })
+}
+
+fn media_type(manifest: &Manifest) -> HeaderValue {
+    value(manifest.media_type.clone(), OCTETS)
+}
+
+/// `text` as a field value, or `fallback` if it has bytes no field may have (a manifest may come from afar).
+fn value(text: String, fallback: &'static str) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(fallback))
+}
+
+/// The header fields an object is served with, made once per version. A version met again after others took its
+/// place is made anew: a bounded table without a lock.
+pub struct Heads {
+    slots: Box<[ArcSwapOption<(Digest, HeaderMap)>]>,
+}
+
+impl Heads {
+    /// A table of `slots` versions.
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        Self {
+            slots: (0..slots.max(1)).map(|_| ArcSwapOption::empty()).collect(),
+        }
+    }
+
+    /// The header fields of `object`.
+    fn of(&self, object: &Object) -> HeaderMap {
+        let id = object.id();
+        let place = usize::from(u16::from_le_bytes([id.0[0], id.0[1]])) % self.slots.len();
+        let slot = &self.slots[place];
+        if let Some(held) = &*slot.load()
+            && held.0 == id
+        {
+            return held.1.clone();
+        }
+        let head = make_head(object);
+        slot.store(Some(Arc::new((id, head.clone()))));
+        head
+    }
+}
+
+impl std::fmt::Debug for Heads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Heads")
+            .field("slots", &self.slots.len())
+            .finish()
+    }
+}
+
+fn make_head(object: &Object) -> HeaderMap {
+    let manifest = object.manifest();
+    let modified = fresh::http_date(manifest.modified);
+    let digest = format!("sha-256=:{}:", base64(&manifest.sha256));
+    // Room for Content-Length, Content-Range, Connection and Date as well.
+    let mut head = HeaderMap::with_capacity(12);
+    head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    head.insert(header::CONTENT_TYPE, media_type(manifest));
+    head.insert(header::ETAG, value(object.etag().to_owned(), "\"\""));
+    head.insert(header::LAST_MODIFIED, value(modified, ""));
+    head.insert(REPR_DIGEST, value(digest, ""));
+    head
+}
+
+/// RFC 4648 section 4, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group
+            .iter()
+            .chain(&[0, 0])
+            .take(3)
+            .fold(0u32, |bits, b| bits << 8 | u32::from(*b));
+        for place in 0..4 {
+            if place <= group.len() {
+                let digit = bits >> (18 - 6 * place) & 0x3f;
+                out.push(char::from(ALPHABET[digit as usize]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn empty(mut receipt: Receipt, status: StatusCode, role: Role, outcome: Outcome) -> Response<Body> {
+    receipt.answer(status, role, outcome, 0);
+    respond(
+        status,
+        HeaderMap::new(),
+        Body::memory(Bytes::new(), receipt),
+    )
+}
+
+/// A short text that says what was wrong.
+fn plain(receipt: Receipt, status: StatusCode, text: &str) -> Response<Body> {
+    let outcome = match status {
+        StatusCode::NOT_FOUND => Outcome::NotFound,
+        StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
+        status if status.is_server_error() => Outcome::ServerError,
+        _ => Outcome::ClientError,
+    };
+    let text = Bytes::from(format!("{status}: {text}\n"));
+    page(receipt, status, outcome, text, "text/plain; charset=utf-8")
+}
+
+/// A page made here. The body of an answer to HEAD is never taken, so nothing of it is owed.
+fn page(
+    mut receipt: Receipt,
+    status: StatusCode,
+    outcome: Outcome,
+    bytes: Bytes,
+    media_type: &'static str,
+) -> Response<Body> {
+    let owed = if receipt.head_only() { 0 } else { bytes.len() };
+    receipt.answer(status, Role::None, outcome, owed as u64);
+    let mut response = respond(status, HeaderMap::new(), Body::memory(bytes, receipt));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+fn not_found(receipt: Receipt) -> Response<Body> {
+    plain(receipt, StatusCode::NOT_FOUND, "nothing stands here")
+}
+
+fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
+    match fault {
+        Fault::Late { .. } => {
+            let text = "the bytes are on their way to this mirror";
+            let mut response = plain(receipt, StatusCode::SERVICE_UNAVAILABLE, text);
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+            response
+        }
+        Fault::Read(_) => {
+            let text = "the object cannot be read";
+            plain(receipt, StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
+    }
+}
+
+fn redirect(receipt: Receipt, path: &str) -> Response<Body> {
+    let mut response = empty(
+        receipt,
+        StatusCode::MOVED_PERMANENTLY,
+        Role::None,
+        Outcome::Redirect,
+    );
+    response
+        .headers_mut()
+        .insert(header::LOCATION, value(format!("{}/", encode(path)), "/"));
+    response
+}
+
+fn listing(receipt: Receipt, path: &str, names: &[String]) -> Response<Body> {
+    let title = escape(path);
+    let mut html = format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n"
+    );
+    for name in names {
+        // "./" keeps a name such as "a:b" from reading as another scheme.
+        let _ = writeln!(
+            html,
+            "<li><a href=\"./{}\">{}</a>",
+            encode(name),
+            escape(name)
+        );
+    }
+    html.push_str("</ul>\n");
+    page(
+        receipt,
+        StatusCode::OK,
+        Outcome::Ok,
+        html.into(),
+        "text/html; charset=utf-8",
+    )
+}
+
+/// Percent-encodes what may not stand in a path.
+fn encode(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~!$()*+,;=:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// Escapes text for HTML.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
+
+const OCTETS: &str = "application/octet-stream";
+
+/// Seconds after which a client may ask again for what a mirror does not hold yet.
+const RETRY_AFTER: &str = "2";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_base64(bytes: &str, expected: &str) {
+        assert_eq!(base64(bytes.as_bytes()), expected);
+    }
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        check_base64("", "");
+        check_base64("f", "Zg==");
+        check_base64("fo", "Zm8=");
+        check_base64("foo", "Zm9v");
+        check_base64("foobar", "Zm9vYmFy");
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
+    fn name_in_a_listing_can_neither_end_its_link_nor_its_text() {
+        assert_eq!(
+            escape("<a href='x'>\"&"),
+            "&lt;a href=&#39;x&#39;&gt;&quot;&amp;"
+        );
+        assert_eq!(encode("a b\"<é%"), "a%20b%22%3C%C3%A9%25");
+        assert_eq!(encode("/a/b-1.bin"), "/a/b-1.bin");
+    }
+
+    #[test]
+    fn value_that_could_split_a_response_is_replaced() {
+        assert_eq!(value("a\r\nSet-Cookie: b".into(), OCTETS), OCTETS);
+        assert_eq!(value("video/mp4".into(), OCTETS), "video/mp4");
+    }
+}

@@ -6,10 +6,7 @@
 //! the bytes before hyper does and turns the line feed where the fault shows into NUL, which no head may contain:
 //! hyper then answers 400 and closes.
 //!
-//! A request with a body ends the look, since the server closes the connection after answering it
-//! ([`announces_body`]).
-
-use http::{HeaderMap, header};
+//! A request with a body ends the look, since the server closes the connection after answering it.
 
 /// The state of one connection's heads.
 #[derive(Debug)]
@@ -169,7 +166,7 @@ impl Screen {
             if line.len() >= LINE_MAX {
                 return Some(Fault::LongLength);
             }
-            self.body |= value.trim_ascii() != b"0";
+            self.body |= value.trim_ascii().iter().any(|b| *b != b'0');
         } else if field(line, b"transfer-encoding:").is_some() {
             self.codings += 1;
             self.body = true;
@@ -185,15 +182,6 @@ impl Screen {
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then_some(value)
-}
-
-/// Whether a request says that a body follows. It is not read: the answer closes the connection.
-#[must_use]
-pub fn announces_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING)
-        || headers
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|length| length.as_bytes().trim_ascii() != b"0")
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

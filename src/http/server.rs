@@ -1,37 +1,113 @@
 //! Listeners, connections and their limits.
+//!
+//! One accept loop per listener; one task per connection, tracked, that lives until the client, a limit or the stop
+//! ends it. On `stop` nothing more is accepted, idle connections close, and requests under way are answered to
+//! their end; dropping the future of [`Server::run`] (the caller's deadline) leaves what is left to the runtime.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::Context as _;
+use futures_util::future::join_all;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Config;
+use super::access::Log;
+use super::object::{self, Answer, Heads, Site};
+use super::receipt::Client;
+use super::watch::{Judgement, Limits, Pulse, Watch, Watched};
 use crate::content::library::Library;
 use crate::metrics::Metrics;
+use crate::metrics::http::{Closed, Refused};
+use crate::net;
+use crate::time::Now;
 
 /// Bound and not served yet.
 #[derive(Debug)]
-pub struct Server {}
+pub struct Server {
+    config: Config,
+    listeners: Vec<TcpListener>,
+    addrs: Vec<SocketAddr>,
+    site: Arc<Site>,
+}
 
 impl Server {
-    /// Binds every address of `config.listen` (using `inherited` sockets for the same addresses).
+    /// Binds every address of `config.listen` (using `inherited` sockets for the same addresses) and opens the
+    /// access log.
     ///
     /// # Errors
-    /// The address and what the kernel said.
+    /// The address or file, and what the kernel said.
     pub fn bind(
         config: Config,
         inherited: Vec<TcpListener>,
         library: Library,
         metrics: Arc<Metrics>,
     ) -> Result<Self, anyhow::Error> {
-        let _ = (config, inherited, library, metrics);
-        Ok(Self {})
+        let mut inherited = inherited;
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        let mut addrs = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            let held = inherited
+                .iter()
+                .position(|l| l.local_addr().is_ok_and(|local| local == *address));
+            let listener = match held {
+                Some(place) => Ok(inherited.swap_remove(place)),
+                None => net::bind_tcp(*address, BACKLOG),
+            };
+            let listener = listener.with_context(|| format!("http: listen on {address}"))?;
+            listener
+                .set_nonblocking(true)
+                .with_context(|| format!("http: listen on {address}"))?;
+            addrs.push(listener.local_addr()?);
+            listeners.push(listener);
+        }
+        let access = config
+            .access_log
+            .as_ref()
+            .map(|path| {
+                Log::open(path, Arc::clone(&metrics))
+                    .with_context(|| format!("http: access log {}", path.display()))
+            })
+            .transpose()?;
+        let site = Site {
+            library,
+            metrics,
+            access,
+            ranges: config.ranges,
+            fill_wait: config.fill_wait,
+            heads: Heads::new(HEADS),
+        };
+        Ok(Self {
+            config,
+            listeners,
+            addrs,
+            site: Arc::new(site),
+        })
     }
 
     /// Where it listens, ports resolved.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        Vec::new()
+        self.addrs.clone()
+    }
+
+    /// The access log, to have it reopened after a rotation.
+    #[must_use]
+    pub fn access_log(&self) -> Option<Log> {
+        self.site.access.clone()
     }
 
     /// Serves until `stop`, then lets open requests end (the caller's deadline bounds it).
@@ -39,7 +115,348 @@ impl Server {
     /// # Errors
     /// What ended it early.
     pub async fn run(self, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        let _ = stop;
-        unimplemented!()
+        let tracker = TaskTracker::new();
+        let access = self.site.access.clone();
+        let shared = Arc::new(Shared {
+            builder: builder(&self.config, &tracker),
+            limits: Limits::new(&self.config),
+            places: Places::new(&self.config),
+            site: self.site,
+            tracker,
+            stop,
+        });
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        for listener in self.listeners {
+            listeners.push(tokio::net::TcpListener::from_std(listener)?);
+        }
+        if listeners.is_empty() {
+            shared.stop.cancelled().await;
+        }
+        join_all(listeners.into_iter().map(|l| accept(l, &shared))).await;
+        shared.tracker.close();
+        shared.tracker.wait().await;
+        if let Some(log) = access {
+            tokio::task::spawn_blocking(move || log.flush()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What all connections have in common.
+struct Shared {
+    builder: Builder<Spawn>,
+    limits: Limits,
+    places: Arc<Places>,
+    site: Arc<Site>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Spawns HTTP/2 streams where the stop waits for them.
+#[derive(Clone)]
+struct Spawn(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Spawn
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+fn builder(config: &Config, tracker: &TaskTracker) -> Builder<Spawn> {
+    let mut builder = Builder::new(Spawn(tracker.clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `watch` bounds heads: hyper's timeout would arm a timer for every request.
+        .header_read_timeout(None)
+        .max_headers(config.headers)
+        // The read buffer holds a whole head, so its size is the head's bound.
+        .max_buf_size(config.head_size.max(BUFFER_MIN));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.streams)
+        .max_header_list_size(HEADER_LIST)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        // A client that vanished behind a stalled stream is found by its missing pong.
+        .keep_alive_interval(config.idle)
+        .keep_alive_timeout(config.silent);
+    builder
+}
+
+async fn accept(listener: tokio::net::TcpListener, shared: &Arc<Shared>) {
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                pause = ACCEPT_PAUSE_MIN;
+                admit(stream, address.ip().to_canonical(), shared);
+            }
+            Err(error) if of_one_connection(&error) => {}
+            Err(error) => {
+                if pause == ACCEPT_PAUSE_MIN {
+                    tracing::warn!(%error, "accept failed, http pauses");
+                }
+                shared.site.metrics.http.accept_failures.inc();
+                tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Whether an accept error concerns the connection that was to be accepted, not the listener.
+fn of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Gives a new connection its place and task, or closes it.
+fn admit(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
+    let metrics = &shared.site.metrics.http;
+    let place = match Places::take(&shared.places, address) {
+        Ok(place) => place,
+        Err(limit) => {
+            metrics.refuse(limit);
+            tracing::debug!(%address, ?limit, "connection refused");
+            return;
+        }
+    };
+    // Best effort: without them the connection works all the same.
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT);
+    metrics.connections.inc();
+    let shared = Arc::clone(shared);
+    let tracker = shared.tracker.clone();
+    tracker.spawn(async move {
+        let reason = serve(stream, address, &shared).await;
+        let metrics = &shared.site.metrics.http;
+        metrics.connections.dec();
+        metrics.close(reason);
+        drop(place);
+    });
+}
+
+/// Serves one connection to its end; says why it ended.
+async fn serve(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
+    let pulse = Arc::new(Pulse::default());
+    let client = Arc::new(Client {
+        site: Arc::clone(&shared.site),
+        address,
+        pulse: Arc::clone(&pulse),
+    });
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
+    let connection = shared.builder.serve_connection(io, Handler(client));
+    let mut connection = pin!(connection);
+    let mut stopped = pin!(shared.stop.cancelled());
+    let mut stopping = false;
+    let mut watch = Watch::new(shared.limits, Now::read());
+    let mut step = interval(shared.limits.step());
+    step.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    step.reset();
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                return match ended {
+                    _ if pulse.fault() => Closed::Protocol,
+                    Ok(()) if watch.finishing() => Closed::Idle,
+                    _ if stopping => Closed::Stop,
+                    Ok(()) => Closed::Done,
+                    Err(error) => why(&*error),
+                };
+            }
+            () = stopped.as_mut(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = step.tick() => match watch.judge(&pulse, Now::read()) {
+                Judgement::Keep => {}
+                Judgement::Finish => connection.as_mut().graceful_shutdown(),
+                Judgement::Close(reason) => {
+                    tracing::debug!(%address, ?reason, "connection closed");
+                    return reason;
+                }
+            },
+        }
+    }
+}
+
+/// Why a connection ended with an error.
+fn why(error: &(dyn std::error::Error + 'static)) -> Closed {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else {
+        return Closed::Broken;
+    };
+    if error.is_parse() {
+        Closed::Protocol
+    } else {
+        Closed::Broken
+    }
+}
+
+/// Hands requests to [`object::answer`].
+struct Handler(Arc<Client>);
+
+impl Service<Request<Incoming>> for Handler {
+    type Response = http::Response<super::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        object::answer(&self.0, request)
+    }
+}
+
+/// Connections taken, in all and by address.
+struct Places {
+    total: usize,
+    per_address: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// One connection's place; given back on drop.
+struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+impl Places {
+    fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            total: config.connections,
+            per_address: config.connections_per_address,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Takes a place. IPv6 clients count by their /64, which is what one of them is given.
+    fn take(this: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
+        let address = if address.is_ipv6() {
+            net::mask(address, 64)
+        } else {
+            address
+        };
+        let mut taken = this.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.total >= this.total {
+            return Err(Refused::Total);
+        }
+        let count = taken.by_address.get(&address).copied().unwrap_or(0);
+        if count >= this.per_address {
+            return Err(Refused::Address);
+        }
+        taken.by_address.insert(address, count + 1);
+        taken.total += 1;
+        Ok(Place {
+            places: Arc::clone(this),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self
+            .places
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        taken.total -= 1;
+        if let Entry::Occupied(mut count) = taken.by_address.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+const BACKLOG: u16 = 1024;
+
+/// Versions whose header fields are kept ready.
+const HEADS: usize = 4096;
+
+/// Bytes the kernel holds unsent at most: it bounds memory, and makes a slow reader's progress visible in small
+/// steps.
+const NOT_SENT: u32 = 128 << 10;
+
+/// hyper's smallest buffer.
+const BUFFER_MIN: usize = 8192;
+
+/// Bytes of an HTTP/2 request's header list.
+const HEADER_LIST: u32 = 16 << 10;
+
+/// Bytes an HTTP/2 stream buffers to send.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// HTTP/2 streams reset by the client before they were looked at (rapid reset), and by us for the client's errors,
+/// after which the connection is given up.
+const PENDING_RESETS: usize = 20;
+const LOCAL_RESETS: usize = 1000;
+
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(total: usize, per_address: usize) -> Arc<Places> {
+        Arc::new(Places {
+            total,
+            per_address,
+            taken: Mutex::default(),
+        })
+    }
+
+    #[track_caller]
+    fn check(places: &Arc<Places>, address: &str, expected: Result<(), Refused>) -> Option<Place> {
+        let taken = Places::take(places, address.parse().unwrap());
+        assert_eq!(taken.as_ref().map(|_| ()).map_err(|e| *e), expected);
+        taken.ok()
+    }
+
+    #[test]
+    fn places_are_bounded_and_given_back() {
+        let places = places(3, 2);
+        let a = check(&places, "192.0.2.1", Ok(()));
+        let _b = check(&places, "192.0.2.1", Ok(()));
+        check(&places, "192.0.2.1", Err(Refused::Address));
+        let c = check(&places, "192.0.2.2", Ok(()));
+        check(&places, "192.0.2.3", Err(Refused::Total));
+        drop((a, c));
+        let _a = check(&places, "192.0.2.1", Ok(()));
+        assert_eq!(places.taken.lock().unwrap().by_address.len(), 1);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_share_places() {
+        let places = places(9, 1);
+        let _a = check(&places, "2001:db8::1", Ok(()));
+        check(&places, "2001:db8::2:3", Err(Refused::Address));
+        let _b = check(&places, "2001:db8:0:1::1", Ok(()));
     }
 }

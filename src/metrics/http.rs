@@ -1,13 +1,296 @@
 //! Metrics of the `http` topic.
 
-use prometheus::Registry;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+
+use super::{counter, counters, gauge};
 
 /// Handles of the `http` topic.
 #[derive(Debug)]
-pub struct Metrics {}
+pub struct Metrics {
+    /// Requests by [`Role`] and [`Outcome`].
+    requests: [[IntCounter; Outcome::ALL.len()]; Role::ALL.len()],
+    /// Body bytes handed to connections, by [`Role`].
+    sent: [IntCounter; Role::ALL.len()],
+    /// Connections open now.
+    pub connections: IntGauge,
+    refused: [IntCounter; Refused::ALL.len()],
+    closed: [IntCounter; Closed::ALL.len()],
+    /// Ranges a request named and did not get as such: too many, or malformed.
+    pub ranges_ignored: IntCounter,
+    /// Times `accept` failed for want of descriptors or memory.
+    pub accept_failures: IntCounter,
+    /// Access log lines dropped because its writer was behind or its file was at fault.
+    pub access_dropped: IntCounter,
+}
+
+/// What this node is to the object of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It publishes it.
+    Origin,
+    /// It mirrors it.
+    Mirror,
+    /// There is no object, or another node asks.
+    None,
+}
+
+/// What became of a request; each has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 200 or 204, whole.
+    Ok,
+    /// 206, whole.
+    Partial,
+    /// 304.
+    NotModified,
+    /// 301: a directory without its final slash.
+    Redirect,
+    /// 404.
+    NotFound,
+    /// 400, 405, 412, 416.
+    ClientError,
+    /// 503: a mirror could not get the bytes in time.
+    Unavailable,
+    /// 500.
+    ServerError,
+    /// The client went away, or a fault cut the body short.
+    Aborted,
+}
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// All connections are taken.
+    Total,
+    /// All connections of its address are taken.
+    Address,
+}
+
+/// Why a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// By the client, or in agreement with it.
+    Done,
+    /// It sent nothing.
+    Silent,
+    /// Its request head was not whole in time.
+    Head,
+    /// It was idle.
+    Idle,
+    /// It read too slowly.
+    Slow,
+    /// It did not speak HTTP as it must.
+    Protocol,
+    /// The network, or a body that could not be read on.
+    Broken,
+    /// The daemon stops.
+    Stop,
+}
 
 impl Metrics {
-    pub(super) fn new(_registry: &Registry) -> Self {
-        Self {}
+    pub(super) fn new(registry: &Registry) -> Self {
+        let requests = counters(
+            registry,
+            "headwater_http_requests_total",
+            "HTTP requests, by what this node is to the object and by outcome.",
+            &["role", "outcome"],
+        );
+        let sent = counters(
+            registry,
+            "headwater_http_sent_bytes_total",
+            "Body bytes of HTTP responses handed to connections.",
+            &["role"],
+        );
+        let refused = counters(
+            registry,
+            "headwater_http_connections_refused_total",
+            "HTTP connections closed as they came, by the limit that was hit.",
+            &["limit"],
+        );
+        let closed = counters(
+            registry,
+            "headwater_http_connections_closed_total",
+            "HTTP connections ended, by reason.",
+            &["reason"],
+        );
+        Self {
+            requests: Role::ALL.map(|role| {
+                Outcome::ALL
+                    .map(|outcome| requests.with_label_values(&[role.label(), outcome.label()]))
+            }),
+            sent: Role::ALL.map(|role| sent.with_label_values(&[role.label()])),
+            connections: gauge(
+                registry,
+                "headwater_http_connections",
+                "HTTP connections open now.",
+            ),
+            refused: resolve(&refused, Refused::ALL.map(Refused::label)),
+            closed: resolve(&closed, Closed::ALL.map(Closed::label)),
+            ranges_ignored: counter(
+                registry,
+                "headwater_http_ranges_ignored_total",
+                "Requests whose Range was answered with the whole object: too many ranges, malformed, or If-Range said so.",
+            ),
+            accept_failures: counter(
+                registry,
+                "headwater_http_accept_failures_total",
+                "Times accepting an HTTP connection failed for want of descriptors or memory.",
+            ),
+            access_dropped: counter(
+                registry,
+                "headwater_http_access_log_dropped_total",
+                "Access log lines dropped: the queue was full or the file could not be written.",
+            ),
+        }
+    }
+
+    /// Counts a request and the body bytes it was sent.
+    pub fn request(&self, role: Role, outcome: Outcome, sent: u64) {
+        self.requests[role as usize][outcome as usize].inc();
+        if sent > 0 {
+            self.sent[role as usize].inc_by(sent);
+        }
+    }
+
+    /// Requests counted so far.
+    #[must_use]
+    pub fn requests(&self, role: Role, outcome: Outcome) -> u64 {
+        self.requests[role as usize][outcome as usize].get()
+    }
+
+    /// Body bytes sent so far.
+    #[must_use]
+    pub fn sent(&self, role: Role) -> u64 {
+        self.sent[role as usize].get()
+    }
+
+    /// Counts a connection that was refused.
+    pub fn refuse(&self, limit: Refused) {
+        self.refused[limit as usize].inc();
+    }
+
+    /// Connections refused so far.
+    #[must_use]
+    pub fn refused(&self, limit: Refused) -> u64 {
+        self.refused[limit as usize].get()
+    }
+
+    /// Counts a connection that ended.
+    pub fn close(&self, reason: Closed) {
+        self.closed[reason as usize].inc();
+    }
+
+    /// Connections that ended so far.
+    #[must_use]
+    pub fn closed(&self, reason: Closed) -> u64 {
+        self.closed[reason as usize].get()
+    }
+}
+
+fn resolve<const N: usize>(vec: &IntCounterVec, labels: [&str; N]) -> [IntCounter; N] {
+    labels.map(|label| vec.with_label_values(&[label]))
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Origin, Self::Mirror, Self::None];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Mirror => "mirror",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Outcome {
+    const ALL: [Self; 9] = [
+        Self::Ok,
+        Self::Partial,
+        Self::NotModified,
+        Self::Redirect,
+        Self::NotFound,
+        Self::ClientError,
+        Self::Unavailable,
+        Self::ServerError,
+        Self::Aborted,
+    ];
+
+    /// As in metrics and the access log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::NotModified => "not_modified",
+            Self::Redirect => "redirect",
+            Self::NotFound => "not_found",
+            Self::ClientError => "client_error",
+            Self::Unavailable => "unavailable",
+            Self::ServerError => "server_error",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl Refused {
+    const ALL: [Self; 2] = [Self::Total, Self::Address];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Address => "address",
+        }
+    }
+}
+
+impl Closed {
+    const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Silent,
+        Self::Head,
+        Self::Idle,
+        Self::Slow,
+        Self::Protocol,
+        Self::Broken,
+        Self::Stop,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Silent => "silent",
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Slow => "slow",
+            Self::Protocol => "protocol",
+            Self::Broken => "broken",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_counts_its_own_series() {
+        let metrics = Metrics::new(&Registry::new());
+        for (i, role) in Role::ALL.into_iter().enumerate() {
+            assert_eq!(i, role as usize);
+            for (j, outcome) in Outcome::ALL.into_iter().enumerate() {
+                assert_eq!(j, outcome as usize);
+                metrics.request(role, outcome, 3);
+                assert_eq!(metrics.requests(role, outcome), 1);
+            }
+            assert_eq!(metrics.sent(role), 3 * 9);
+        }
+        for (i, reason) in Closed::ALL.into_iter().enumerate() {
+            assert_eq!(i, reason as usize);
+        }
+        for (i, limit) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(i, limit as usize);
+        }
     }
 }

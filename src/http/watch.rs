@@ -1,0 +1,413 @@
+//! What one connection does, and when that is too little.
+//!
+//! hyper's own head timeout costs a timer per request and says nothing of silent, idle or slow connections. Here
+//! the connection's reads, writes and requests leave marks in a [`Pulse`], and its task looks at them about eight
+//! times in the shortest limit ([`Watch::judge`], pure); a connection that does nothing costs one timer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Config;
+use super::screen::Screen;
+use crate::metrics::http::Closed;
+use crate::time::Now;
+
+/// Marks left by one connection. All relaxed: they are read by its own task or much later.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// Bytes received.
+    received: AtomicU64,
+    /// Bytes the kernel took.
+    written: AtomicU64,
+    /// Requests begun.
+    requests: AtomicU32,
+    /// Requests begun and not ended.
+    open: AtomicU32,
+    /// Of these, the ones that wait for content and so have nothing to send.
+    waiting: AtomicU32,
+    /// A request head, or the HTTP/2 preface, has begun and is not whole.
+    head: AtomicBool,
+    preface: AtomicBool,
+    /// A head was refused.
+    fault: AtomicBool,
+}
+
+/// A [`Pulse`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Beat {
+    received: u64,
+    written: u64,
+    requests: u32,
+    open: u32,
+    waiting: u32,
+    head: bool,
+    preface: bool,
+}
+
+/// What is to be done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Nothing.
+    Keep,
+    /// Ask it to end in good order: it is idle.
+    Finish,
+    /// Close it.
+    Close(Closed),
+}
+
+/// The judge of one connection.
+#[derive(Debug)]
+pub struct Watch {
+    limits: Limits,
+    last: Beat,
+    /// Since when no request was begun and no byte was written.
+    quiet: Now,
+    /// Since when a head is being sent.
+    head: Now,
+    /// From when on, and from how many bytes on, what is written is weighed.
+    slow: (Now, u64),
+    finishing: bool,
+}
+
+/// How long a connection may do what.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    silent: Duration,
+    head_time: Duration,
+    idle: Duration,
+    slow: Duration,
+}
+
+impl Limits {
+    /// Those of `config`.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            silent: config.silent,
+            head_time: config.head_time,
+            idle: config.idle,
+            slow: config.slow,
+        }
+    }
+
+    /// How often to judge.
+    #[must_use]
+    pub fn step(&self) -> Duration {
+        let shortest = self
+            .silent
+            .min(self.head_time)
+            .min(self.idle)
+            .min(self.slow);
+        (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(5))
+    }
+}
+
+impl Pulse {
+    /// A request began.
+    pub fn begin(&self) {
+        self.requests.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// A request ended.
+    pub fn end(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// An open request begins to wait for content, or ends waiting.
+    pub fn wait(&self, waits: bool) {
+        if waits {
+            self.waiting.fetch_add(1, Relaxed);
+        } else {
+            self.waiting.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Whether a head was refused before the parser saw it.
+    pub fn fault(&self) -> bool {
+        self.fault.load(Relaxed)
+    }
+
+    fn beat(&self) -> Beat {
+        Beat {
+            received: self.received.load(Relaxed),
+            written: self.written.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            open: self.open.load(Relaxed),
+            waiting: self.waiting.load(Relaxed),
+            head: self.head.load(Relaxed),
+            preface: self.preface.load(Relaxed),
+        }
+    }
+}
+
+impl Watch {
+    /// Begins with a connection accepted at `now`.
+    #[must_use]
+    pub fn new(limits: Limits, now: Now) -> Self {
+        Self {
+            limits,
+            last: Beat::default(),
+            quiet: now,
+            head: now,
+            slow: (now, 0),
+            finishing: false,
+        }
+    }
+
+    /// Judges by the marks left so far.
+    pub fn judge(&mut self, pulse: &Pulse, now: Now) -> Judgement {
+        self.weigh(pulse.beat(), now)
+    }
+
+    fn weigh(&mut self, beat: Beat, now: Now) -> Judgement {
+        let last = std::mem::replace(&mut self.last, beat);
+        let limits = self.limits;
+        if beat.requests != last.requests || beat.written != last.written {
+            self.quiet = now;
+        }
+        // Another head than at the last look, or none: its time begins anew.
+        if beat.requests != last.requests || !(beat.head && last.head) {
+            self.head = now;
+        }
+        // Bytes wait to be sent when a request is open that does not itself wait for content.
+        let sending = beat.open > beat.waiting;
+        let enough = SLOWEST.saturating_mul(limits.slow.as_secs().max(1));
+        if !sending || beat.written - self.slow.1 >= enough {
+            self.slow = (now, beat.written);
+        }
+        if beat.requests == 0 && (beat.received == 0 || beat.preface) {
+            return if now.since(self.quiet) >= limits.silent {
+                Judgement::Close(Closed::Silent)
+            } else {
+                Judgement::Keep
+            };
+        }
+        if beat.head && now.since(self.head) >= limits.head_time {
+            return Judgement::Close(Closed::Head);
+        }
+        if now.since(self.slow.0) >= limits.slow {
+            return Judgement::Close(Closed::Slow);
+        }
+        if beat.open > 0 {
+            return Judgement::Keep;
+        }
+        if self.finishing && now.since(self.quiet) >= limits.idle + limits.silent {
+            return Judgement::Close(Closed::Idle);
+        }
+        if !self.finishing && now.since(self.quiet) >= limits.idle {
+            self.finishing = true;
+            return Judgement::Finish;
+        }
+        Judgement::Keep
+    }
+
+    /// Whether it was asked to end because it was idle.
+    #[must_use]
+    pub fn finishing(&self) -> bool {
+        self.finishing
+    }
+}
+
+/// A stream that leaves marks and screens request heads.
+#[derive(Debug)]
+pub struct Watched<S> {
+    stream: S,
+    pulse: Arc<Pulse>,
+    screen: Screen,
+}
+
+impl<S> Watched<S> {
+    /// Wraps `stream`.
+    pub fn new(stream: S, pulse: Arc<Pulse>) -> Self {
+        Self {
+            stream,
+            pulse,
+            screen: Screen::default(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let fresh = &mut buf.filled_mut()[before..];
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        this.pulse.received.fetch_add(fresh.len() as u64, Relaxed);
+        if this.screen.look(fresh).is_err() {
+            this.pulse.fault.store(true, Relaxed);
+        }
+        this.pulse.head.store(this.screen.within_head(), Relaxed);
+        this.pulse
+            .preface
+            .store(this.screen.within_preface(), Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.pulse.written.fetch_add(taken as u64, Relaxed);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.pulse.written.fetch_add(taken as u64, Relaxed);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Bytes per second below which a reader is slow.
+const SLOWEST: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Judgement::*;
+
+    const LIMITS: Limits = Limits {
+        silent: Duration::from_secs(10),
+        head_time: Duration::from_secs(15),
+        idle: Duration::from_secs(60),
+        slow: Duration::from_secs(30),
+    };
+
+    /// Feeds (second, beat) pairs; gives the first judgement that is not `Keep`, with its second.
+    fn first(beats: impl IntoIterator<Item = (u64, Beat)>) -> Option<(u64, Judgement)> {
+        let start = Now {
+            mono_ns: 0,
+            unix_ms: 0,
+        };
+        let mut watch = Watch::new(LIMITS, start);
+        beats.into_iter().find_map(|(second, beat)| {
+            match watch.weigh(beat, start.plus(Duration::from_secs(second))) {
+                Keep => None,
+                other => Some((second, other)),
+            }
+        })
+    }
+
+    #[track_caller]
+    fn check(beat: impl Fn(u64) -> Beat, expected: Option<(u64, Judgement)>) {
+        assert_eq!(first((1..=200).map(|s| (s, beat(s)))), expected);
+    }
+
+    #[test]
+    fn connection_that_sends_nothing_is_closed() {
+        check(|_| Beat::default(), Some((10, Close(Closed::Silent))));
+    }
+
+    #[test]
+    fn connection_within_the_preface_is_closed() {
+        let beat = Beat {
+            received: 5,
+            head: true,
+            preface: true,
+            ..Beat::default()
+        };
+        check(|_| beat, Some((10, Close(Closed::Silent))));
+    }
+
+    #[test]
+    fn head_that_drips_is_closed() {
+        let beat = |s| Beat {
+            received: s,
+            head: true,
+            ..Beat::default()
+        };
+        check(beat, Some((16, Close(Closed::Head))));
+    }
+
+    #[test]
+    fn heads_that_end_are_kept() {
+        let beat = |s: u64| Beat {
+            received: s,
+            requests: u32::try_from(s / 10).unwrap(),
+            head: true,
+            ..Beat::default()
+        };
+        check(beat, None);
+    }
+
+    #[test]
+    fn idle_connection_is_asked_to_finish() {
+        let beat = Beat {
+            received: 9,
+            requests: 1,
+            ..Beat::default()
+        };
+        check(|_| beat, Some((61, Finish)));
+    }
+
+    #[test]
+    fn reader_that_takes_nothing_is_closed() {
+        let beat = Beat {
+            received: 9,
+            requests: 1,
+            open: 1,
+            written: 1 << 20,
+            ..Beat::default()
+        };
+        check(|_| beat, Some((31, Close(Closed::Slow))));
+    }
+
+    #[test]
+    fn reader_at_two_kilobytes_a_second_is_kept() {
+        let beat = |s: u64| Beat {
+            received: 9,
+            requests: 1,
+            open: 1,
+            written: s / 10 * 20_480,
+            ..Beat::default()
+        };
+        check(beat, None);
+    }
+
+    #[test]
+    fn request_that_waits_for_content_is_kept() {
+        let beat = Beat {
+            received: 9,
+            requests: 1,
+            open: 1,
+            waiting: 1,
+            ..Beat::default()
+        };
+        check(|_| beat, None);
+    }
+}
