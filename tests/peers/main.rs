@@ -5,8 +5,18 @@
 
 mod harness;
 
+mod answer;
+
 mod authoritative;
+
+mod curl;
 
 mod dig;
 
+mod mirror;
+
+mod prometheus;
+
 mod replication;
+
+mod resolver;
