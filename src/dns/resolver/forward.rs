@@ -12,6 +12,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -324,6 +325,7 @@ impl RuntimeProvider for Metered {
             Ok(Socket {
                 inner: bind.await?,
                 packets,
+                paid: AtomicBool::new(false),
             })
         })
     }
@@ -333,6 +335,8 @@ impl RuntimeProvider for Metered {
 struct Socket {
     inner: tokio::net::UdpSocket,
     packets: IntCounter,
+    /// The datagram being sent is charged already.
+    paid: AtomicBool,
 }
 
 impl DnsUdpSocket for Socket {
@@ -352,9 +356,15 @@ impl DnsUdpSocket for Socket {
         buf: &[u8],
         target: SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        // A fresh socket has room for its first datagram, so this is not polled twice for one.
-        charge(&self.packets)?;
-        DnsUdpSocket::poll_send_to(&self.inner, cx, buf, target)
+        // A fresh socket is not known to be writable, so one datagram is polled twice but paid once.
+        if !self.paid.swap(true, Ordering::Relaxed) {
+            charge(&self.packets)?;
+        }
+        let sent = DnsUdpSocket::poll_send_to(&self.inner, cx, buf, target);
+        if sent.is_ready() {
+            self.paid.store(false, Ordering::Relaxed);
+        }
+        sent
     }
 }
 
