@@ -1,9 +1,420 @@
-//! The command line.
+//! The command line: argv to an exit code (0: done, 1: refused or failed, 2: usage).
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::admin::api;
+use crate::admin::client;
+use crate::config::{Settings, Source, load};
+use crate::daemon;
+use crate::dns::zone;
+
+mod announce;
+
+mod show;
+
+/// One daemon that answers names and serves, verified, the bytes behind them.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node (the default)
+    Run(Configured),
+    /// Check a configuration and its zones
+    Check(Configured),
+    /// Show how the running node does
+    Status(Control),
+    /// Show or drop what the resolver cache holds
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Show or reload the own zones
+    #[command(subcommand)]
+    Zone(ZoneCommand),
+    /// Show or verify what is served
+    #[command(subcommand)]
+    Content(ContentCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// Show the cache's numbers
+    Stats(Control),
+    /// Show cached answers
+    Lookup {
+        /// Name asked for
+        name: String,
+        /// Record type, such as AAAA; all types without it
+        #[arg(value_name = "TYPE")]
+        rtype: Option<String>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Drop cached answers: of one name, of a zone, or all
+    Flush {
+        /// Name asked for
+        #[arg(required_unless_present_any = ["zone", "all"])]
+        name: Option<String>,
+        /// Record type, such as AAAA; all types without it
+        #[arg(value_name = "TYPE")]
+        rtype: Option<String>,
+        /// A name and everything beneath it
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "all"])]
+        zone: Option<String>,
+        /// Everything
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ZoneCommand {
+    /// List the zones
+    List(Control),
+    /// Show a zone as a master file
+    Show {
+        /// Apex of the zone
+        name: String,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Read zone files again: one zone, or the configuration and all zones
+    Reload {
+        /// Apex of the zone
+        name: Option<String>,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ContentCommand {
+    /// List the objects and how much of each is held
+    List(Control),
+    /// Show one object
+    Show {
+        /// Its path, such as /video.bin
+        path: String,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Digest held bytes anew: of one object, or of all
+    Verify {
+        /// Its path, such as /video.bin
+        path: Option<String>,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+#[derive(Args, Clone, Debug, Default)]
+struct Configured {
+    /// Configuration file; without it, the embedded default
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, such as dns.workers=2
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Args, Debug)]
+struct Control {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Control socket of the node
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Configuration file of the node, to take the control socket from
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+}
+
+/// Why a command did not do what it was asked.
+type Failure = anyhow::Error;
 
 /// Reads argv, does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures and go to standard output.
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("headwater: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does one command; false: done, and what it found is not good.
+fn dispatch(cli: Cli) -> Result<bool, Failure> {
+    match cli.command.unwrap_or(Command::Run(Configured::default())) {
+        Command::Run(configured) => run(configured),
+        Command::Check(configured) => check(configured),
+        Command::Status(control) => {
+            let status = control.call(&api::GetStatus {})?;
+            control.print(&status, show::status);
+            Ok(true)
+        }
+        Command::Cache(command) => cache(command),
+        Command::Zone(command) => zones(command),
+        Command::Content(command) => content(command),
+    }
+}
+
+fn run(configured: Configured) -> Result<bool, Failure> {
+    let embedded = configured.config.is_none();
+    let source = Source::of_process(configured.config, configured.set);
+    let settings = match source.load() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(false);
+        }
+    };
+    daemon::run(source, settings, |listeners| {
+        if embedded {
+            announce::print(listeners);
+        }
+    })?;
+    Ok(true)
+}
+
+/// Prints every problem and warning of the configuration, then of its zones.
+fn check(configured: Configured) -> Result<bool, Failure> {
+    let source = Source::of_process(configured.config, configured.set);
+    let settings = match source.load() {
+        Ok(settings) => settings,
+        Err(error) => {
+            println!("{error}");
+            return Ok(false);
+        }
+    };
+    for warning in &settings.warnings {
+        println!("{warning}");
+    }
+    let good = check_files(&source, &settings);
+    if good {
+        println!("good: {} zones", settings.zones.len());
+    }
+    Ok(good)
+}
+
+/// Loads every zone and looks for every published directory, as a start would.
+fn check_files(source: &Source, settings: &Settings) -> bool {
+    let mut good = true;
+    // The embedded default's zone file and directory are made by the first start.
+    let first = |path: &std::path::Path| source.file.is_none() && !path.exists();
+    for config in settings.zones.iter().filter(|z| !first(&z.file)) {
+        match zone::load(config) {
+            Ok(loaded) => {
+                for warning in loaded.warnings {
+                    println!(
+                        "{}:{}: warning: {}",
+                        warning.file, warning.line, warning.message
+                    );
+                }
+            }
+            Err(problems) => {
+                good = false;
+                for problem in problems {
+                    println!("{problem}");
+                }
+            }
+        }
+    }
+    for publish in settings.publish.iter().filter(|p| !first(&p.dir)) {
+        if !publish.dir.is_dir() {
+            good = false;
+            let (prefix, dir) = (&publish.prefix, publish.dir.display());
+            println!("publish {prefix}: {dir}: no such directory, expected one");
+        }
+    }
+    good
+}
+
+fn cache(command: CacheCommand) -> Result<bool, Failure> {
+    match command {
+        CacheCommand::Stats(control) => {
+            let stats = control.call(&api::CacheStats {})?;
+            control.print(&stats, show::cache);
+        }
+        CacheCommand::Lookup {
+            name,
+            rtype,
+            control,
+        } => {
+            let entries = control.call(&api::CacheLookup { name, rtype })?;
+            control.print(&entries, |entries| show::cache_entries(entries));
+            return Ok(!entries.is_empty());
+        }
+        CacheCommand::Flush {
+            name,
+            rtype,
+            zone,
+            all: _,
+            control,
+        } => {
+            let flush = match (name, zone) {
+                (Some(name), _) => api::CacheFlush::Name(api::CacheLookup { name, rtype }),
+                (None, Some(zone)) => api::CacheFlush::Zone(zone),
+                (None, None) => api::CacheFlush::All,
+            };
+            let flushed = control.call(&flush)?;
+            control.print(&flushed, |f| format!("{} entries dropped\n", f.entries));
+        }
+    }
+    Ok(true)
+}
+
+fn zones(command: ZoneCommand) -> Result<bool, Failure> {
+    match command {
+        ZoneCommand::List(control) => {
+            let zones = control.call(&api::ZoneList {})?;
+            control.print(&zones, |zones| show::zones(zones));
+            Ok(true)
+        }
+        ZoneCommand::Show { name, control } => {
+            let text = control.call(&api::ZoneShow { name })?;
+            control.print(&text, |t| t.text.clone());
+            Ok(true)
+        }
+        ZoneCommand::Reload { name, control } => {
+            let reloaded = control.call(&api::ZoneReload { name })?;
+            control.print(&reloaded, show::reloaded);
+            let good = reloaded.zones.iter().all(|z| z.problems.is_empty());
+            Ok(good && reloaded.problems.is_empty())
+        }
+    }
+}
+
+fn content(command: ContentCommand) -> Result<bool, Failure> {
+    match command {
+        ContentCommand::List(control) => {
+            let objects = control.call(&api::ContentList {})?;
+            control.print(&objects, |objects| show::objects(objects));
+            Ok(true)
+        }
+        ContentCommand::Show { path, control } => {
+            let object = control.call(&api::ContentShow { path })?;
+            control.print(&object, show::object);
+            Ok(true)
+        }
+        ContentCommand::Verify { path, control } => {
+            let verified = control.call(&api::ContentVerify { path })?;
+            control.print(&verified, |verified| show::verified(verified));
+            Ok(verified.iter().all(|v| v.bad == 0))
+        }
+    }
+}
+
+impl Control {
+    fn call<V: api::Verb>(&self, verb: &V) -> Result<V::Answer, Failure> {
+        Ok(client::call(&self.sockets()?, verb)?)
+    }
+
+    /// Where a node may listen: as told, else the packaged service's socket, else the user's own node's.
+    fn sockets(&self) -> Result<Vec<PathBuf>, Failure> {
+        if let Some(socket) = &self.socket {
+            return Ok(vec![socket.clone()]);
+        }
+        if let Some(config) = &self.config {
+            let source = Source::of_process(Some(config.clone()), Vec::new());
+            return Ok(vec![source.load()?.admin_socket]);
+        }
+        let packaged = PathBuf::from("/run/headwater/admin.sock");
+        // Variables that place a node also say where it is.
+        let own = Source::of_process(None, Vec::new()).load();
+        let own = own.map_or_else(
+            |_| load::default_state().join("admin.sock"),
+            |settings| settings.admin_socket,
+        );
+        Ok(vec![packaged, own])
+    }
+
+    fn print<T: serde::Serialize>(&self, answer: &T, text: impl Fn(&T) -> String) {
+        let shown = if self.json {
+            let mut json = serde_json::to_string_pretty(answer).unwrap_or_default();
+            json.push('\n');
+            json
+        } else {
+            text(answer)
+        };
+        // A reader that went away (`| head`) is no failure of the command.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), shown.as_bytes());
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("expected KEY=VALUE, such as dns.workers=2")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, good: bool) {
+        let parsed = Cli::try_parse_from(line.split(' '));
+        assert_eq!(parsed.is_ok(), good, "{line}: {parsed:?}");
+    }
+
+    #[test]
+    fn command_line_takes_the_contract() {
+        for line in [
+            "headwater",
+            "headwater run --config a.toml --set dns.workers=2",
+            "headwater check --config a.toml",
+            "headwater status --json",
+            "headwater cache stats --socket /run/a.sock",
+            "headwater cache lookup www.example. AAAA --json",
+            "headwater cache flush www.example.",
+            "headwater cache flush www.example. A",
+            "headwater cache flush --zone example.",
+            "headwater cache flush --all",
+            "headwater zone list",
+            "headwater zone show cdn.test.",
+            "headwater zone reload",
+            "headwater zone reload cdn.test.",
+            "headwater content list",
+            "headwater content show /video.bin",
+            "headwater content verify",
+            "headwater content verify /video.bin --config a.toml",
+        ] {
+            check(line, true);
+        }
+    }
+
+    #[test]
+    fn command_line_refuses_what_means_nothing() {
+        for line in [
+            "headwater walk",
+            "headwater cache flush",
+            "headwater cache flush a. --all",
+            "headwater run --set dns.workers",
+            "headwater status --socket a --config b",
+        ] {
+            check(line, false);
+        }
+    }
 }

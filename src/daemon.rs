@@ -1,1 +1,555 @@
-//! The daemon: build, bind, load, run, drain.
+//! The daemon, phase by phase: build, bind, load, run, drain.
+//!
+//! It owns both runtimes, every long-lived task and the stop tokens. A task that ends early, or panics, ends the
+//! node with an error that names it. Killed at any moment it comes up again from what the store holds.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use self::reload::Reloader;
+use crate::admin::api::Listener;
+use crate::admin::handles::Handles;
+use crate::admin::server::{Admin, Pages};
+use crate::config::{Settings, Source};
+use crate::content::library::Library;
+use crate::content::publish::Publisher;
+use crate::content::store::Store;
+use crate::dns::engine::Engine;
+use crate::dns::front::{Front, Heartbeat};
+use crate::dns::resolver::Resolver;
+use crate::http::server::Server;
+use crate::link::Links;
+use crate::metrics::Metrics;
+use crate::peer::replicate::Replicator;
+use crate::systemd::{self, Sockets};
+use crate::time::Now;
+use crate::trace;
+
+mod first;
+
+pub mod reload;
+
+/// Runs a node until it is told to stop. `announce` gets one text once everything is ready: where the node
+/// listens, for people.
+///
+/// # Errors
+/// What could not be built, bound or loaded; or the task that ended early.
+pub fn run(
+    source: Source,
+    mut settings: Settings,
+    announce: impl FnOnce(&[Listener]),
+) -> Result<(), anyhow::Error> {
+    let started = Now::read();
+    let sockets = Sockets::inherit(&settings)?; // before any thread
+    trace::init(&settings.log);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let _claim = Claim::take(&settings.state)?;
+    if source.file.is_none() {
+        first::prepare(&mut settings)?;
+    }
+    let runtimes = Runtimes::new(settings.http_workers)?;
+    let ended = runtimes.http.block_on(async {
+        let mut signals = Signals::new()?;
+        let node = Node::build(source, settings, &runtimes)?;
+        let bound = node.bind(sockets)?;
+        let running = node.load(bound, started).await?;
+        let mut running = running.spawn(&runtimes);
+        announce(&running.handles.listeners);
+        let ended = running.wait(&mut signals).await;
+        running.drain(&mut signals).await.and(ended)
+    });
+    runtimes.shut_down();
+    ended
+}
+
+/// The node's parts, built from its settings; nothing runs, nothing listens.
+struct Node {
+    source: Source,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    engine: Arc<Engine>,
+    library: Library,
+}
+
+/// Every socket of the node, bound and not served.
+struct Bound {
+    front: Option<Front>,
+    http: Option<Server>,
+    pages: Option<Pages>,
+    admin: Admin,
+    listeners: Vec<Listener>,
+}
+
+/// Everything loaded; the next step is to serve.
+struct Loaded {
+    bound: Bound,
+    handles: Arc<Handles>,
+    publisher: Option<Publisher>,
+    replicator: Option<Replicator>,
+    links: Links,
+}
+
+/// The node at work.
+struct Running {
+    handles: Arc<Handles>,
+    tasks: JoinSet<Result<(), anyhow::Error>>,
+    names: HashMap<Id, Task>,
+    /// Ends what accepts: DNS and HTTP.
+    accept: CancellationToken,
+    /// Ends what works for them: replication, publishing, control.
+    background: CancellationToken,
+    store: Store,
+}
+
+/// One long-lived task: its name, and whether it takes clients (and is stopped first).
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    name: &'static str,
+    accepts: bool,
+}
+
+impl Node {
+    fn build(
+        source: Source,
+        settings: Settings,
+        runtimes: &Runtimes,
+    ) -> Result<Self, anyhow::Error> {
+        let metrics = Arc::new(Metrics::new());
+        let resolver = {
+            let _dns = runtimes.dns.enter(); // its pools live there
+            let config = settings.resolver.clone();
+            let built = config.map(|c| Resolver::new(c, metrics.clone()));
+            built.transpose().context("resolver")?
+        };
+        let zones = settings.zones.clone();
+        let engine = Engine::new(&settings.dns, zones, resolver, metrics.clone());
+        let library = Library::new(&settings.store);
+        Ok(Self {
+            source,
+            settings,
+            metrics,
+            engine: Arc::new(engine),
+            library,
+        })
+    }
+
+    fn bind(&self, sockets: Sockets) -> Result<Bound, anyhow::Error> {
+        let settings = &self.settings;
+        let mut listeners = Vec::new();
+        let mut listening = |service: &str, address: String| {
+            tracing::info!(service, %address, "listening");
+            let service = service.to_owned();
+            listeners.push(Listener { service, address });
+        };
+        let mut front = None;
+        if !settings.dns.listen.is_empty() {
+            let bound = Front::bind(settings.dns.clone(), sockets.dns, self.metrics.clone())?;
+            let addresses = bound.local_addrs();
+            addresses
+                .iter()
+                .for_each(|a| listening("dns", a.to_string()));
+            front = Some(bound);
+        }
+        let mut http = None;
+        if !settings.http.listen.is_empty() {
+            let (config, metrics) = (settings.http.clone(), self.metrics.clone());
+            let bound = Server::bind(config, sockets.http, self.library.clone(), metrics)?;
+            let addresses = bound.local_addrs();
+            addresses
+                .iter()
+                .for_each(|a| listening("http", a.to_string()));
+            http = Some(bound);
+        }
+        let mut pages = None;
+        if let Some(address) = settings.metrics_listen {
+            let bound = Pages::bind(address, sockets.metrics, settings.metrics_connections)?;
+            listening("metrics", bound.local_addr()?.to_string());
+            pages = Some(bound);
+        }
+        let path = &settings.admin_socket;
+        let admin = Admin::bind(path, sockets.admin, settings.admin_connections)?;
+        listening("admin", path.display().to_string());
+        Ok(Bound {
+            front,
+            http,
+            pages,
+            admin,
+            listeners,
+        })
+    }
+
+    /// Recovers the store and loads the zones. A zone that does not load is said loudly and does not stop the
+    /// node: the others are served.
+    async fn load(self, mut bound: Bound, started: Now) -> Result<Loaded, anyhow::Error> {
+        let Self {
+            source,
+            settings,
+            metrics,
+            engine,
+            library,
+        } = self;
+        let store = {
+            let (config, library, metrics) =
+                (settings.store.clone(), library.clone(), metrics.clone());
+            let open = move || Store::open(&config, &library, metrics);
+            let opened = tokio::task::spawn_blocking(open).await?;
+            opened.with_context(|| format!("store {}", settings.store.dir.display()))?
+        };
+        let mut publisher = None;
+        if !settings.publish.is_empty() {
+            let publish = settings.publish.clone();
+            let made = Publisher::new(publish, &settings.store, library.clone(), metrics.clone());
+            publisher = Some(made.context("publish")?);
+        }
+        let mut replicator = None;
+        if !settings.mirrors.is_empty() {
+            replicator = Some(Replicator::new(
+                settings.mirrors.clone(),
+                settings.node.clone(),
+                store.clone(),
+                library.clone(),
+                metrics.clone(),
+            ));
+        }
+        let links = Links::new(settings.link.clone(), metrics.clone());
+        let reloader = Reloader::new(source, settings.clone(), engine.clone(), metrics.clone());
+        let zones = reloader.load_zones(None).await.unwrap_or_default();
+        let start_time = i64::try_from(started.unix_ms / 1_000).unwrap_or(i64::MAX);
+        metrics.node.start_time.set(start_time);
+        let handles = Arc::new(Handles {
+            node: settings.node,
+            state: settings.state,
+            started,
+            listeners: std::mem::take(&mut bound.listeners),
+            store_size: settings.store.size,
+            ready: AtomicBool::new(false),
+            engine,
+            library,
+            store,
+            mirrors: replicator.as_ref().map(Replicator::handle),
+            reloader,
+            metrics,
+        });
+        tracing::info!(node = handles.node, zones = zones.len(), "loaded");
+        Ok(Loaded {
+            bound,
+            handles,
+            publisher,
+            replicator,
+            links,
+        })
+    }
+}
+
+impl Loaded {
+    fn spawn(self, runtimes: &Runtimes) -> Running {
+        let Self {
+            bound,
+            handles,
+            publisher,
+            replicator,
+            links,
+        } = self;
+        let mut running = Running {
+            store: handles.store.clone(),
+            handles,
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            accept: CancellationToken::new(),
+            background: CancellationToken::new(),
+        };
+        let (accept, background) = (running.accept.clone(), running.background.clone());
+        let handles = running.handles.clone();
+        let mut heartbeat = None;
+        if let Some(front) = bound.front {
+            heartbeat = Some(front.heartbeat());
+            let work = front.run(handles.engine.clone(), accept.clone());
+            let work = runtimes.dns.spawn(work);
+            // A panic over there is passed on, so that it is named here.
+            running.spawn("dns", true, async move { work.await? });
+        }
+        if let Some(http) = bound.http {
+            running.spawn("http", true, http.run(accept));
+        }
+        if let Some(pages) = bound.pages {
+            let work = pages.run(handles.clone(), background.clone());
+            running.spawn("metrics", false, work);
+        }
+        let work = bound.admin.run(handles.clone(), background.clone());
+        running.spawn("admin", false, work);
+        if let Some(publisher) = publisher {
+            running.spawn("publish", false, publisher.run(background.clone()));
+        }
+        if let Some(replicator) = replicator {
+            running.spawn("replicate", false, replicator.run(background.clone()));
+        }
+        running.spawn("link", false, links.run(background.clone()));
+        if let Some(interval) = systemd::watchdog() {
+            let work = watchdog(interval, heartbeat, background);
+            running.spawn("watchdog", false, work);
+        }
+        handles.ready.store(true, Ordering::Release);
+        systemd::ready(&reload::summary(&handles.engine.zones()));
+        running
+    }
+}
+
+impl Running {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        accepts: bool,
+        work: impl Future<Output = Result<(), anyhow::Error>> + Send + 'static,
+    ) {
+        let id = self.tasks.spawn(work).id();
+        self.names.insert(id, Task { name, accepts });
+    }
+
+    /// Waits for a signal to stop, and reloads at each SIGHUP; or for a task that ends early.
+    async fn wait(&mut self, signals: &mut Signals) -> Result<(), anyhow::Error> {
+        let mut reloads: JoinSet<()> = JoinSet::new();
+        loop {
+            tokio::select! {
+                name = signals.stop.asked() => {
+                    tracing::info!(signal = name, "stopping");
+                    return Ok(());
+                }
+                _ = signals.reload.recv() => {
+                    tracing::info!("reloading");
+                    let handles = self.handles.clone();
+                    // Beside the loop: a signal to stop is heard during a long load too.
+                    reloads.spawn(async move { drop(handles.reloader.all().await) });
+                }
+                Some(_) = reloads.join_next() => {}
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let (task, ended) = self.ended(ended);
+                    let name = task.name;
+                    return match ended {
+                        Ok(()) => Err(anyhow!("task {name} ended early")),
+                        Err(error) => Err(error.context(format!("task {name} failed"))),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Stops what accepts and lets its clients be served, then the rest, then makes the store durable.
+    async fn drain(mut self, signals: &mut Signals) -> Result<(), anyhow::Error> {
+        systemd::stopping();
+        self.handles.ready.store(false, Ordering::Release);
+        self.accept.cancel();
+        let mut late = Vec::new();
+        tokio::select! {
+            () = self.ends(|task| task.accepts) => {}
+            () = tokio::time::sleep(ACCEPT_DRAIN) => late.extend(self.still(|task| task.accepts)),
+            name = signals.stop.asked() => bail!("a second {name}: stopped at once"),
+        }
+        self.background.cancel();
+        tokio::select! {
+            () = self.ends(|task| !task.accepts) => {}
+            () = tokio::time::sleep(BACKGROUND_DRAIN) => late.extend(self.still(|task| !task.accepts)),
+            name = signals.stop.asked() => bail!("a second {name}: stopped at once"),
+        }
+        if !late.is_empty() {
+            tracing::warn!(tasks = %late.join(", "), "cut off: did not end in time");
+        }
+        self.tasks.abort_all();
+        let store = self.store.clone();
+        let flushed = tokio::task::spawn_blocking(move || store.flush());
+        match tokio::time::timeout(FLUSH_DRAIN, flushed).await {
+            Ok(flushed) => flushed?.context("store: not made durable")?,
+            Err(_) => tracing::warn!("cut off: the store was not durable in time"),
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Waits until no such task is left.
+    async fn ends(&mut self, which: impl Fn(&Task) -> bool) {
+        while self.names.values().any(&which) {
+            let Some(ended) = self.tasks.join_next_with_id().await else {
+                return;
+            };
+            if let (task, Err(error)) = self.ended(ended) {
+                tracing::warn!(task = task.name, "ended with: {error:#}");
+            }
+        }
+    }
+
+    fn still(&self, which: impl Fn(&Task) -> bool) -> Vec<&'static str> {
+        let tasks = self.names.values().filter(|t| which(t));
+        tasks.map(|t| t.name).collect()
+    }
+
+    /// Name and result of a task that ended, a panic among the errors.
+    fn ended(
+        &mut self,
+        ended: Result<(Id, Result<(), anyhow::Error>), tokio::task::JoinError>,
+    ) -> (Task, Result<(), anyhow::Error>) {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(error.into())),
+        };
+        let task = self.names.remove(&id).unwrap_or(Task {
+            name: "unnamed",
+            accepts: false,
+        });
+        (task, result)
+    }
+}
+
+/// Tells systemd that the node is alive, as long as the DNS workers turn their loops and this runtime gets to run.
+async fn watchdog(
+    interval: Duration,
+    heartbeat: Option<Heartbeat>,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let mut every = tokio::time::interval(interval / 4);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = every.tick() => {}
+        }
+        let silent = heartbeat.as_ref().and_then(|h| h.silence(Now::read()));
+        match silent {
+            Some((worker, silence)) if silence > interval / 2 => {
+                tracing::error!(worker, ?silence, "worker does not turn its loop");
+            }
+            _ => systemd::alive(),
+        }
+    }
+}
+
+/// The two runtimes: DNS does not feel the bytes.
+struct Runtimes {
+    /// HTTP, store, replication, control.
+    http: Runtime,
+    /// DNS over TCP and the slow path.
+    dns: Runtime,
+}
+
+impl Runtimes {
+    fn new(http_workers: usize) -> Result<Self, anyhow::Error> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = |name: &'static str, workers, blocking| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(workers)
+                .max_blocking_threads(blocking)
+                .thread_name(name)
+                .enable_all()
+                .build()
+                .with_context(|| format!("runtime {name}"))
+        };
+        let http_workers = if http_workers == 0 {
+            cores
+        } else {
+            http_workers
+        };
+        Ok(Self {
+            http: runtime("http", http_workers, BLOCKING_THREADS)?,
+            dns: runtime("dns-slow", cores.min(4), 4)?,
+        })
+    }
+
+    /// Ends both; what still blocks is left to the process's end.
+    fn shut_down(self) {
+        self.dns.shutdown_timeout(Duration::from_millis(100));
+        self.http.shutdown_timeout(Duration::from_millis(100));
+    }
+}
+
+/// The signals a node listens to.
+struct Signals {
+    stop: Stop,
+    reload: Signal,
+}
+
+/// The signals that end a node.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, anyhow::Error> {
+        Ok(Self {
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Stop {
+    /// Waits for SIGTERM or SIGINT. Cancel-safe.
+    async fn asked(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The state directory is this process's as long as it lives.
+#[derive(Debug)]
+struct Claim {
+    _file: File,
+}
+
+impl Claim {
+    fn take(state: &Path) -> Result<Self, anyhow::Error> {
+        let path: PathBuf = state.join("lock");
+        let what = || format!("state directory {}", state.display());
+        std::fs::create_dir_all(state).with_context(what)?;
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).with_context(what)?;
+        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        match rustix::fs::flock(&file, exclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                // Only for the message.
+                let _ = file.read_to_string(&mut pid);
+                bail!(
+                    "{}: in use by another headwater (process {})",
+                    what(),
+                    pid.trim()
+                );
+            }
+            Err(error) => return Err(error).with_context(what),
+        }
+        file.set_len(0).with_context(what)?;
+        file.rewind().with_context(what)?;
+        writeln!(file, "{}", std::process::id()).with_context(what)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Requests in work when the node is told to stop may end within this.
+const ACCEPT_DRAIN: Duration = Duration::from_secs(5);
+
+/// Replication, publishing and control stop within this.
+const BACKGROUND_DRAIN: Duration = Duration::from_secs(1);
+
+/// The store is made durable within this.
+const FLUSH_DRAIN: Duration = Duration::from_secs(10);
+
+/// Threads for blocking work: reading, digesting, fsync.
+const BLOCKING_THREADS: usize = 64;

@@ -1,1 +1,15 @@
 //! The control socket, and the metrics, health and status pages.
+//!
+//! From ground to roof: [`api`] (shapes of requests and answers, shared with the command line), [`page`] (the
+//! status page), [`handles`] (verbs over the topics' handles), [`client`] (the command line's side of the
+//! socket), [`server`] (both listeners).
+
+pub mod api;
+
+pub mod page;
+
+pub mod handles;
+
+pub mod client;
+
+pub mod server;

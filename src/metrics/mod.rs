@@ -8,6 +8,7 @@ pub mod content;
 pub mod dns;
 pub mod http;
 pub mod link;
+pub mod node;
 pub mod replication;
 pub mod resolver;
 
@@ -27,6 +28,8 @@ pub struct Metrics {
     pub replication: replication::Metrics,
     /// Load of the network interfaces.
     pub link: link::Metrics,
+    /// The node itself.
+    pub node: node::Metrics,
 }
 
 impl Metrics {
@@ -51,8 +54,15 @@ impl Metrics {
             content: content::Metrics::new(&registry),
             replication: replication::Metrics::new(&registry),
             link: link::Metrics::new(&registry),
+            node: node::Metrics::new(&registry),
             registry,
         }
+    }
+
+    /// All metrics as they stand now.
+    #[must_use]
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
     }
 
     /// The text exposition format (version 0.0.4) of all metrics.

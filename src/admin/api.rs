@@ -1,0 +1,309 @@
+//! What is asked and answered over the control socket: `POST /v1/VERB` with a JSON body. Shared by both sides.
+
+use serde::{Deserialize, Serialize};
+
+/// A verb of the control socket: its path, what it takes and what it answers.
+pub trait Verb: Serialize + for<'de> Deserialize<'de> {
+    /// The path, such as `/v1/status`.
+    const PATH: &'static str;
+    /// The answer.
+    type Answer: Serialize + for<'de> Deserialize<'de>;
+}
+
+/// The body of every answer that is no success.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// What was found, and what was expected.
+    pub error: String,
+}
+
+/// Asks how the node does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GetStatus {}
+
+/// How the node does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when it runs.
+    pub uptime_seconds: u64,
+    /// Its state directory.
+    pub state: String,
+    /// Whether everything is loaded.
+    pub ready: bool,
+    /// What is wrong now; empty when all is well.
+    pub problems: Vec<String>,
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// Its own zones.
+    pub zones: Vec<Zone>,
+    /// The resolver cache; `None`: the resolver is off.
+    pub cache: Option<Cache>,
+    /// What it serves.
+    pub content: Content,
+    /// Network interfaces.
+    pub links: Vec<Link>,
+    /// What it mirrors.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// `dns`, `http`, `metrics` or `admin`.
+    pub service: String,
+    /// Address and port, or the path of the control socket.
+    pub address: String,
+}
+
+/// One own zone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Zone {
+    /// Apex.
+    pub name: String,
+    /// Master file.
+    pub file: String,
+    /// Serial in service; `None`: never loaded.
+    pub serial: Option<u32>,
+    /// Records in service.
+    pub records: usize,
+    /// When it was loaded, Unix milliseconds.
+    pub loaded_unix_ms: Option<u64>,
+    /// Why the last load failed.
+    pub problems: Vec<String>,
+    /// Warnings of the last good load.
+    pub warnings: Vec<String>,
+}
+
+/// Numbers of the resolver cache.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cache {
+    /// Entries held, stale ones included.
+    pub entries: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes allowed.
+    pub capacity: u64,
+    /// Answers from fresh positive entries.
+    pub hits: u64,
+    /// Answers from fresh negative entries.
+    pub negative: u64,
+    /// Answers from expired entries.
+    pub stale: u64,
+    /// Queries it could not answer.
+    pub misses: u64,
+}
+
+/// Sums over everything served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Content {
+    /// Objects known.
+    pub objects: usize,
+    /// Objects held whole.
+    pub complete: usize,
+    /// Bytes of all objects.
+    pub bytes: u64,
+    /// Bytes of mirrored objects on disk.
+    pub store_used: u64,
+    /// Bytes allowed for them.
+    pub store_size: u64,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Bytes it sent.
+    pub transmit_bytes: f64,
+    /// Bytes it received.
+    pub receive_bytes: f64,
+    /// Bytes per second it can carry in one direction.
+    pub capacity_bytes_per_second: f64,
+    /// Load over capacity.
+    pub utilization: f64,
+}
+
+/// One mirrored prefix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mirror {
+    /// The prefix.
+    pub prefix: String,
+    /// The node asked last.
+    pub from: String,
+    /// Objects in its index.
+    pub objects: usize,
+    /// Objects not whole here yet.
+    pub filling: usize,
+    /// When the index was read last, Unix milliseconds.
+    pub seen_unix_ms: Option<u64>,
+    /// What went wrong last, until it goes right.
+    pub problem: Option<String>,
+}
+
+/// Asks for the numbers of the resolver cache.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheStats {}
+
+/// Asks for cached answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheLookup {
+    /// The name asked for.
+    pub name: String,
+    /// Mnemonic of the type; `None`: all types.
+    pub rtype: Option<String>,
+}
+
+/// One cached answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheEntry {
+    /// The name asked for.
+    pub name: String,
+    /// Mnemonic of the type.
+    pub rtype: String,
+    /// Mnemonic of the response code.
+    pub rcode: String,
+    /// Seconds of freshness left; negative: expired that long ago.
+    pub ttl: i64,
+    /// Bytes of the answer.
+    pub bytes: usize,
+    /// Its records as master-file lines.
+    pub records: Vec<String>,
+}
+
+/// Drops cached answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum CacheFlush {
+    /// Of one name, one type or all.
+    Name(CacheLookup),
+    /// Of a name and everything beneath it.
+    Zone(String),
+    /// All.
+    All,
+}
+
+/// What was dropped.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flushed {
+    /// Entries dropped.
+    pub entries: usize,
+}
+
+/// Asks for the own zones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneList {}
+
+/// Asks for one zone as master-file text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneShow {
+    /// Its apex.
+    pub name: String,
+}
+
+/// One zone as text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneText {
+    /// Master-file lines.
+    pub text: String,
+}
+
+/// Reads zones again; without a name also the configuration's zones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneReload {
+    /// One zone's apex; `None`: all.
+    pub name: Option<String>,
+}
+
+/// What a reload gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The zones after it.
+    pub zones: Vec<Zone>,
+    /// Problems of the configuration: the old one stays in service.
+    pub problems: Vec<String>,
+    /// Settings that changed but need a restart.
+    pub restart: Vec<String>,
+}
+
+/// Asks for the objects served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentList {}
+
+/// Asks for one object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentShow {
+    /// Its path.
+    pub path: String,
+}
+
+/// One object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Object {
+    /// Its path.
+    pub path: String,
+    /// `origin` or `mirror`.
+    pub role: String,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of a chunk.
+    pub chunk: u32,
+    /// Chunks in all.
+    pub chunks: u32,
+    /// Chunks held.
+    pub held: u32,
+    /// Media type.
+    pub media_type: String,
+    /// Last modification, Unix seconds.
+    pub modified: u64,
+    /// Entity tag, equal on every node.
+    pub etag: String,
+    /// Hex digest of its manifest.
+    pub manifest: String,
+    /// Hex SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// Digests held bytes anew.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentVerify {
+    /// One object's path; `None`: all.
+    pub path: Option<String>,
+}
+
+/// What verifying one object gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// Its path.
+    pub path: String,
+    /// Chunks whose bytes are right.
+    pub good: u32,
+    /// Chunks whose bytes are not.
+    pub bad: u32,
+}
+
+macro_rules! verbs {
+    ($($verb:ty, $path:literal => $answer:ty;)*) => {
+        $(impl Verb for $verb {
+            const PATH: &'static str = $path;
+            type Answer = $answer;
+        })*
+    };
+}
+
+verbs! {
+    GetStatus, "/v1/status" => Status;
+    CacheStats, "/v1/cache/stats" => Cache;
+    CacheLookup, "/v1/cache/lookup" => Vec<CacheEntry>;
+    CacheFlush, "/v1/cache/flush" => Flushed;
+    ZoneList, "/v1/zone/list" => Vec<Zone>;
+    ZoneShow, "/v1/zone/show" => ZoneText;
+    ZoneReload, "/v1/zone/reload" => Reloaded;
+    ContentList, "/v1/content/list" => Vec<Object>;
+    ContentShow, "/v1/content/show" => Object;
+    ContentVerify, "/v1/content/verify" => Vec<Verified>;
+}

@@ -1,0 +1,389 @@
+//! The verbs of the control socket, over handles of the topics. Reads are snapshots, writes are named.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+
+use super::api;
+use crate::content;
+use crate::content::library::Library;
+use crate::content::object::Role;
+use crate::content::store::Store;
+use crate::daemon::reload::Reloader;
+use crate::dns::engine::{Engine, ZoneStatus};
+use crate::dns::resolver::{Flush, Resolver};
+use crate::metrics::Metrics;
+use crate::peer::replicate::MirrorHandle;
+use crate::time::Now;
+
+/// Everything the control socket and the pages read or ask. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Handles {
+    /// The node's name.
+    pub node: String,
+    /// Its state directory.
+    pub state: PathBuf,
+    /// When it was started.
+    pub started: Now,
+    /// Where it listens.
+    pub listeners: Vec<api::Listener>,
+    /// Bytes allowed for mirrored objects.
+    pub store_size: u64,
+    /// Set once everything is loaded.
+    pub ready: AtomicBool,
+    /// Zones and resolver.
+    pub engine: Arc<Engine>,
+    /// Objects.
+    pub library: Library,
+    /// Mirrored objects on disk.
+    pub store: Store,
+    /// Replication; `None`: nothing is mirrored.
+    pub mirrors: Option<MirrorHandle>,
+    /// Reads configuration and zones again.
+    pub reloader: Reloader,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a verb was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum VerbError {
+    /// What it names is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// What it says makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It was begun and did not end well.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Handles {
+    /// How the node does.
+    #[must_use]
+    pub fn status(&self, now: Now) -> api::Status {
+        let zones = self.zones();
+        let mirrors: Vec<_> = self.mirrors();
+        let mut problems: Vec<String> = zones.iter().flat_map(|z| z.problems.clone()).collect();
+        problems.extend(self.reloader.problems());
+        problems.extend(mirrors.iter().filter_map(|m| {
+            let problem = m.problem.as_ref()?;
+            Some(format!("mirror {}: {problem}", m.prefix))
+        }));
+        api::Status {
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.since(self.started).as_secs(),
+            state: self.state.display().to_string(),
+            ready: self.is_ready(),
+            problems,
+            listeners: self.listeners.clone(),
+            zones,
+            cache: self.engine.resolver().map(cache),
+            content: self.content(),
+            links: links(&self.metrics),
+            mirrors,
+        }
+    }
+
+    /// Whether everything is loaded.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Numbers of the resolver cache.
+    ///
+    /// # Errors
+    /// The resolver is off.
+    pub fn cache_stats(&self) -> Result<api::Cache, VerbError> {
+        self.resolver().map(cache)
+    }
+
+    /// Cached answers.
+    ///
+    /// # Errors
+    /// The resolver is off, or the type is none.
+    pub fn cache_lookup(
+        &self,
+        lookup: &api::CacheLookup,
+    ) -> Result<Vec<api::CacheEntry>, VerbError> {
+        let rtype = rtype(lookup.rtype.as_deref())?;
+        let entries = self.resolver()?.lookup(&lookup.name, rtype);
+        Ok(entries
+            .into_iter()
+            .map(|e| api::CacheEntry {
+                name: e.name,
+                rtype: RecordType::from(e.qtype).to_string(),
+                rcode: rcode(e.rcode),
+                ttl: e.ttl,
+                bytes: e.bytes,
+                records: e.records,
+            })
+            .collect())
+    }
+
+    /// Drops cached answers.
+    ///
+    /// # Errors
+    /// The resolver is off, or the type is none.
+    pub fn cache_flush(&self, flush: api::CacheFlush) -> Result<api::Flushed, VerbError> {
+        let flush = match flush {
+            api::CacheFlush::Name(lookup) => {
+                Flush::Name(lookup.name, rtype(lookup.rtype.as_deref())?)
+            }
+            api::CacheFlush::Zone(zone) => Flush::Zone(zone),
+            api::CacheFlush::All => Flush::All,
+        };
+        let entries = self.resolver()?.flush(&flush);
+        tracing::info!(entries, ?flush, "cache flushed");
+        Ok(api::Flushed { entries })
+    }
+
+    /// The own zones.
+    #[must_use]
+    pub fn zones(&self) -> Vec<api::Zone> {
+        self.engine.zones().into_iter().map(zone).collect()
+    }
+
+    /// One zone as text.
+    ///
+    /// # Errors
+    /// There is no such zone in service.
+    pub fn zone_show(&self, name: &str) -> Result<api::ZoneText, VerbError> {
+        let text = self.engine.zone_text(&canonical(name));
+        let text = text.ok_or_else(|| self.no_zone(name))?;
+        Ok(api::ZoneText { text })
+    }
+
+    /// Reads one zone again, or the configuration and all of them.
+    ///
+    /// # Errors
+    /// There is no such zone. A zone that does not load is no error here: it is in the answer.
+    pub async fn zone_reload(&self, name: Option<&str>) -> Result<api::Reloaded, VerbError> {
+        let Some(name) = name else {
+            let reloaded = self.reloader.all().await;
+            return Ok(api::Reloaded {
+                zones: reloaded.zones.into_iter().map(zone).collect(),
+                problems: reloaded.problems,
+                restart: reloaded.restart,
+            });
+        };
+        let zones = self.reloader.zone(canonical(name)).await;
+        let zones = zones.ok_or_else(|| self.no_zone(name))?;
+        Ok(api::Reloaded {
+            zones: zones.into_iter().map(zone).collect(),
+            problems: Vec::new(),
+            restart: Vec::new(),
+        })
+    }
+
+    /// The objects, by path.
+    #[must_use]
+    pub fn objects(&self) -> Vec<api::Object> {
+        let mut objects: Vec<_> = self.library.list().iter().map(|o| object(o)).collect();
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        objects
+    }
+
+    /// One object.
+    ///
+    /// # Errors
+    /// There is none at that path.
+    pub fn object(&self, path: &str) -> Result<api::Object, VerbError> {
+        let found = self.library.get(path).ok_or_else(|| no_object(path))?;
+        Ok(object(&found))
+    }
+
+    /// Digests the held bytes of one object, or of all, anew. Blocking.
+    ///
+    /// # Errors
+    /// There is none at that path.
+    pub fn verify(&self, path: Option<&str>) -> Result<Vec<api::Verified>, VerbError> {
+        let mut objects = match path {
+            Some(path) => vec![self.library.get(path).ok_or_else(|| no_object(path))?],
+            None => self.library.list(),
+        };
+        objects.sort_by(|a, b| a.manifest().path.cmp(&b.manifest().path));
+        Ok(objects
+            .iter()
+            .map(|object| {
+                let (good, bad) = object.verify();
+                let path = object.manifest().path.clone();
+                api::Verified { path, good, bad }
+            })
+            .collect())
+    }
+
+    fn content(&self) -> api::Content {
+        let objects = self.library.list();
+        api::Content {
+            objects: objects.len(),
+            complete: objects.iter().filter(|o| o.complete()).count(),
+            bytes: objects.iter().map(|o| o.manifest().layout.size).sum(),
+            store_used: self.store.used(),
+            store_size: self.store_size,
+        }
+    }
+
+    fn mirrors(&self) -> Vec<api::Mirror> {
+        let statuses = self.mirrors.iter().flat_map(MirrorHandle::status);
+        statuses
+            .map(|m| api::Mirror {
+                prefix: m.prefix,
+                from: m.from,
+                objects: m.objects,
+                filling: m.filling,
+                seen_unix_ms: m.seen_unix_ms,
+                problem: m.problem,
+            })
+            .collect()
+    }
+
+    fn resolver(&self) -> Result<&Resolver, VerbError> {
+        let off = || VerbError::Invalid("the resolver is off (resolver.mode = \"off\")".to_owned());
+        self.engine.resolver().ok_or_else(off)
+    }
+
+    fn no_zone(&self, name: &str) -> VerbError {
+        let zones = self.engine.zones();
+        let names: Vec<_> = zones.iter().map(|z| z.name.as_str()).collect();
+        let expected = if names.is_empty() {
+            "no zone is configured".to_owned()
+        } else {
+            format!("expected one of {}", names.join(", "))
+        };
+        VerbError::NotFound(format!("zone {name}: not in service here; {expected}"))
+    }
+}
+
+/// A zone name as the engine keeps it: lower case, final dot.
+fn canonical(name: &str) -> String {
+    let mut name = name.to_ascii_lowercase();
+    if !name.ends_with('.') {
+        name.push('.');
+    }
+    name
+}
+
+fn zone(status: ZoneStatus) -> api::Zone {
+    api::Zone {
+        name: status.name,
+        file: status.file,
+        serial: status.serial,
+        records: status.records,
+        loaded_unix_ms: status.loaded_unix_ms,
+        problems: status.problems,
+        warnings: status.warnings,
+    }
+}
+
+fn cache(resolver: &Resolver) -> api::Cache {
+    let stats = resolver.stats();
+    api::Cache {
+        entries: stats.entries,
+        bytes: stats.bytes,
+        capacity: stats.capacity,
+        hits: stats.hits,
+        negative: stats.negative,
+        stale: stats.stale,
+        misses: stats.misses,
+    }
+}
+
+fn object(object: &content::object::Object) -> api::Object {
+    let manifest = object.manifest();
+    let have = object.have();
+    api::Object {
+        path: manifest.path.clone(),
+        role: match object.role() {
+            Role::Origin => "origin".to_owned(),
+            Role::Mirror => "mirror".to_owned(),
+        },
+        size: manifest.layout.size,
+        chunk: manifest.layout.chunk,
+        chunks: have.count(),
+        held: have.held(),
+        media_type: manifest.media_type.clone(),
+        modified: manifest.modified,
+        etag: object.etag().to_owned(),
+        manifest: hex(&object.id().0),
+        sha256: hex(&manifest.sha256),
+    }
+}
+
+fn no_object(path: &str) -> VerbError {
+    VerbError::NotFound(format!(
+        "{path}: no such object here; expected a path of `headwater content list`"
+    ))
+}
+
+fn rtype(mnemonic: Option<&str>) -> Result<Option<u16>, VerbError> {
+    let Some(mnemonic) = mnemonic else {
+        return Ok(None);
+    };
+    let upper = mnemonic.to_ascii_uppercase();
+    let numbered = upper.strip_prefix("TYPE").and_then(|n| n.parse().ok());
+    let known = RecordType::from_str(&upper).ok().map(u16::from);
+    known.or(numbered).map(Some).ok_or_else(|| {
+        let expected = "expected a record type such as AAAA or TYPE65280";
+        VerbError::Invalid(format!("found {mnemonic:?}, {expected}"))
+    })
+}
+
+fn rcode(code: u16) -> String {
+    let [high, low] = [(code >> 4) as u8, (code & 15) as u8];
+    match ResponseCode::from(high, low) {
+        ResponseCode::NoError => "NOERROR".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        _ => format!("RCODE{code}"),
+    }
+}
+
+/// The interfaces, from their metrics.
+fn links(metrics: &Metrics) -> Vec<api::Link> {
+    let mut links: Vec<api::Link> = Vec::new();
+    for family in metrics.gather() {
+        let Some(what) = family.name().strip_prefix("headwater_link_") else {
+            continue;
+        };
+        for metric in family.get_metric() {
+            let name = metric.get_label().first().map_or("", |l| l.value());
+            let at = links.iter().position(|l| l.name == name);
+            let at = at.unwrap_or_else(|| {
+                links.push(api::Link {
+                    name: name.to_owned(),
+                    ..api::Link::default()
+                });
+                links.len() - 1
+            });
+            let (counter, gauge) = (
+                metric.get_counter().get_value(),
+                metric.get_gauge().get_value(),
+            );
+            match what {
+                "transmit_bytes_total" => links[at].transmit_bytes = counter,
+                "receive_bytes_total" => links[at].receive_bytes = counter,
+                "capacity_bytes_per_second" => links[at].capacity_bytes_per_second = gauge,
+                "utilization_ratio" => links[at].utilization = gauge,
+                _ => {}
+            }
+        }
+    }
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    links
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

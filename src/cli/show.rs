@@ -1,0 +1,292 @@
+//! Answers of the control socket as people read them: aligned columns. Pure.
+
+use std::time::Duration;
+
+use crate::admin::api::{Cache, CacheEntry, Object, Reloaded, Status, Verified, Zone};
+use crate::admin::page::held_text;
+use crate::config::units::{duration_text, size_text};
+
+pub(super) fn status(status: &Status) -> String {
+    let mut text = columns(&[
+        vec!["node".to_owned(), status.node.clone()],
+        vec![
+            "version".to_owned(),
+            format!("{}, process {}", status.version, status.pid),
+        ],
+        vec![
+            "uptime".to_owned(),
+            duration_text(Duration::from_secs(status.uptime_seconds)),
+        ],
+        vec!["state".to_owned(), status.state.clone()],
+        vec!["ready".to_owned(), yes_no(status.ready).to_owned()],
+    ]);
+    if !status.problems.is_empty() {
+        text.push_str("\nproblems\n");
+        for problem in &status.problems {
+            text.push_str(&format!("  {problem}\n"));
+        }
+    }
+    let listeners = status.listeners.iter();
+    let listeners = listeners.map(|l| vec![l.service.clone(), l.address.clone()]);
+    text.push_str(&titled("listeners", &[], listeners.collect()));
+    if !status.zones.is_empty() {
+        text.push('\n');
+        text.push_str(&zones(&status.zones));
+    }
+    if let Some(cache) = &status.cache {
+        text.push_str("\nresolver cache\n");
+        text.push_str(&indented(&self::cache(cache)));
+    }
+    let content = &status.content;
+    text.push_str(&titled(
+        "content",
+        &[],
+        vec![
+            vec![
+                "objects".to_owned(),
+                format!("{}, {} of them whole", content.objects, content.complete),
+            ],
+            vec!["bytes".to_owned(), size_text(content.bytes)],
+            vec![
+                "store".to_owned(),
+                format!(
+                    "{} of {}",
+                    size_text(content.store_used),
+                    size_text(content.store_size)
+                ),
+            ],
+        ],
+    ));
+    let mirrors = status.mirrors.iter().map(|m| {
+        vec![
+            m.prefix.clone(),
+            m.from.clone(),
+            m.objects.to_string(),
+            m.filling.to_string(),
+            m.problem.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    let heads = ["mirror", "from", "objects", "filling", "problem"];
+    text.push_str(&titled("mirrors", &heads, mirrors.collect()));
+    let links = status.links.iter().map(|l| {
+        vec![
+            l.name.clone(),
+            size_text(l.transmit_bytes as u64),
+            size_text(l.receive_bytes as u64),
+            format!("{:.0} Mbit/s", l.capacity_bytes_per_second * 8.0 / 1e6),
+            format!("{:.1} %", l.utilization * 100.0),
+        ]
+    });
+    let heads = ["link", "sent", "received", "capacity", "load"];
+    text.push_str(&titled("links", &heads, links.collect()));
+    text
+}
+
+pub(super) fn cache(cache: &Cache) -> String {
+    let answered = cache.hits + cache.negative + cache.stale;
+    let asked = answered + cache.misses;
+    let ratio = match asked {
+        0 => "-".to_owned(),
+        _ => format!("{} %", answered * 100 / asked),
+    };
+    columns(&[
+        vec!["entries".to_owned(), cache.entries.to_string()],
+        vec![
+            "bytes".to_owned(),
+            format!(
+                "{} of {}",
+                size_text(cache.bytes),
+                size_text(cache.capacity)
+            ),
+        ],
+        vec!["hits".to_owned(), cache.hits.to_string()],
+        vec!["negative".to_owned(), cache.negative.to_string()],
+        vec!["stale".to_owned(), cache.stale.to_string()],
+        vec!["misses".to_owned(), cache.misses.to_string()],
+        vec!["hit ratio".to_owned(), ratio],
+    ])
+}
+
+pub(super) fn cache_entries(entries: &[CacheEntry]) -> String {
+    if entries.is_empty() {
+        return "not cached\n".to_owned();
+    }
+    let mut text = String::new();
+    for entry in entries {
+        let life = match entry.ttl {
+            ttl @ 0.. => format!("fresh for {ttl}s"),
+            ttl => format!("expired {}s ago", -ttl),
+        };
+        let (name, rtype, rcode, bytes) = (&entry.name, &entry.rtype, &entry.rcode, entry.bytes);
+        text.push_str(&format!("{name} {rtype}: {rcode}, {life}, {bytes} bytes\n"));
+        for record in &entry.records {
+            text.push_str(&format!("  {record}\n"));
+        }
+    }
+    text
+}
+
+pub(super) fn zones(zones: &[Zone]) -> String {
+    let mut rows = vec![
+        ["zone", "serial", "records", "file"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(zones.iter().map(|z| {
+        vec![
+            z.name.clone(),
+            z.serial.map_or("-".to_owned(), |s| s.to_string()),
+            z.records.to_string(),
+            z.file.clone(),
+        ]
+    }));
+    let mut text = columns(&rows);
+    text.push_str(&zone_problems(zones));
+    text
+}
+
+pub(super) fn reloaded(reloaded: &Reloaded) -> String {
+    let mut text = zones(&reloaded.zones);
+    for problem in &reloaded.problems {
+        text.push_str(&format!("configuration: {problem}\n"));
+    }
+    for section in &reloaded.restart {
+        text.push_str(&format!(
+            "[{section}] changed: takes effect after a restart\n"
+        ));
+    }
+    text
+}
+
+pub(super) fn objects(objects: &[Object]) -> String {
+    let mut rows = vec![["path", "role", "size", "held"].map(str::to_owned).to_vec()];
+    rows.extend(objects.iter().map(|o| {
+        vec![
+            o.path.clone(),
+            o.role.clone(),
+            size_text(o.size),
+            held_text(o),
+        ]
+    }));
+    columns(&rows)
+}
+
+pub(super) fn object(object: &Object) -> String {
+    let rows = [
+        ("path", object.path.clone()),
+        ("role", object.role.clone()),
+        (
+            "size",
+            format!("{} ({} bytes)", size_text(object.size), object.size),
+        ),
+        ("held", held_text(object)),
+        (
+            "chunks",
+            format!(
+                "{} of {}",
+                object.chunks,
+                size_text(u64::from(object.chunk))
+            ),
+        ),
+        ("media type", object.media_type.clone()),
+        ("modified", format!("{} (Unix)", object.modified)),
+        ("etag", object.etag.clone()),
+        ("manifest", object.manifest.clone()),
+        ("sha256", object.sha256.clone()),
+    ];
+    columns(&rows.map(|(name, value)| vec![name.to_owned(), value]))
+}
+
+pub(super) fn verified(verified: &[Verified]) -> String {
+    let mut rows = vec![["path", "good", "bad"].map(str::to_owned).to_vec()];
+    rows.extend(
+        verified
+            .iter()
+            .map(|v| vec![v.path.clone(), v.good.to_string(), v.bad.to_string()]),
+    );
+    columns(&rows)
+}
+
+fn zone_problems(zones: &[Zone]) -> String {
+    let mut text = String::new();
+    for zone in zones {
+        for problem in &zone.problems {
+            text.push_str(&format!("  {}: {problem}\n", zone.name));
+        }
+        for warning in &zone.warnings {
+            text.push_str(&format!("  {}: warning: {warning}\n", zone.name));
+        }
+    }
+    text
+}
+
+/// A table beneath a title; nothing when it has no rows.
+fn titled(title: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut all = Vec::new();
+    if heads.is_empty() {
+        return format!("\n{title}\n{}", indented(&columns(&rows)));
+    }
+    all.push(heads.iter().map(|h| (*h).to_owned()).collect());
+    all.extend(rows);
+    format!("\n{}", columns(&all))
+}
+
+/// Rows with every column as wide as its widest cell.
+fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["a", "bb", ""], ["ccc", "d", "e"]].map(|r| r.map(str::to_owned).to_vec());
+        assert_eq!(columns(&rows), "a    bb\nccc  d   e\n");
+    }
+
+    #[test]
+    fn zone_that_failed_shows_file_and_line() {
+        let zone = Zone {
+            name: "cdn.test.".to_owned(),
+            file: "cdn.test.zone".to_owned(),
+            serial: None,
+            records: 0,
+            loaded_unix_ms: None,
+            problems: vec!["cdn.test.zone:3: found x".to_owned()],
+            warnings: Vec::new(),
+        };
+        let text = zones(&[zone]);
+        assert!(
+            text.contains("  cdn.test.: cdn.test.zone:3: found x\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading configuration and zones again while the node runs. What is bad stays out; the old stays in service.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::{Settings, Source};
+use crate::dns::engine::{Engine, ZoneStatus};
+use crate::metrics::Metrics;
+use crate::systemd;
+
+/// Reads configuration and zones again, one reload at a time.
+#[derive(Debug)]
+pub struct Reloader {
+    source: Source,
+    /// As the node was started; what differs from it needs a restart.
+    running: Settings,
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    turn: tokio::sync::Mutex<()>,
+    /// What was wrong with the configuration last time.
+    problems: Mutex<Vec<String>>,
+}
+
+/// What a reload gave.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The zones after it.
+    pub zones: Vec<ZoneStatus>,
+    /// Problems of the configuration; then the old one stays in service.
+    pub problems: Vec<String>,
+    /// Sections that changed and need a restart.
+    pub restart: Vec<String>,
+}
+
+impl Reloader {
+    /// A reloader of what `running` was made of.
+    pub(super) fn new(
+        source: Source,
+        running: Settings,
+        engine: Arc<Engine>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            source,
+            running,
+            engine,
+            metrics,
+            turn: tokio::sync::Mutex::default(),
+            problems: Mutex::default(),
+        }
+    }
+
+    /// What was wrong with the configuration when it was read last.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let problems = self.problems.lock();
+        problems.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the configuration's zones, and all zone files, again.
+    pub async fn all(&self) -> Reloaded {
+        let _turn = self.turn.lock().await;
+        systemd::reloading();
+        let source = self.source.clone();
+        let loaded = blocking(move || source.load()).await;
+        let mut restart = Vec::new();
+        let problems = match loaded {
+            Ok(settings) => {
+                restart = self.changed(&settings);
+                self.engine.configure(settings.zones);
+                Vec::new()
+            }
+            Err(error) => error
+                .0
+                .iter()
+                .filter(|p| !p.warning)
+                .map(ToString::to_string)
+                .collect(),
+        };
+        for problem in &problems {
+            tracing::error!(%problem, "configuration not reloaded; the old one stays in service");
+        }
+        for section in &restart {
+            tracing::warn!(%section, "changed; takes effect after a restart");
+        }
+        *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems.clone();
+        let zones = self.load_zones(None).await.unwrap_or_default();
+        systemd::ready(&summary(&zones));
+        Reloaded {
+            zones,
+            problems,
+            restart,
+        }
+    }
+
+    /// Reads one zone file again. `None`: no such zone.
+    pub async fn zone(&self, name: String) -> Option<Vec<ZoneStatus>> {
+        let _turn = self.turn.lock().await;
+        self.load_zones(Some(name)).await
+    }
+
+    /// Loads zones on the blocking pool, and says how it went.
+    pub(super) async fn load_zones(&self, name: Option<String>) -> Option<Vec<ZoneStatus>> {
+        let engine = self.engine.clone();
+        let zones = blocking(move || engine.reload(name.as_deref())).await?;
+        for zone in &zones {
+            for problem in &zone.problems {
+                tracing::error!(zone = zone.name, in_service = ?zone.serial, %problem, "zone not loaded");
+            }
+            for warning in &zone.warnings {
+                tracing::warn!(zone = zone.name, %warning, "zone");
+            }
+            if let (Some(serial), true) = (zone.serial, zone.problems.is_empty()) {
+                tracing::info!(
+                    zone = zone.name,
+                    serial,
+                    records = zone.records,
+                    "zone in service"
+                );
+            }
+        }
+        let good = self.engine.zones().iter().all(|z| z.problems.is_empty());
+        let good = good && self.problems().is_empty();
+        self.metrics.node.reload_good.set(i64::from(good));
+        Some(zones)
+    }
+
+    /// Sections whose settings differ from those the node runs with.
+    fn changed(&self, new: &Settings) -> Vec<String> {
+        let sections = |s: &Settings| {
+            [
+                ("node", format!("{:?}{:?}", s.node, s.state)),
+                ("dns", format!("{:?}", s.dns)),
+                ("resolver", format!("{:?}", s.resolver)),
+                ("http", format!("{:?}{:?}", s.http, s.http_workers)),
+                ("publish", format!("{:?}", s.publish)),
+                ("mirror", format!("{:?}", s.mirrors)),
+                ("store", format!("{:?}", s.store)),
+                ("link", format!("{:?}", s.link)),
+                ("metrics", format!("{:?}", s.metrics_listen)),
+                ("admin", format!("{:?}", s.admin_socket)),
+                ("log", format!("{:?}", s.log)),
+            ]
+        };
+        let pairs = sections(&self.running).into_iter().zip(sections(new));
+        let changed = pairs.filter(|(old, new)| old != new);
+        changed.map(|((name, _), _)| name.to_owned()).collect()
+    }
+}
+
+/// One line for `systemctl status`.
+pub(super) fn summary(zones: &[ZoneStatus]) -> String {
+    let bad = zones.iter().filter(|z| !z.problems.is_empty()).count();
+    if bad == 0 {
+        format!("serving {} zones", zones.len())
+    } else {
+        format!("serving {} zones, {bad} of them with problems", zones.len())
+    }
+}
+
+/// Runs `work` on the blocking pool.
+///
+/// # Panics
+/// If `work` does.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
