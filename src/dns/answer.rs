@@ -1,10 +1,18 @@
 //! The decision about one query: own zones first, then the resolver cache. Pure: bytes, snapshot,
 //! `now` and `seed` in, bytes and an outcome out; allocates nothing.
+//!
+//! The walk is that of RFC 1034 section 4.3.2 with RFC 4592 (wildcards), RFC 2308 (negative answers), RFC 6672
+//! (DNAME), RFC 8482 (ANY) and RFC 9471 (glue).
 
 use super::Outcome;
-use super::resolver::cache::{Cache, Partition};
-use super::wire::Query;
-use super::zone::Zones;
+use super::resolver::cache::{Cache, Cached, Partition};
+use super::wire::{HEADER_LEN, NAME_MAX, Query, Rcode, Section, Writer};
+use super::zone::name::{Path, resolve_pointer, suffix_in_message};
+use super::zone::tree::{
+    A, AAAA, CNAME, DNAME, DS, Found, MARK_APEX, MARK_OWNER, NO_NODE, NS, Place as DataPlace,
+    RECORD_HEAD, RRset, Zone, name_places, target_offset,
+};
+use super::zone::{Place, Zones};
 use crate::time::Now;
 
 /// What a query may be answered from.
@@ -19,7 +27,7 @@ pub struct View<'a> {
 /// What to do with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The answer is in `out[..len]`. `refresh`: it is good, but the slow path should fetch it anew.
+    /// The answer is in `out[..len]`.
     Respond {
         /// Bytes of the answer.
         len: usize,
@@ -30,7 +38,8 @@ pub enum Action {
     Recurse,
 }
 
-/// Answers `query` into `out`, at most `limit` bytes (then TC, never a partial RRset).
+/// Answers `query` into `out`, at most `limit` bytes (then TC, never a partial RRset). Both must be at least
+/// [`CODE_LEN_MAX`](super::wire::CODE_LEN_MAX); else nothing is written and the outcome is `Dropped`.
 ///
 /// Own zones are authoritative and never answered from the cache. What is in no own zone is answered
 /// from the cache, or is to be resolved, when `view.cache` is there and RD is set; else REFUSED.
@@ -44,6 +53,388 @@ pub fn answer(
     limit: usize,
     out: &mut [u8],
 ) -> Action {
-    let _ = (query, view, now, seed, limit, out);
-    unimplemented!()
+    let path = Path::new(query.name);
+    let place = if query.qclass == CLASS_IN {
+        find_zone(view.zones, &path, query.qtype)
+    } else {
+        None
+    };
+    if place.is_none()
+        && query.recursion_desired
+        && query.qclass == CLASS_IN
+        && !is_transfer(query.qtype)
+        && let Some((cache, partition)) = view.cache
+    {
+        return match cache.answer(query, partition, now, limit, out) {
+            Cached::Fresh { len, .. } => Action::Respond {
+                len,
+                outcome: Outcome::CacheHit,
+            },
+            Cached::Stale { len } => Action::Respond {
+                len,
+                outcome: Outcome::CacheStale,
+            },
+            Cached::Miss => Action::Recurse,
+        };
+    }
+    let Some(mut writer) = Writer::new(query, limit, out) else {
+        return Action::Respond {
+            len: 0,
+            outcome: Outcome::Dropped,
+        };
+    };
+    if view.cache.is_some() {
+        writer.recursion_available();
+    }
+    let mut answer = Answer {
+        zones: view.zones,
+        qtype: query.qtype,
+        seed,
+        writer,
+    };
+    let outcome = match place {
+        Some(place) if !is_transfer(query.qtype) => answer.authoritative(&path, place),
+        _ => {
+            answer.writer.rcode(Rcode::Refused);
+            Outcome::Refused
+        }
+    };
+    Action::Respond {
+        len: answer.writer.finish(),
+        outcome,
+    }
 }
+
+/// The zone that answers for a name: the closest, but for DS at its apex the one above, if that is ours too
+/// (RFC 4035 section 3.1.4.1).
+fn find_zone<'z>(zones: &'z Zones, path: &Path, qtype: u16) -> Option<Place<'z>> {
+    let place = zones.find(path, 0)?;
+    if qtype == DS && place.apex == 0 && path.labels() > 0 {
+        return zones.find(path, 1).or(Some(place));
+    }
+    Some(place)
+}
+
+/// Zone transfers, and the mail lookups of RFC 883, are not served.
+fn is_transfer(qtype: u16) -> bool {
+    matches!(qtype, 251..=254)
+}
+
+/// One answer in the making.
+#[derive(Debug)]
+struct Answer<'a, 'o> {
+    zones: &'a Zones,
+    qtype: u16,
+    seed: u64,
+    writer: Writer<'o>,
+}
+
+/// A name in the message: where it starts, and where the apex of its zone starts.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    owner: usize,
+    apex: usize,
+}
+
+impl<'a> Answer<'a, '_> {
+    /// Follows aliases through own zones, then answers for the last name.
+    fn authoritative(&mut self, question: &Path, place: Place<'a>) -> Outcome {
+        self.writer.authoritative();
+        let mut path = *question;
+        let mut place = place;
+        let mut owner = HEADER_LEN;
+        let mut seen: [Option<(&Zone, u32)>; CHAIN_MAX] = [None; CHAIN_MAX];
+        for slot in 0..=CHAIN_MAX {
+            let zone = place.zone;
+            let apex = suffix_in_message(self.writer.written(), owner, path.offset(place.apex));
+            let spot = Spot { owner, apex };
+            let target = match zone.find(&path, place.apex, place.hash) {
+                Found::Missing => return self.nxdomain(zone, spot),
+                Found::Cut { node, depth: 0 } if self.qtype == DS => {
+                    return self.data(zone, node, spot);
+                }
+                Found::Cut { node, depth } => {
+                    if slot == 0 {
+                        self.writer.not_authoritative();
+                    }
+                    let cut = suffix_in_message(self.writer.written(), owner, path.offset(depth));
+                    return self.referral(zone, node, Spot { owner: cut, apex });
+                }
+                Found::Dname { node, depth } => {
+                    let target = self.dname(zone, node, spot, &path, depth);
+                    target.filter(|_| slot < CHAIN_MAX && !matches!(self.qtype, CNAME | ANY))
+                }
+                found @ (Found::Node(node) | Found::Wildcard(node)) => {
+                    let Some(alias) = self.alias(zone, node) else {
+                        return self.data(zone, node, spot);
+                    };
+                    // A loop ends where it closes; a wildcard is another name each time, the bound ends it.
+                    let exact = matches!(found, Found::Node(_));
+                    if slot == CHAIN_MAX
+                        || exact && seen.iter().flatten().any(|at| is_same(*at, (zone, node)))
+                    {
+                        return Outcome::Authoritative;
+                    }
+                    seen[slot] = Some((zone, node)).filter(|_| exact);
+                    self.put(zone, alias, Section::Answer, spot)
+                        .map(|start| start + RECORD_HEAD)
+                }
+            };
+            // An alias out of own zones ends the answer; so does one that did not fit.
+            let Some(target) = target else {
+                return Outcome::Authoritative;
+            };
+            let message = self.writer.written();
+            owner = resolve_pointer(message, target);
+            let Some(next) = Path::from_message(message, owner) else {
+                return Outcome::Authoritative;
+            };
+            path = next;
+            match find_zone(self.zones, &path, self.qtype) {
+                Some(next) => place = next,
+                None => return Outcome::Authoritative,
+            }
+        }
+        Outcome::Authoritative
+    }
+
+    /// The CNAME to follow at a node, if the question is not for what is there.
+    fn alias<'z>(&self, zone: &'z Zone, node: u32) -> Option<&'z RRset> {
+        if matches!(self.qtype, CNAME | ANY) || zone.rrset(node, self.qtype).is_some() {
+            return None;
+        }
+        zone.rrset(node, CNAME)
+    }
+
+    /// The records asked for, with the addresses of what they name; or that there are none. ANY is answered with one
+    /// RRset (RFC 8482 section 4.1).
+    fn data(&mut self, zone: &Zone, node: u32, spot: Spot) -> Outcome {
+        let rrset = if self.qtype == ANY {
+            zone.rrsets_of(node).first()
+        } else {
+            zone.rrset(node, self.qtype)
+        };
+        let Some(rrset) = rrset else {
+            self.negative(zone, spot);
+            return Outcome::Nodata;
+        };
+        if let Some(start) = self.put(zone, rrset, Section::Answer, spot) {
+            self.additional(zone, rrset, start);
+        }
+        Outcome::Authoritative
+    }
+
+    fn nxdomain(&mut self, zone: &Zone, spot: Spot) -> Outcome {
+        self.writer.rcode(Rcode::NxDomain);
+        self.negative(zone, spot);
+        Outcome::Nxdomain
+    }
+
+    /// The SOA with the lower of its TTL and its last field (RFC 2308 section 3).
+    fn negative(&mut self, zone: &Zone, spot: Spot) {
+        let owner = spot.apex;
+        self.put(
+            zone,
+            zone.negative(),
+            Section::Authority,
+            Spot { owner, ..spot },
+        );
+    }
+
+    fn referral(&mut self, zone: &Zone, node: u32, spot: Spot) -> Outcome {
+        if let Some(ns) = zone.rrset(node, NS)
+            && let Some(start) = self.put(zone, ns, Section::Authority, spot)
+        {
+            self.additional(zone, ns, start);
+        }
+        Outcome::Referral
+    }
+
+    /// The addresses of the names in an RRset that starts at `start` of the message. They may be left out, but for
+    /// glue beneath the delegation itself: without it the servers are not to be found (RFC 9471 section 3).
+    fn additional(&mut self, zone: &Zone, rrset: &RRset, start: usize) {
+        let Some(offset) = target_offset(rrset.rtype) else {
+            return;
+        };
+        let stored = zone.bytes_of(rrset);
+        let mut at = start;
+        for &target in zone.targets_of(rrset) {
+            let message = self.writer.written();
+            let end = at
+                + RECORD_HEAD
+                + usize::from(u16::from_be_bytes([message[at + 10], message[at + 11]]));
+            if target != NO_NODE {
+                let owner = resolve_pointer(message, at + RECORD_HEAD + offset);
+                let required = stored[end - start - 1] == MARK_OWNER && rrset.rtype == NS;
+                for rtype in [A, AAAA] {
+                    if let Some(addresses) = zone.rrset(target, rtype) {
+                        self.put_additional(zone, addresses, owner, required);
+                    }
+                }
+            }
+            at = end;
+        }
+    }
+
+    fn put_additional(&mut self, zone: &Zone, rrset: &RRset, owner: usize, required: bool) {
+        let mark = self.writer.mark();
+        let bytes = zone.bytes_of(rrset);
+        if owner <= POINTER_MAX {
+            let start = self.writer.position();
+            if self.writer.append(bytes) {
+                point_owners(self.writer.written_mut(), start, owner);
+                self.writer.count(Section::Additional, rrset.count);
+                return;
+            }
+        } else if let Some(name) = Path::from_message(self.writer.written(), owner) {
+            // Beyond the reach of a pointer, in a long answer over TCP: the name is written out.
+            let record = bytes.len() / usize::from(rrset.count); // Addresses of one type are equally long.
+            let mut records = bytes.chunks_exact(record);
+            if records.all(|record| {
+                self.writer.append(name.suffix(0)) && self.writer.append(&record[2..])
+            }) {
+                self.writer.count(Section::Additional, rrset.count);
+                return;
+            }
+        }
+        self.writer.rewind(mark);
+        if required {
+            self.writer.truncated();
+        }
+    }
+
+    /// A DNAME and the CNAME that follows from it (RFC 6672 section 3.1); gives where the CNAME's target starts.
+    /// `None`: the answer ends here.
+    fn dname(
+        &mut self,
+        zone: &Zone,
+        node: u32,
+        spot: Spot,
+        path: &Path,
+        depth: usize,
+    ) -> Option<usize> {
+        let dname = zone.rrset(node, DNAME)?;
+        let owner = suffix_in_message(self.writer.written(), spot.owner, path.offset(depth));
+        let start = self.put(zone, dname, Section::Answer, Spot { owner, ..spot })?;
+        let mut record = [0; RECORD_HEAD + NAME_MAX];
+        let from = self.writer.written();
+        // Type and class are set below; the TTL is the DNAME's.
+        record[..RECORD_HEAD].copy_from_slice(&from[start..start + RECORD_HEAD]);
+        let (prefix, target) = (path.prefix(depth), &zone.bytes_of(dname)[RECORD_HEAD..]);
+        let len = prefix.len() + target.len();
+        if len > NAME_MAX {
+            self.writer.rcode(Rcode::YxDomain);
+            return None;
+        }
+        record[..2].copy_from_slice(&pointer(spot.owner));
+        record[2..4].copy_from_slice(&CNAME.to_be_bytes());
+        record[10..12].copy_from_slice(&(len as u16).to_be_bytes()); // At most NAME_MAX.
+        record[RECORD_HEAD..RECORD_HEAD + prefix.len()].copy_from_slice(prefix);
+        record[RECORD_HEAD + prefix.len()..RECORD_HEAD + len].copy_from_slice(target);
+        let at = self.writer.position();
+        if !self.writer.append(&record[..RECORD_HEAD + len]) {
+            self.writer.truncated();
+            return None;
+        }
+        self.writer.count(Section::Answer, 1);
+        Some(at + RECORD_HEAD)
+    }
+
+    /// Appends an RRset whole and gives where it starts, or sets TC. Owner and names are pointed to `spot`; addresses
+    /// asked for start with another one each time.
+    fn put(&mut self, zone: &Zone, rrset: &RRset, section: Section, spot: Spot) -> Option<usize> {
+        let bytes = zone.bytes_of(rrset);
+        let start = self.writer.position();
+        let rotated = if rrset.count > 1 && matches!(rrset.rtype, A | AAAA) {
+            let record = bytes.len() / usize::from(rrset.count);
+            record * (self.seed % u64::from(rrset.count)) as usize // Below `count`.
+        } else {
+            0
+        };
+        let mark = self.writer.mark();
+        if !self.writer.append(&bytes[rotated..]) || !self.writer.append(&bytes[..rotated]) {
+            self.writer.rewind(mark);
+            self.writer.truncated();
+            return None;
+        }
+        let names = name_places(rrset.rtype);
+        if !names.is_empty() {
+            point_names(self.writer.written_mut(), start, names, spot);
+        }
+        if spot.owner != HEADER_LEN {
+            point_owners(self.writer.written_mut(), start, spot.owner);
+        }
+        self.writer.count(section, rrset.count);
+        Some(start)
+    }
+}
+
+fn is_same(one: (&Zone, u32), other: (&Zone, u32)) -> bool {
+    std::ptr::eq(one.0, other.0) && one.1 == other.1
+}
+
+/// Points the owners of the records from `start` to the message's end at the name at `owner`.
+fn point_owners(message: &mut [u8], start: usize, owner: usize) {
+    let pointer = pointer(owner);
+    let mut at = start;
+    while at < message.len() {
+        message[at..at + 2].copy_from_slice(&pointer);
+        at += RECORD_HEAD + data_len(message, at);
+    }
+}
+
+/// Replaces the markers in the data of the records from `start` to the message's end.
+fn point_names(message: &mut [u8], start: usize, places: &[DataPlace], spot: Spot) {
+    let mut record = start;
+    while record < message.len() {
+        let mut at = record + RECORD_HEAD;
+        for place in places {
+            match place {
+                DataPlace::Bytes(len) => at += len,
+                DataPlace::Name => {
+                    while (1..0xC0).contains(&message[at]) {
+                        at += usize::from(message[at]) + 1;
+                    }
+                    if message[at] == 0 {
+                        at += 1;
+                        continue;
+                    }
+                    let to = if message[at + 1] == MARK_APEX {
+                        spot.apex
+                    } else {
+                        spot.owner
+                    };
+                    message[at..at + 2].copy_from_slice(&pointer(to));
+                    at += 2;
+                }
+            }
+        }
+        record += RECORD_HEAD + data_len(message, record);
+    }
+}
+
+fn data_len(message: &[u8], record: usize) -> usize {
+    usize::from(u16::from_be_bytes([
+        message[record + 10],
+        message[record + 11],
+    ]))
+}
+
+/// A compression pointer. The names of questions, aliases and delegations stand in the first few KiB: a chain is
+/// bounded, and what may be long comes after.
+fn pointer(to: usize) -> [u8; 2] {
+    debug_assert!(to <= POINTER_MAX);
+    (0xC000 | to as u16).to_be_bytes()
+}
+
+/// Aliases followed for one question.
+pub const CHAIN_MAX: usize = 11;
+
+/// The last offset a compression pointer reaches.
+const POINTER_MAX: usize = 0x3FFF;
+
+const CLASS_IN: u16 = 1;
+const ANY: u16 = 255;
+
+#[cfg(test)]
+mod tests;

@@ -1,38 +1,38 @@
 //! Own zones: master files in, immutable snapshots with pre-encoded RRsets out.
+//!
+//! From ground to roof: `name` (names and the path that lookups walk), `table` (hash table), `entry` (text to
+//! tokens), `rdata` (tokens to data, by `domain`), `tree` (a zone), `zones` (all of them), `report` (problems with
+//! their places), `build` (records to a zone), `read` (files to records).
 
 use std::sync::Arc;
 
+use self::build::Builder;
+use self::read::Reader;
+use self::report::{At, Report};
 use super::ZoneConfig;
 
-/// One loaded zone: immutable, shared by all threads.
-#[derive(Debug)]
-pub struct Zone {}
+pub(super) mod name;
 
-impl Zone {
-    /// Apex in text form with a final dot.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        unimplemented!()
-    }
+mod table;
 
-    /// SOA serial.
-    #[must_use]
-    pub fn serial(&self) -> u32 {
-        unimplemented!()
-    }
+mod entry;
 
-    /// Number of records.
-    #[must_use]
-    pub fn records(&self) -> usize {
-        unimplemented!()
-    }
+pub(super) mod rdata;
 
-    /// The zone as master-file lines (absolute names), for `headwater zone show`.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        unimplemented!()
-    }
-}
+pub(super) mod tree;
+
+mod zones;
+
+mod report;
+
+mod build;
+
+mod read;
+
+pub use tree::Zone;
+pub use zones::Zones;
+
+pub(super) use zones::Place;
 
 /// A problem in a master file: file, line, what was found, what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,26 +58,45 @@ pub struct Loaded {
 /// Reads the master file of `config` and builds the zone.
 ///
 /// # Errors
-/// Every problem found (at least one), in file order; the caller keeps the zone it had.
+/// Every problem found (at least one, at most 101), in file order; the caller keeps the zone it had.
 pub fn load(config: &ZoneConfig) -> Result<Loaded, Vec<Problem>> {
-    let _ = config;
-    unimplemented!()
+    build(config, |reader| reader.file(&config.file, At::default()))
 }
 
-/// All own zones: one immutable snapshot, swapped whole.
-#[derive(Debug, Default)]
-pub struct Zones {}
+/// As [`load`], with `text` in place of the file, which is not read; `$INCLUDE` is relative to the working directory.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(config: &ZoneConfig, text: &[u8]) -> Result<Loaded, Vec<Problem>> {
+    let name = config.file.display().to_string();
+    build(config, |reader| reader.text(&name, text))
+}
 
-impl Zones {
-    /// The snapshot of these zones (at most one per apex; the last wins).
-    #[must_use]
-    pub fn new(zones: Vec<Arc<Zone>>) -> Self {
-        let _ = zones;
-        unimplemented!()
+fn build(config: &ZoneConfig, read: impl FnOnce(&mut Reader<'_>)) -> Result<Loaded, Vec<Problem>> {
+    let mut report = Report::default();
+    let mut apex = Vec::new();
+    if let Err(problem) = name::from_text(config.name.as_bytes(), b"\0", &mut apex) {
+        let file = report.file(config.file.display().to_string());
+        report.error(
+            At { file, line: 0 },
+            format!("zone name `{}`: {problem}", config.name),
+        );
+        return Err(report.finish().0);
     }
-
-    /// The zones, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
-        std::iter::empty()
+    apex.make_ascii_lowercase();
+    let mut builder = Builder::new(&apex);
+    read(&mut Reader::new(
+        &mut builder,
+        &mut report,
+        &apex,
+        config.ttl,
+    ));
+    let zone = builder.finish(&config.ttls, &mut report);
+    match (zone, report.finish()) {
+        (Some(zone), (errors, warnings)) if errors.is_empty() => Ok(Loaded {
+            zone: Arc::new(zone),
+            warnings,
+        }),
+        (_, (errors, _)) => Err(errors),
     }
 }

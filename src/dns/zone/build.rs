@@ -1,0 +1,717 @@
+//! Records to a zone: the checks that need all of them, and the encoding of RRsets.
+
+use std::collections::HashSet;
+
+use super::name::{self, Path, ROOT_HASH, hash_label};
+use super::rdata;
+use super::report::{At, Report};
+use super::table::Table;
+use super::tree::{
+    A, AAAA, APEX, CNAME, CUT, DNAME, DNAME_HERE, DS, Found, MARK_APEX, MARK_OWNER, MX, NO_NODE,
+    NS, Node, Place, RECORD_HEAD, RRset, SOA, WILDCARD, WILDCARD_BELOW, Zone, name_places,
+    target_offset,
+};
+use crate::dns::TtlOverride;
+use crate::dns::wire::CODE_LEN_MAX;
+
+/// Gathers the records of one zone.
+#[derive(Debug)]
+pub(super) struct Builder {
+    apex: Vec<u8>,
+    apex_labels: usize,
+    apex_hash: u64,
+    nodes: Vec<Node>,
+    hashes: Vec<u64>,
+    table: Table,
+    labels: Vec<u8>,
+    records: Vec<Raw>,
+    data: Vec<u8>,
+    /// A SOA, or an NS, that could not be read: its absence is no problem of its own.
+    broken_soa: bool,
+    broken_ns: bool,
+}
+
+/// A record as read.
+#[derive(Clone, Copy, Debug)]
+struct Raw {
+    node: u32,
+    rtype: u16,
+    len: u16,
+    /// In `data`.
+    start: usize,
+    ttl: u32,
+    at: At,
+}
+
+/// The records of one type at one name: a range of the sorted list.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    node: u32,
+    rtype: u16,
+    start: usize,
+    end: usize,
+    ttl: u32,
+}
+
+impl Builder {
+    /// A zone without records. `apex` is in wire form, lower case.
+    pub(super) fn new(apex: &[u8]) -> Self {
+        let path = Path::new(apex);
+        let apex_hash = (0..path.labels())
+            .rev()
+            .fold(ROOT_HASH, |hash, label| hash_label(hash, path.label(label)));
+        Self {
+            apex: apex.to_vec(),
+            apex_labels: path.labels(),
+            apex_hash,
+            nodes: vec![Node {
+                parent: APEX,
+                label: 0,
+                rrsets: 0,
+                rrset_count: 0,
+                flags: 0,
+            }],
+            hashes: vec![apex_hash],
+            table: Table::default(),
+            labels: vec![0],
+            records: Vec::new(),
+            data: Vec::new(),
+            broken_soa: false,
+            broken_ns: false,
+        }
+    }
+
+    /// Notes that a record of this type was there but could not be read.
+    pub(super) fn broken(&mut self, rtype: u16) {
+        self.broken_soa |= rtype == SOA;
+        self.broken_ns |= rtype == NS;
+    }
+
+    /// Notes that a file could not be read.
+    pub(super) fn broken_file(&mut self) {
+        self.broken_soa = true;
+        self.broken_ns = true;
+    }
+
+    /// Takes one record. `owner` is in wire form, lower case; `data` is uncompressed.
+    ///
+    /// # Errors
+    /// An owner outside the zone.
+    pub(super) fn add(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: &[u8],
+        at: At,
+    ) -> Result<(), String> {
+        let path = Path::new(owner);
+        let Some(below) = self.depth_below_apex(&path) else {
+            return Err(format!(
+                "found owner {}, expected a name in zone {}",
+                name::to_text(owner),
+                name::to_text(&self.apex),
+            ));
+        };
+        let node = self.intern(&path, below);
+        let start = self.data.len();
+        self.data.extend_from_slice(data);
+        self.records.push(Raw {
+            node,
+            rtype,
+            len: data.len() as u16, // The encoder gives at most 65,535 bytes.
+            start,
+            ttl,
+            at,
+        });
+        Ok(())
+    }
+
+    /// How many labels a name has below the apex; `None` if it is not in the zone.
+    fn depth_below_apex(&self, path: &Path) -> Option<usize> {
+        let below = path.labels().checked_sub(self.apex_labels)?;
+        (path.suffix(below) == self.apex).then_some(below)
+    }
+
+    /// The node of a name, made with all the names between it and the apex (empty non-terminals).
+    fn intern(&mut self, path: &Path, below: usize) -> u32 {
+        let mut node = APEX;
+        for index in (0..below).rev() {
+            let label = path.label(index);
+            let hash = hash_label(self.hashes[node as usize], label);
+            node = self
+                .child(node, hash, label)
+                .unwrap_or_else(|| self.grow(node, hash, label));
+        }
+        node
+    }
+
+    fn child(&self, parent: u32, hash: u64, label: &[u8]) -> Option<u32> {
+        self.table.get(hash, |candidate| {
+            let node = &self.nodes[candidate as usize];
+            node.parent == parent && self.labels[node.label as usize..].starts_with(label)
+        })
+    }
+
+    fn grow(&mut self, parent: u32, hash: u64, label: &[u8]) -> u32 {
+        let node = self.nodes.len() as u32; // Memory ends before 2^32 names do.
+        self.nodes.push(Node {
+            parent,
+            label: self.labels.len() as u32, // As above.
+            rrsets: 0,
+            rrset_count: 0,
+            flags: 0,
+        });
+        self.labels.extend_from_slice(label);
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.table
+            .insert(hash, node, |value| hashes[value as usize]);
+        if label == WILDCARD {
+            self.nodes[parent as usize].flags |= WILDCARD_BELOW;
+        }
+        node
+    }
+
+    /// Checks the records, applies configured TTLs, and builds the zone. `None`: there were errors.
+    pub(super) fn finish(mut self, overrides: &[TtlOverride], report: &mut Report) -> Option<Zone> {
+        self.records.sort_by_key(|raw| (raw.node, raw.rtype)); // Stable: file order inside an RRset.
+        self.drop_duplicates(report);
+        let mut groups = self.groups(report);
+        self.check(&groups, report);
+        self.override_ttls(overrides, &mut groups, report);
+        let soa = groups
+            .iter()
+            .find(|group| group.node == APEX && group.rtype == SOA)
+            .copied()?;
+        let zone = self.encode(&groups, soa, report);
+        zone.check_targets(report, |node, rtype, index| {
+            let group =
+                groups.binary_search_by_key(&(node, rtype), |group| (group.node, group.rtype));
+            group.map_or(At::default(), |found| {
+                self.records[groups[found].start + index].at
+            })
+        });
+        self.check_occluded(&zone, &groups, report);
+        Some(zone)
+    }
+
+    fn raw(&self, raw: &Raw) -> &[u8] {
+        &self.data[raw.start..raw.start + usize::from(raw.len)]
+    }
+
+    fn owner_text(&self, mut node: u32) -> String {
+        let mut owner = Vec::new();
+        while node != APEX {
+            let at = self.nodes[node as usize].label as usize;
+            owner.extend_from_slice(&self.labels[at..=at + usize::from(self.labels[at])]);
+            node = self.nodes[node as usize].parent;
+        }
+        owner.extend_from_slice(&self.apex);
+        name::to_text(&owner)
+    }
+
+    /// Records equal in name, type and data are one (RFC 2181 section 5); the first stays.
+    fn drop_duplicates(&mut self, report: &mut Report) {
+        let mut drop = vec![false; self.records.len()];
+        let mut start = 0;
+        while start < self.records.len() {
+            let first = self.records[start];
+            let len = self.records[start..]
+                .iter()
+                .take_while(|raw| (raw.node, raw.rtype) == (first.node, first.rtype))
+                .count();
+            if len > 1 {
+                // By canonical data, not by pairs: an RRset may be large.
+                let mut order: Vec<(Vec<u8>, usize)> = (start..start + len)
+                    .map(|at| (canonical(first.rtype, self.raw(&self.records[at])), at))
+                    .collect();
+                order.sort_unstable();
+                for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+                    drop[pair[1].1] = true;
+                }
+            }
+            start += len;
+        }
+        if !drop.contains(&true) {
+            return;
+        }
+        for (raw, _) in self.records.iter().zip(&drop).filter(|(_, drop)| **drop) {
+            let (owner, mnemonic) = (self.owner_text(raw.node), rdata::mnemonic(raw.rtype));
+            report.warn(
+                raw.at,
+                format!("{owner} {mnemonic}: found the same record again; it is dropped"),
+            );
+        }
+        let mut drop = drop.into_iter();
+        self.records.retain(|_| !drop.next().unwrap_or(false));
+    }
+
+    fn groups(&self, report: &mut Report) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (at, raw) in self.records.iter().enumerate() {
+            match groups
+                .last_mut()
+                .filter(|last| (last.node, last.rtype) == (raw.node, raw.rtype))
+            {
+                None => groups.push(Group {
+                    node: raw.node,
+                    rtype: raw.rtype,
+                    start: at,
+                    end: at + 1,
+                    ttl: raw.ttl,
+                }),
+                Some(group) => {
+                    if raw.ttl != group.ttl {
+                        let lower = raw.ttl.min(group.ttl);
+                        report.warn(
+                            raw.at,
+                            format!(
+                                "{} {}: found TTL {} beside {} in one RRset, expected one TTL; the lowest, {lower}, is used",
+                                self.owner_text(raw.node),
+                                rdata::mnemonic(raw.rtype),
+                                raw.ttl,
+                                group.ttl,
+                            ),
+                        );
+                        group.ttl = lower;
+                    }
+                    group.end = at + 1;
+                }
+            }
+        }
+        groups
+    }
+
+    /// The rules for one name at a time, and the flags that follow from its types.
+    fn check(&mut self, groups: &[Group], report: &mut Report) {
+        let zone = name::to_text(&self.apex);
+        for group in groups {
+            let records = &self.records[group.start..group.end];
+            let mnemonic = || rdata::mnemonic(group.rtype);
+            if matches!(group.rtype, SOA | CNAME | DNAME) && records.len() > 1 {
+                for raw in &records[1..] {
+                    let owner = self.owner_text(group.node);
+                    report.error(
+                        raw.at,
+                        format!("{owner}: found another {}, expected one", mnemonic()),
+                    );
+                }
+            }
+            if group.rtype == SOA && group.node != APEX {
+                let owner = self.owner_text(group.node);
+                report.error(
+                    records[0].at,
+                    format!("found a SOA at {owner}, expected it at {zone}"),
+                );
+            }
+            if matches!(group.rtype, NS | DNAME) && self.is_wildcard(group.node) {
+                let owner = self.owner_text(group.node);
+                report.error(
+                    records[0].at,
+                    format!(
+                        "found {} at the wildcard {owner}, expected none (RFC 4592 section 4)",
+                        mnemonic()
+                    ),
+                );
+            }
+            let flags = &mut self.nodes[group.node as usize].flags;
+            match group.rtype {
+                NS if group.node != APEX => *flags |= CUT,
+                DNAME => *flags |= DNAME_HERE,
+                _ => {}
+            }
+        }
+        for at_name in groups.chunk_by(|one, next| one.node == next.node) {
+            let Some(alias) = at_name.iter().find(|group| group.rtype == CNAME) else {
+                continue;
+            };
+            // RRSIG, NSEC and KEY may stand beside it (RFC 4034 section 2.5, RFC 2181 section 10.1).
+            for other in at_name
+                .iter()
+                .filter(|group| !matches!(group.rtype, CNAME | 25 | 46 | 47))
+            {
+                let at = self.records[other.start]
+                    .at
+                    .max(self.records[alias.start].at);
+                report.error(
+                    at,
+                    format!(
+                        "{}: found CNAME and {}, expected a CNAME alone (RFC 1034 section 3.6.2)",
+                        self.owner_text(alias.node),
+                        rdata::mnemonic(other.rtype),
+                    ),
+                );
+            }
+        }
+        let has = |rtype| {
+            groups
+                .iter()
+                .any(|group| group.node == APEX && group.rtype == rtype)
+        };
+        if !has(SOA) && !self.broken_soa {
+            report.error(
+                At::default(),
+                format!("found no SOA at {zone}, expected one"),
+            );
+        }
+        if !has(NS) && !self.broken_ns {
+            report.error(
+                At::default(),
+                format!("found no NS at {zone}, expected at least one"),
+            );
+        }
+    }
+
+    fn is_wildcard(&self, node: u32) -> bool {
+        node != APEX
+            && self.labels[self.nodes[node as usize].label as usize..].starts_with(WILDCARD)
+    }
+
+    /// Configured TTLs win over the file; one for a type wins over one for the whole name.
+    fn override_ttls(&self, overrides: &[TtlOverride], groups: &mut [Group], report: &mut Report) {
+        let (whole, typed): (Vec<_>, Vec<_>) =
+            overrides.iter().partition(|set| set.rtype.is_none());
+        for set in whole.into_iter().chain(typed) {
+            let shown = match &set.rtype {
+                None => format!("ttls: `{}`", set.name),
+                Some(rtype) => format!("ttls: `{}/{rtype}`", set.name),
+            };
+            let mut wire = Vec::new();
+            if let Err(problem) = name::from_text(set.name.as_bytes(), &self.apex, &mut wire) {
+                report.error(At::default(), format!("{shown}: {problem}"));
+                continue;
+            }
+            let wanted = set
+                .rtype
+                .as_ref()
+                .map(|rtype| (rtype, rdata::rtype(rtype.as_bytes())));
+            if let Some((found, None)) = wanted {
+                report.error(
+                    At::default(),
+                    format!("{shown}: found type `{found}`, expected a record type"),
+                );
+                continue;
+            }
+            if u64::from(set.ttl) > rdata::TTL_MAX {
+                report.error(
+                    At::default(),
+                    format!("{shown}: found {} s, expected at most 2147483647", set.ttl),
+                );
+                continue;
+            }
+            let path = Path::new(&wire);
+            let node = self
+                .depth_below_apex(&path)
+                .and_then(|below| self.lookup(&path, below));
+            let mut matched = false;
+            for group in groups.iter_mut().filter(|group| Some(group.node) == node) {
+                if wanted.is_none_or(|(_, rtype)| rtype == Some(group.rtype)) {
+                    group.ttl = set.ttl;
+                    matched = true;
+                }
+            }
+            if !matched {
+                report.warn(
+                    At::default(),
+                    format!("{shown}: found no such records in the zone; the TTL has no effect"),
+                );
+            }
+        }
+    }
+
+    fn lookup(&self, path: &Path, below: usize) -> Option<u32> {
+        (0..below).rev().try_fold(APEX, |node, index| {
+            let label = path.label(index);
+            self.child(node, hash_label(self.hashes[node as usize], label), label)
+        })
+    }
+
+    fn encode(&self, groups: &[Group], soa: Group, report: &mut Report) -> Zone {
+        let mut nodes = self.nodes.clone();
+        let mut rrsets = Vec::with_capacity(groups.len());
+        let mut data = Vec::with_capacity(self.data.len() + self.records.len() * RECORD_HEAD);
+        let mut places = Vec::new(); // Records with a target, in the order of `targets`.
+        for group in groups {
+            let node = &mut nodes[group.node as usize];
+            if node.rrset_count == 0 {
+                node.rrsets = rrsets.len() as u32; // Fewer RRsets than records.
+            }
+            node.rrset_count += 1; // At most 65,536 types, and storable ones are fewer.
+            let rrset = self.encode_rrset(group, group.ttl, places.len(), &mut data);
+            if target_offset(group.rtype).is_some() {
+                places.extend(group.start..group.end);
+            }
+            if rrset.len as usize + CODE_LEN_MAX > usize::from(u16::MAX) {
+                report.error(
+                    self.records[group.start].at,
+                    format!(
+                        "{} {}: found an RRset of {} bytes, expected one that fits a message of 65535",
+                        self.owner_text(group.node),
+                        rdata::mnemonic(group.rtype),
+                        rrset.len,
+                    ),
+                );
+            }
+            rrsets.push(rrset);
+        }
+        let raw = self.raw(&self.records[soa.start]);
+        let number = |from_end: usize| {
+            let at = raw.len() - from_end;
+            u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
+        };
+        let negative = self.encode_rrset(
+            &Group {
+                end: soa.start + 1,
+                ..soa
+            },
+            soa.ttl.min(number(4)),
+            0,
+            &mut data,
+        );
+        let mut table = Table::with_capacity(nodes.len() - 1);
+        for (node, &hash) in self.hashes.iter().enumerate().skip(1) {
+            table.insert(hash, node as u32, |value| self.hashes[value as usize]);
+        }
+        let mut zone = Zone {
+            name: name::to_text(&self.apex),
+            apex: self.apex.clone().into(),
+            serial: number(20),
+            records: self.records.len(),
+            nodes: nodes.into(),
+            table,
+            labels: self.labels.clone().into(),
+            rrsets: rrsets.into(),
+            data: data.into(),
+            targets: Box::default(),
+            negative,
+        };
+        zone.targets = self.targets(&zone, &places);
+        zone
+    }
+
+    /// Per record its target; a name that an RRset names twice (two preferences) counts once.
+    fn targets(&self, zone: &Zone, places: &[usize]) -> Box<[u32]> {
+        let mut named = HashSet::new();
+        let mut last = None;
+        let target = |&at: &usize| {
+            let raw = &self.records[at];
+            if last.replace((raw.node, raw.rtype)) != Some((raw.node, raw.rtype)) {
+                named.clear();
+            }
+            let offset = target_offset(raw.rtype)?;
+            let name = self.raw(raw)[offset..].to_ascii_lowercase();
+            let path = Path::new(&name);
+            named
+                .insert(name)
+                .then(|| self.target(zone, raw.rtype, &path))
+        };
+        places
+            .iter()
+            .map(target)
+            .map(|node| node.unwrap_or(NO_NODE))
+            .collect()
+    }
+
+    fn encode_rrset(&self, group: &Group, ttl: u32, targets: usize, data: &mut Vec<u8>) -> RRset {
+        let start = data.len();
+        let mut owner = Vec::new();
+        // A record of a wildcard is answered under another owner: nothing may point to the one it has here.
+        if group.node != APEX
+            && !self.is_wildcard(group.node)
+            && !name_places(group.rtype).is_empty()
+        {
+            let mut node = group.node;
+            while node != APEX {
+                let at = self.nodes[node as usize].label as usize;
+                owner.extend_from_slice(&self.labels[at..=at + usize::from(self.labels[at])]);
+                node = self.nodes[node as usize].parent;
+            }
+            owner.extend_from_slice(&self.apex);
+        }
+        for raw in &self.records[group.start..group.end] {
+            data.extend([0xC0, 12]);
+            data.extend(group.rtype.to_be_bytes());
+            data.extend([0, 1]);
+            data.extend(ttl.to_be_bytes());
+            data.extend([0, 0]);
+            let from = data.len();
+            self.encode_data(group.rtype, self.raw(raw), &owner, data);
+            let len = (data.len() - from) as u16; // Never longer than what was read.
+            data[from - 2..from].copy_from_slice(&len.to_be_bytes());
+        }
+        RRset {
+            rtype: group.rtype,
+            count: (group.end - group.start).min(usize::from(u16::MAX)) as u16,
+            start: start as u32, // Memory ends before 4 GiB of records in one zone do.
+            len: (data.len() - start) as u32,
+            targets: targets as u32,
+        }
+    }
+
+    fn encode_data(&self, rtype: u16, raw: &[u8], owner: &[u8], out: &mut Vec<u8>) {
+        let mut rest = raw;
+        for place in name_places(rtype) {
+            match place {
+                Place::Bytes(len) => {
+                    let (bytes, after) = rest.split_at(*len);
+                    out.extend_from_slice(bytes);
+                    rest = after;
+                }
+                Place::Name => loop {
+                    let mark = if !owner.is_empty() && starts_with_name(rest, owner) {
+                        Some((MARK_OWNER, owner.len()))
+                    } else if self.apex.len() > 1 && starts_with_name(rest, &self.apex) {
+                        Some((MARK_APEX, self.apex.len()))
+                    } else {
+                        None
+                    };
+                    if let Some((mark, len)) = mark {
+                        out.extend([0xC0, mark]);
+                        rest = &rest[len..];
+                        break;
+                    }
+                    let (label, after) = rest.split_at(usize::from(rest[0]) + 1);
+                    out.extend_from_slice(label);
+                    rest = after;
+                    if label.len() == 1 {
+                        break;
+                    }
+                },
+            }
+        }
+        out.extend_from_slice(rest);
+    }
+
+    /// The node whose addresses go to the additional section with this record: that of its target, or the wildcard
+    /// that covers it. What lies beneath a zone cut is glue, and goes with NS only.
+    fn target(&self, zone: &Zone, rtype: u16, path: &Path) -> u32 {
+        let Some(below) = self.depth_below_apex(path) else {
+            return NO_NODE;
+        };
+        match zone.find(path, below, self.apex_hash) {
+            Found::Node(node) | Found::Wildcard(node) => node,
+            Found::Cut { .. } if rtype == NS => self.lookup(path, below).unwrap_or(NO_NODE),
+            _ => NO_NODE,
+        }
+    }
+
+    /// Records beneath a zone cut or a DNAME are never answered, but for the addresses of name servers.
+    fn check_occluded(&self, zone: &Zone, groups: &[Group], report: &mut Report) {
+        let mut glue = vec![false; zone.nodes.len()];
+        for rrset in zone.rrsets.iter().filter(|rrset| rrset.rtype == NS) {
+            for &target in zone
+                .targets_of(rrset)
+                .iter()
+                .filter(|target| **target != NO_NODE)
+            {
+                glue[target as usize] = true;
+            }
+        }
+        let mut below = vec![false; zone.nodes.len()]; // A parent comes before its children.
+        for (at, node) in zone.nodes.iter().enumerate().skip(1) {
+            let parent = node.parent as usize;
+            below[at] = below[parent] || zone.nodes[parent].flags & (CUT | DNAME_HERE) != 0;
+        }
+        for group in groups {
+            let at = group.node as usize;
+            let cut = zone.nodes[at].flags & CUT != 0;
+            let kept = matches!(group.rtype, A | AAAA) && glue[at]
+                || cut && !below[at] && matches!(group.rtype, NS | DS | 46 | 47);
+            if (below[at] || cut) && !kept {
+                report.warn(
+                    self.records[group.start].at,
+                    format!(
+                        "{} {}: found a record at or beneath a delegation or DNAME; it is never answered",
+                        self.owner_text(group.node),
+                        rdata::mnemonic(group.rtype),
+                    ),
+                );
+            }
+        }
+    }
+}
+
+impl Zone {
+    /// Warns of name servers and mail exchangers in the zone that have no address or are aliases. `at` gives the
+    /// place of a record.
+    fn check_targets(&self, report: &mut Report, at: impl Fn(u32, u16, usize) -> At) {
+        for node in 0..self.nodes.len() as u32 {
+            for rrset in self
+                .rrsets_of(node)
+                .iter()
+                .filter(|rrset| matches!(rrset.rtype, NS | MX))
+            {
+                let owner = self.owner(node);
+                for (index, (record, &target)) in self
+                    .records_of(rrset)
+                    .zip(self.targets_of(rrset))
+                    .enumerate()
+                {
+                    let data = record.data_expanded(rrset.rtype, &owner, &self.apex);
+                    let name = &data[target_offset(rrset.rtype).unwrap_or(0)..];
+                    let place = || at(node, rrset.rtype, index);
+                    if let Some(message) = self.target_warning(node, rrset.rtype, name, target) {
+                        report.warn(place(), message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn target_warning(&self, node: u32, rtype: u16, target: &[u8], found: u32) -> Option<String> {
+        let path = Path::new(target);
+        let apex = Path::new(&self.apex);
+        let below = path
+            .labels()
+            .checked_sub(apex.labels())
+            .filter(|&at| path.suffix(at) == &*self.apex)?;
+        if target == [0] {
+            return None; // A null MX (RFC 7505).
+        }
+        let hash = (0..apex.labels())
+            .rev()
+            .fold(ROOT_HASH, |hash, label| hash_label(hash, apex.label(label)));
+        let cut = match self.find(&path, below, hash) {
+            Found::Cut { node, .. } => Some(node),
+            _ => None,
+        };
+        let has = |rtype| found != NO_NODE && self.rrset(found, rtype).is_some();
+        let (owner, target) = (name::to_text(&self.owner(node)), name::to_text(target));
+        let mnemonic = rdata::mnemonic(rtype);
+        if has(CNAME) {
+            return Some(format!(
+                "{owner} {mnemonic}: found the alias {target}, expected a name with addresses (RFC 2181 section 10.3)"
+            ));
+        }
+        match cut {
+            // Another server's business, if not ours to give as glue.
+            Some(cut) if rtype != NS || cut != node => None,
+            _ if has(A) || has(AAAA) => None,
+            Some(_) => Some(format!(
+                "{owner} NS: found no glue for {target}, expected A or AAAA records"
+            )),
+            None => Some(format!(
+                "{owner} {mnemonic}: found no address of {target} in the zone, expected A or AAAA records"
+            )),
+        }
+    }
+}
+
+/// Data as compared between records: names in lower case where the layout is known.
+fn canonical(rtype: u16, raw: &[u8]) -> Vec<u8> {
+    let mut data = raw.to_vec();
+    match rtype {
+        NS | CNAME | 12 | DNAME => data.make_ascii_lowercase(),
+        MX => data[2..].make_ascii_lowercase(),
+        33 => data[6..].make_ascii_lowercase(),
+        _ => {}
+    }
+    data
+}
+
+fn starts_with_name(bytes: &[u8], name: &[u8]) -> bool {
+    bytes
+        .get(..name.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(name))
+}
