@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-pub(crate) use super::answer::{Answer, Record, dig, try_dig};
+pub(crate) use super::answer::{Answer, dig, try_dig};
 
 /// A headwater node: the release binary, its configuration, directory and ports.
 #[derive(Debug)]
@@ -33,7 +33,6 @@ pub(crate) struct Node {
     /// TCP port for `@METRICS@`.
     pub(crate) metrics: u16,
     process: Option<Process>,
-    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -46,7 +45,6 @@ impl Node {
             http: free_port(),
             metrics: free_port(),
             process: None,
-            environment: Vec::new(),
         };
         node.configure(config);
         node
@@ -78,11 +76,6 @@ impl Node {
         self.dir.path().join(path)
     }
 
-    /// Sets an environment variable for the next start.
-    pub(crate) fn set_env(&mut self, key: &str, value: &str) {
-        self.environment.push((key.to_owned(), value.to_owned()));
-    }
-
     /// Starts the node (again) and waits until `/readyz` says so.
     pub(crate) fn start(&mut self) {
         self.spawn();
@@ -104,8 +97,7 @@ impl Node {
         command
             .args(["run", "--config"])
             .arg(self.path("config.toml"))
-            .current_dir(self.dir.path())
-            .envs(self.environment.iter().map(|(k, v)| (k, v)));
+            .current_dir(self.dir.path());
         let log = self.path("log");
         self.process = Some(Process::spawn("headwater", command, log));
     }

@@ -9,6 +9,8 @@ mod answer;
 
 mod authoritative;
 
+mod control;
+
 mod curl;
 
 mod dig;

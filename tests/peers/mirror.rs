@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use super::harness::{COMMON, Node, Process, READY, noise, poll, run, sha256, tool};
 
@@ -40,31 +39,21 @@ interval = "300ms"
     (origin, mirror)
 }
 
-/// `(held, size)` in bytes of an object in `content list`, once it is there.
+/// `(held, all)` chunks of an object in `content list`, once it is there.
 fn progress(node: &Node, path: &str) -> Option<(u64, u64)> {
-    let document = node.control_json(&["content", "list"]);
-    let object = find(&document, path)?;
-    Some((object["held"].as_u64()?, object["size"].as_u64()?))
-}
-
-/// The object of that path, wherever the list is in the document.
-fn find<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
-    match document {
-        Value::Array(items) => items.iter().find_map(|item| find(item, path)),
-        Value::Object(fields) => {
-            if fields.get("path").and_then(Value::as_str) == Some(path) {
-                return Some(document);
-            }
-            fields.values().find_map(|value| find(value, path))
-        }
-        _ => None,
-    }
+    let list = node.control_json(&["content", "list"]);
+    let object = list
+        .as_array()
+        .expect("a list of objects")
+        .iter()
+        .find(|object| object["path"] == path)?;
+    Some((object["held"].as_u64()?, object["chunks"].as_u64()?))
 }
 
 fn wait_until_whole(mirror: &Node) {
     poll(Duration::from_secs(60), "the mirror to be whole", || {
-        let (held, size) = progress(mirror, "/video.bin")?;
-        (held == size).then_some(())
+        let (held, all) = progress(mirror, "/video.bin")?;
+        (held == all).then_some(())
     });
 }
 
@@ -118,13 +107,13 @@ fn reader_during_the_fill_gets_the_right_bytes() {
     mirror.start();
     // The origin is stopped in its tracks while the mirror is partly filled …
     poll(READY, "the fill to begin", || {
-        let (held, size) = progress(&mirror, "/video.bin")?;
-        assert!(held < size, "the fill was over before it could be seen");
+        let (held, all) = progress(&mirror, "/video.bin")?;
+        assert!(held < all, "the fill was over before it could be seen");
         (held > 0).then_some(())
     });
     origin.signal(Signal::STOP);
-    let (held, _) = progress(&mirror, "/video.bin").expect("it was there");
-    assert!(held > 0 && held < size as u64, "{held} of {size}");
+    let (held, all) = progress(&mirror, "/video.bin").expect("it was there");
+    assert!(0 < held && held < all, "{held} of {all}");
     // … a reader gets what is there …
     let copy = mirror.path("copy");
     let mut curl = Command::new(tool("curl"));
