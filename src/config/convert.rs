@@ -421,10 +421,11 @@ fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
         objects: section.integer("objects", 1..=100_000_000),
         small_object: bytes(section, "small_object", 0..=16 << 20),
         small_total: section.size("small_total", 0..=1 << 40),
+        buffers: section.size("buffers", 0..=1 << 40),
     };
-    if !config.chunk.is_multiple_of(4_096) {
+    if !config.chunk.is_multiple_of(64 << 10) {
         let found = config.chunk;
-        let expected = "expected a multiple of 4 KiB";
+        let expected = "expected a multiple of 64 KiB";
         section.error("chunk", format!("found {found} bytes, {expected}"));
     }
     section.end();

@@ -1,13 +1,76 @@
 //! The library: paths to objects, one immutable snapshot swapped on change.
+//!
+//! The snapshot is cut into shards by path, so that one change among 100,000 objects copies a few hundred entries
+//! and a reader takes no lock. Published and mirrored objects stand side by side; at one path the published one
+//! wins: this node is the origin there. A mirrored path may have two versions: the one that serves, and the next
+//! one, which fills beside it and takes its place when it is whole.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::StoreConfig;
 use super::chunk::Digest;
-use super::object::Object;
+use super::file::Source;
+use super::manifest::check_path;
+use super::object::{Change, Digested, Object, Role};
+use super::reader::Reader;
+use super::remembered::Remembered;
+use super::root::{Look, Root, open_regular};
+use super::seal::Seals;
+use crate::metrics::Metrics;
+use crate::time::Now;
 
 /// What this node can serve. A cheap handle.
 #[derive(Clone, Debug)]
-pub struct Library {}
+pub struct Library {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    paths: Shards<Arc<str>, Slot>,
+    versions: Shards<Digest, Weak<Object>>,
+    hasher: Hasher,
+    /// Held by writers only.
+    write: Mutex<()>,
+    objects: AtomicUsize,
+    objects_most: usize,
+    generation: AtomicU64,
+    reader: Arc<Reader>,
+    published: OnceLock<Published>,
+    /// Looks at the disk for paths that are not known, at once.
+    looks: Arc<Semaphore>,
+}
+
+/// What find needs of the publisher.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// The longest prefix first.
+    pub(super) roots: Vec<Root>,
+    pub(super) remembered: Remembered,
+    pub(super) chunk: u32,
+    /// Files being digested, each by one thread; the token is cancelled when it is done.
+    pub(super) open: Mutex<HashMap<String, CancellationToken>>,
+    /// No file is digested to its end any more.
+    pub(super) stop: AtomicBool,
+}
+
+type Hasher = foldhash::quality::RandomState;
+type Shards<K, V> = Box<[ArcSwap<HashMap<K, V, Hasher>>]>;
+
+/// What stands at one path.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    published: Option<Arc<Object>>,
+    mirrored: Option<Arc<Object>>,
+    next: Option<Arc<Object>>,
+}
 
 /// What stands at a path.
 #[derive(Clone, Debug)]
@@ -22,43 +85,528 @@ pub enum Entry {
     None,
 }
 
+/// One object with its state, for `content list`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Its path.
+    pub path: String,
+    /// Its size, bytes.
+    pub size: u64,
+    /// Where it comes from.
+    pub role: Role,
+    /// Chunks held.
+    pub held: u32,
+    /// Chunks in all.
+    pub chunks: u32,
+    /// Its manifest's digest.
+    pub id: Digest,
+    /// Whether every chunk is held.
+    pub complete: bool,
+    /// Whether requests for the path are answered with it; a next version that still fills is not.
+    pub serving: bool,
+}
+
 impl Library {
-    /// An empty library of at most `config.objects` objects.
+    /// An empty library with the bounds of `config`.
     #[must_use]
-    pub fn new(config: &super::StoreConfig) -> Self {
-        let _ = config;
-        Self {}
+    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Self {
+        // Not from 0: an index that was fetched before a restart must not look current after it.
+        let generation = Now::read().unix_ms.saturating_mul(1_000);
+        Self {
+            inner: Arc::new(Inner {
+                paths: shards(),
+                versions: shards(),
+                hasher: Hasher::default(),
+                write: Mutex::default(),
+                objects: AtomicUsize::new(0),
+                objects_most: config.objects,
+                generation: AtomicU64::new(generation),
+                reader: Reader::new(config, metrics),
+                published: OnceLock::new(),
+                looks: Arc::new(Semaphore::new(LOOKS)),
+            }),
+        }
     }
 
-    /// Looks up a decoded, normalised absolute path. Published files newer than the last scan are found too.
+    /// Looks up a decoded, normalised absolute path. Published files newer than the last scan are found too, and
+    /// known ones that changed are published anew: a small one before this returns, a large one while the version
+    /// before it still serves. A directory's index file is found at the path with its final `/`.
     pub async fn find(&self, path: &str) -> Entry {
-        let _ = path;
-        unimplemented!()
+        let Some(dir) = path.strip_suffix('/') else {
+            return self.find_file(path).await;
+        };
+        if !dir.is_empty() && check_path(dir).is_err() {
+            return Entry::None;
+        }
+        let Some(root) = self.root(path) else {
+            // A mirror does not know its origin's index file; the usual name is worth a look.
+            let index = self.get(&format!("{path}index.html"));
+            return index.map_or(Entry::None, Entry::Object);
+        };
+        if !root.config.index.is_empty() {
+            let index = format!("{path}{}", root.config.index);
+            if let found @ Entry::Object(_) = self.find_file(&index).await {
+                return found;
+            }
+        }
+        if !root.config.listing {
+            return Entry::None;
+        }
+        self.look(path, |root, path| match root.items(path, LISTED) {
+            Ok(items) => {
+                let mut names: Vec<_> = items
+                    .into_iter()
+                    .filter_map(|item| match item.look {
+                        Look::File(_) => Some(item.name),
+                        Look::Directory => Some(item.name + "/"),
+                        Look::None => None,
+                    })
+                    .collect();
+                names.sort_unstable();
+                Entry::Listing(names)
+            }
+            Err(_) => Entry::None,
+        })
+        .await
+        .unwrap_or(Entry::None)
+    }
+
+    async fn find_file(&self, path: &str) -> Entry {
+        if let Some(object) = self.get(path) {
+            match object.changed(Now::read()) {
+                None => return Entry::Object(object),
+                Some(Change::To(stamp)) if stamp.size > SOON => {
+                    drop(self.publish(path));
+                    return Entry::Object(object);
+                }
+                Some(_) => {
+                    self.publish(path).cancelled().await;
+                    return self.get(path).map_or(Entry::None, Entry::Object);
+                }
+            }
+        }
+        if check_path(path).is_err() {
+            return Entry::None;
+        }
+        match self.look(path, Root::look).await {
+            Some(Look::File(_)) => {
+                self.publish(path).cancelled().await;
+                self.get(path).map_or(Entry::None, Entry::Object)
+            }
+            Some(Look::Directory) => Entry::Directory,
+            Some(Look::None) | None => Entry::None,
+        }
+    }
+
+    /// Asks the disk, on the blocking pool; `None` if the path is beneath no published prefix.
+    async fn look<T: Send + 'static>(
+        &self,
+        path: &str,
+        ask: impl FnOnce(&Root, &str) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.root(path)?;
+        let permit = Arc::clone(&self.inner.looks).acquire_owned().await;
+        let (library, path) = (self.clone(), path.to_owned());
+        let looked = tokio::task::spawn_blocking(move || {
+            let _permit = permit; // Held until the thread is done, even if nobody waits any more.
+            library.root(&path).map(|root| ask(root, &path))
+        });
+        looked.await.ok().flatten()
     }
 
     /// The object at `path`, if it is known already. No system call.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<Arc<Object>> {
-        let _ = path;
-        unimplemented!()
+        let shard = self.inner.paths[self.shard(path)].load();
+        shard.get(path)?.serving().cloned()
     }
 
     /// A version by its manifest digest (current ones, and old ones still being read).
     #[must_use]
     pub fn version(&self, id: Digest) -> Option<Arc<Object>> {
-        let _ = id;
-        unimplemented!()
+        let shard = self.inner.versions[usize::from(id.0[0])].load();
+        shard.get(&id)?.upgrade()
     }
 
     /// All current objects, by path.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Object>> {
-        unimplemented!()
+        let mut objects = self.collect(|slot| slot.serving().cloned());
+        objects.sort_unstable_by(|a, b| a.manifest().path.cmp(&b.manifest().path));
+        objects
+    }
+
+    /// All objects with their states, by path: the current ones, then at each path the next version that fills.
+    #[must_use]
+    pub fn holdings(&self) -> Vec<Holding> {
+        let mut slots = self.collect(|slot| Some(slot.clone()));
+        slots.retain(|slot| slot.serving().is_some());
+        let mut holdings: Vec<_> = slots
+            .iter()
+            .flat_map(|slot| {
+                let serving = slot.serving().into_iter().map(|object| (object, true));
+                serving.chain(slot.next.iter().map(|object| (object, false)))
+            })
+            .map(|(object, serving)| Holding {
+                path: object.manifest().path.clone(),
+                size: object.manifest().layout.size,
+                role: object.role(),
+                held: object.held(),
+                chunks: object.manifest().layout.count(),
+                id: object.id(),
+                complete: object.complete(),
+                serving,
+            })
+            .collect();
+        holdings.sort_by(|a, b| a.path.cmp(&b.path)); // Stable: the serving one stays first.
+        holdings
+    }
+
+    fn collect<T>(&self, mut pick: impl FnMut(&Slot) -> Option<T>) -> Vec<T> {
+        let mut all = Vec::new();
+        for shard in &self.inner.paths {
+            all.extend(shard.load().values().filter_map(&mut pick));
+        }
+        all
     }
 
     /// A number that changes whenever `list` does (for the index's entity tag).
     #[must_use]
     pub fn generation(&self) -> u64 {
-        unimplemented!()
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn reader(&self) -> &Arc<Reader> {
+        &self.inner.reader
+    }
+
+    fn shard(&self, path: &str) -> usize {
+        let hash = self.inner.hasher.hash_one(path);
+        usize::try_from(hash % SHARDS as u64).expect("less than SHARDS")
+    }
+
+    /// Changes what stands at `path`; `change` may refuse.
+    fn update<T>(&self, path: &str, change: impl FnOnce(&mut Slot) -> T) -> T {
+        let write = self
+            .inner
+            .write
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let shard = &self.inner.paths[self.shard(path)];
+        let old = shard.load_full();
+        let before = old.get(path).cloned().unwrap_or_default();
+        let mut slot = before.clone();
+        let result = change(&mut slot);
+        let objects = before.objects().count();
+        let count = slot.objects().count();
+        let mut map = HashMap::clone(&old);
+        for object in slot.objects() {
+            self.index(object);
+        }
+        if count == 0 {
+            map.remove(path);
+        } else {
+            map.insert(Arc::from(path), slot.clone());
+        }
+        shard.store(Arc::new(map));
+        self.inner.objects.fetch_add(count, Ordering::AcqRel);
+        self.inner.objects.fetch_sub(objects, Ordering::AcqRel);
+        self.inner.generation.fetch_add(1, Ordering::AcqRel);
+        let metrics = &self.inner.reader.metrics.content;
+        let role = |slot: &Slot, role| slot.objects().filter(|o| o.role() == role).count() as i64;
+        for (gauge, kind) in [
+            (&metrics.origin_objects, Role::Origin),
+            (&metrics.mirror_objects, Role::Mirror),
+        ] {
+            gauge.add(role(&slot, kind) - role(&before, kind));
+        }
+        drop(write);
+        result // What was replaced is dropped after the lock.
+    }
+
+    /// Makes `object` found by its manifest's digest.
+    fn index(&self, object: &Arc<Object>) {
+        let shard = &self.inner.versions[usize::from(object.id().0[0])];
+        let old = shard.load_full();
+        let known = old.get(&object.id());
+        if known.is_some_and(|known| known.as_ptr() == Arc::as_ptr(object)) {
+            return;
+        }
+        let mut map = HashMap::clone(&old);
+        map.retain(|_, known| known.strong_count() > 0);
+        map.insert(object.id(), Arc::downgrade(object));
+        shard.store(Arc::new(map));
+    }
+
+    /// Whether one more object is within the bound; counted and logged if not.
+    pub(super) fn has_room(&self) -> bool {
+        let room = self.inner.objects.load(Ordering::Acquire) < self.inner.objects_most;
+        if !room {
+            let metrics = &self.inner.reader.metrics.content;
+            if metrics.objects_refused.get() == 0 {
+                tracing::error!(
+                    objects = self.inner.objects_most,
+                    "bound on objects reached, new ones are refused"
+                );
+            }
+            metrics.objects_refused.inc();
+        }
+        room
+    }
+
+    pub(super) fn objects_most(&self) -> usize {
+        self.inner.objects_most
+    }
+
+    // Mirrored objects: called by the store.
+
+    /// The mirrored versions at `path`: the one that serves, and the next.
+    pub(super) fn mirrored(&self, path: &str) -> [Option<Arc<Object>>; 2] {
+        let shard = self.inner.paths[self.shard(path)].load();
+        match shard.get(path) {
+            Some(slot) => [slot.mirrored.clone(), slot.next.clone()],
+            None => [None, None],
+        }
+    }
+
+    /// Puts a mirrored object at its path, beside a whole one or in place of a partial one; gives those replaced.
+    pub(super) fn put_mirrored(&self, object: &Arc<Object>) -> Vec<Arc<Object>> {
+        self.update(&object.manifest().path, |slot| {
+            let mut replaced = Vec::from_iter(slot.next.take());
+            let stays = slot.mirrored.as_ref().is_some_and(|old| old.complete());
+            if stays && !object.complete() {
+                slot.next = Some(Arc::clone(object));
+            } else {
+                replaced.extend(slot.mirrored.replace(Arc::clone(object)));
+            }
+            replaced
+        })
+    }
+
+    /// The next version is whole and takes its place; gives the one it replaced.
+    pub(super) fn promote(&self, object: &Arc<Object>) -> Option<Arc<Object>> {
+        self.update(&object.manifest().path, |slot| {
+            if !slot
+                .next
+                .as_ref()
+                .is_some_and(|next| Arc::ptr_eq(next, object))
+            {
+                return None;
+            }
+            std::mem::replace(&mut slot.mirrored, slot.next.take())
+        })
+    }
+
+    /// Takes the mirrored versions out; gives them.
+    pub(super) fn remove_mirrored(&self, path: &str) -> Vec<Arc<Object>> {
+        self.update(path, |slot| {
+            slot.mirrored
+                .take()
+                .into_iter()
+                .chain(slot.next.take())
+                .collect()
+        })
+    }
+
+    // Published objects: called by the publisher and by find.
+
+    /// Lets `find` look below published directories. Once.
+    pub(super) fn set_published(&self, published: Published) -> bool {
+        self.inner.published.set(published).is_ok()
+    }
+
+    pub(super) fn published(&self) -> Option<&Published> {
+        self.inner.published.get()
+    }
+
+    /// The published directory that `path` is beneath.
+    fn root(&self, path: &str) -> Option<&Root> {
+        let roots = &self.inner.published.get()?.roots;
+        roots
+            .iter()
+            .find(|root| path.starts_with(&root.config.prefix))
+    }
+
+    /// The published objects.
+    pub(super) fn published_objects(&self) -> Vec<Arc<Object>> {
+        self.collect(|slot| slot.published.clone())
+    }
+
+    pub(super) fn published_at(&self, path: &str) -> Option<Arc<Object>> {
+        let shard = self.inner.paths[self.shard(path)].load();
+        shard.get(path)?.published.clone()
+    }
+
+    /// Brings the published object at `path` up to date with its file, on the blocking pool; the token is cancelled
+    /// when that is done, well or not. One thread works on one path, whoever asks.
+    pub(super) fn publish(&self, path: &str) -> CancellationToken {
+        let done = CancellationToken::new();
+        let Some(published) = self.inner.published.get() else {
+            done.cancel();
+            return done;
+        };
+        let mut open = published
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(done) = open.get(path) {
+            return done.clone();
+        }
+        open.insert(path.to_owned(), done.clone());
+        drop(open);
+        let turn = Turn {
+            library: self.clone(),
+            path: path.to_owned(),
+            _done: done.clone().drop_guard(),
+        };
+        tokio::task::spawn_blocking(move || turn.library.take_up(&turn.path));
+        done
+    }
+
+    /// Brings the published object at `path` up to date with its file. Blocking.
+    fn take_up(&self, path: &str) {
+        let (Some(published), Some(root)) = (self.inner.published.get(), self.root(path)) else {
+            return;
+        };
+        let metrics = &self.inner.reader.metrics.content;
+        if self.published_at(path).is_none() && !self.has_room() {
+            return;
+        }
+        match self.digest(published, root, path) {
+            Ok(Taken::Same) => {}
+            Ok(Taken::Nothing) => self.unpublish(path),
+            Ok(Taken::Object(object)) => {
+                tracing::debug!(%path, id = %object.id(), "published");
+                self.update(path, |slot| slot.published = Some(Arc::new(*object)));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                metrics.published_failed.inc();
+                tracing::warn!(%path, %error, "file not published");
+            }
+        }
+    }
+
+    fn digest(
+        &self,
+        published: &Published,
+        root: &Root,
+        path: &str,
+    ) -> Result<Taken, std::io::Error> {
+        let Some(place) = root.place(path).filter(|_| check_path(path).is_ok()) else {
+            return Ok(Taken::Nothing);
+        };
+        let Some((file, stamp)) = open_regular(&place)? else {
+            return Ok(Taken::Nothing);
+        };
+        let known = self.published_at(path);
+        if known.is_some_and(|known| known.stamp() == Some(stamp) && known.settled()) {
+            return Ok(Taken::Same);
+        }
+        let reader = self.reader();
+        let dir = &root.config.dir;
+        let recalled = published
+            .remembered
+            .recall(dir, path, stamp, published.chunk);
+        let (digested, place, file) = match recalled {
+            Some(manifest) => {
+                reader.metrics.content.published_remembered.inc();
+                let digested = Digested {
+                    manifest,
+                    stamp,
+                    settled: true,
+                    seals: Seals::default(),
+                };
+                (digested, place, file)
+            }
+            None => {
+                drop(file);
+                let digested = root.digest(path, published.chunk, reader, &published.stop)?;
+                let Some(digested) = digested else {
+                    return Ok(Taken::Nothing);
+                };
+                reader.metrics.content.published_hashed.inc();
+                digested
+            }
+        };
+        if digested.manifest.check().is_err() {
+            let reason = "too large for its chunk size";
+            return Err(std::io::Error::other(reason));
+        }
+        if digested.settled && digested.seals.get(0).is_some() {
+            let (stamp, manifest) = (digested.stamp, &digested.manifest);
+            if let Err(error) = published.remembered.remember(dir, stamp, manifest) {
+                tracing::warn!(%path, %error, "digests not remembered");
+            }
+        }
+        let source = Source::new(place, file, false, &reader.open_files);
+        let object = Object::published(digested, source, Now::read(), Arc::clone(reader));
+        Ok(Taken::Object(Box::new(object)))
+    }
+
+    /// The file at `path` is gone.
+    pub(super) fn unpublish(&self, path: &str) {
+        if self.published_at(path).is_none() {
+            return;
+        }
+        if let (Some(published), Some(root)) = (self.inner.published.get(), self.root(path)) {
+            published.remembered.forget(&root.config.dir, path);
+        }
+        tracing::debug!(%path, "no longer published");
+        self.update(path, |slot| slot.published = None);
     }
 }
+
+/// What a look at a published file gave.
+enum Taken {
+    Object(Box<Object>),
+    Same,
+    Nothing,
+}
+
+/// A thread's work on one path; over on drop.
+struct Turn {
+    library: Library,
+    path: String,
+    _done: DropGuard,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(published) = self.library.published() {
+            let mut open = published
+                .open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            open.remove(&self.path);
+        }
+    }
+}
+
+impl Slot {
+    fn serving(&self) -> Option<&Arc<Object>> {
+        self.published.as_ref().or(self.mirrored.as_ref())
+    }
+
+    fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.published
+            .iter()
+            .chain(&self.mirrored)
+            .chain(&self.next)
+    }
+}
+
+fn shards<K, V>() -> Shards<K, V> {
+    (0..SHARDS).map(|_| ArcSwap::default()).collect()
+}
+
+const SHARDS: usize = 256;
+
+/// Looks at the disk at once.
+const LOOKS: usize = 16;
+
+/// Names in a listing at most.
+const LISTED: usize = 10_000;
+
+/// A changed file up to this size is digested while its reader waits: some milliseconds.
+const SOON: u64 = 1 << 20;

@@ -1,8 +1,10 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
-//! From ground to roof: [`chunk`], [`manifest`], [`have`] (pure); [`object`] (one object: verified reads,
-//! verified writes), [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), [`publish`]
-//! (a directory scanned and watched).
+//! From ground to roof: [`chunk`], [`manifest`], [`have`], [`media`] (pure); `buffers`, `seal`, `file`, `fill` and
+//! `reader` (the parts of an object: read buffers, proofs in memory, its file, its filling, what all share);
+//! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
+//! [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
+//! published files across a restart), [`publish`] (directories scanned and watched).
 
 use std::path::PathBuf;
 
@@ -12,11 +14,27 @@ pub mod manifest;
 
 pub mod have;
 
+pub mod media;
+
+mod buffers;
+
+mod seal;
+
+mod file;
+
+mod fill;
+
+mod reader;
+
 pub mod object;
+
+mod root;
 
 pub mod library;
 
 pub mod store;
+
+mod remembered;
 
 pub mod publish;
 
@@ -48,4 +66,22 @@ pub struct StoreConfig {
     pub small_object: u32,
     /// See `small_object`.
     pub small_total: u64,
+    /// Bytes of read buffers kept for the next read; those in use are bound by the readers.
+    pub buffers: u64,
+}
+
+impl StoreConfig {
+    /// The defaults, below `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            size: 50 << 30,
+            chunk: 1 << 20,
+            objects: 100_000,
+            small_object: 64 << 10,
+            small_total: 64 << 20,
+            buffers: 32 << 20,
+        }
+    }
 }

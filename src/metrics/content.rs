@@ -1,13 +1,125 @@
 //! Metrics of the `content` topic.
 
-use prometheus::Registry;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+
+use super::{counter, counters, gauge, gauges};
 
 /// Handles of the `content` topic.
 #[derive(Debug)]
-pub struct Metrics {}
+pub struct Metrics {
+    /// `headwater_content_requests_total{outcome}`: counted by the HTTP server, once per object request.
+    pub requests: IntCounterVec,
+    /// Objects published by this node.
+    pub origin_objects: IntGauge,
+    /// Objects mirrored from other nodes, also those that still fill.
+    pub mirror_objects: IntGauge,
+    /// Objects refused because of the bound on objects.
+    pub objects_refused: IntCounter,
+    /// Bytes of mirrored objects on disk.
+    pub store_used: IntGauge,
+    /// Bytes of mirrored objects at most.
+    pub store_capacity: IntGauge,
+    /// Slices that left against the seal of a chunk proved before.
+    pub proved: IntCounter,
+    /// Chunks read and digested.
+    pub digested: IntCounter,
+    /// Chunks whose bytes on disk were wrong.
+    pub corrupt: IntCounter,
+    /// Chunks or objects not kept: bytes of another digest.
+    pub write_mismatch: IntCounter,
+    /// Chunks or objects not kept: the store or the disk is full.
+    pub write_full: IntCounter,
+    /// Chunks or objects not kept: any other error of the operating system.
+    pub write_io: IntCounter,
+    /// Bytes of small objects kept in memory.
+    pub small_bytes: IntGauge,
+    /// Published files that were read and digested.
+    pub published_hashed: IntCounter,
+    /// Published files whose digests were remembered.
+    pub published_remembered: IntCounter,
+    /// Published files that could not be read.
+    pub published_failed: IntCounter,
+    /// Bytes of published files that were digested.
+    pub hashed_bytes: IntCounter,
+    /// Changes of published directories that could not be followed one by one, so that all was scanned anew.
+    pub rescans: IntCounter,
+}
 
 impl Metrics {
-    pub(super) fn new(_registry: &Registry) -> Self {
-        Self {}
+    pub(super) fn new(registry: &Registry) -> Self {
+        let requests = counters(
+            registry,
+            "headwater_content_requests_total",
+            "Requests for objects, by where the bytes came from.",
+            &["outcome"],
+        );
+        let objects = gauges(
+            registry,
+            "headwater_content_objects",
+            "Objects this node can serve.",
+            &["role"],
+        );
+        let verified = counters(
+            registry,
+            "headwater_content_verified_total",
+            "Checks of bytes read from disk: slices proved by a seal, chunks digested, chunks found corrupt.",
+            &["outcome"],
+        );
+        let writes = counters(
+            registry,
+            "headwater_content_write_failures_total",
+            "Chunks and objects not kept, by reason.",
+            &["reason"],
+        );
+        let published = counters(
+            registry,
+            "headwater_content_published_files_total",
+            "Published files taken up, by what it took.",
+            &["outcome"],
+        );
+        Self {
+            requests,
+            origin_objects: objects.with_label_values(&["origin"]),
+            mirror_objects: objects.with_label_values(&["mirror"]),
+            objects_refused: counter(
+                registry,
+                "headwater_content_objects_refused_total",
+                "Objects refused because of the bound on objects.",
+            ),
+            store_used: gauge(
+                registry,
+                "headwater_content_store_bytes",
+                "Bytes of mirrored objects on disk.",
+            ),
+            store_capacity: gauge(
+                registry,
+                "headwater_content_store_capacity_bytes",
+                "Bytes of mirrored objects at most.",
+            ),
+            proved: verified.with_label_values(&["proved"]),
+            digested: verified.with_label_values(&["digested"]),
+            corrupt: verified.with_label_values(&["corrupt"]),
+            write_mismatch: writes.with_label_values(&["mismatch"]),
+            write_full: writes.with_label_values(&["full"]),
+            write_io: writes.with_label_values(&["io"]),
+            small_bytes: gauge(
+                registry,
+                "headwater_content_small_bytes",
+                "Bytes of small objects kept in memory.",
+            ),
+            published_hashed: published.with_label_values(&["hashed"]),
+            published_remembered: published.with_label_values(&["remembered"]),
+            published_failed: published.with_label_values(&["failed"]),
+            hashed_bytes: counter(
+                registry,
+                "headwater_content_hashed_bytes_total",
+                "Bytes of published files that were digested.",
+            ),
+            rescans: counter(
+                registry,
+                "headwater_content_rescans_total",
+                "Scans of a whole published directory because single changes could not be followed.",
+            ),
+        }
     }
 }
