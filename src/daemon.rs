@@ -136,7 +136,7 @@ impl Node {
         };
         let zones = settings.zones.clone();
         let engine = Engine::new(&settings.dns, zones, resolver, metrics.clone());
-        let library = Library::new(&settings.store);
+        let library = Library::new(&settings.store, Arc::clone(&metrics));
         Ok(Self {
             source,
             settings,

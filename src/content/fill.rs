@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use rustix::fs::OFlags;
 use tokio::sync::Notify;
 
+use super::file::Place;
 use super::have::Have;
 use super::object::Object;
 
@@ -27,10 +29,11 @@ pub(super) struct Fill {
     doomed: OnceLock<PathBuf>,
 }
 
-/// The `have` file.
+/// The `have` file; open from the first change until the object is whole.
 #[derive(Debug)]
 struct Record {
-    file: Arc<File>,
+    place: Place,
+    file: Option<Arc<File>>,
     /// Bytes of chunks written since data and record were made durable.
     unsynced: u64,
 }
@@ -69,13 +72,14 @@ pub(super) trait Keeper: std::fmt::Debug + Send + Sync {
 }
 
 impl Fill {
-    pub(super) fn new(have: &Have, record: File, keeper: Weak<dyn Keeper>) -> Self {
+    pub(super) fn new(have: &Have, record: Place, keeper: Weak<dyn Keeper>) -> Self {
         Self {
             words: have.words().iter().map(|&w| AtomicU64::new(w)).collect(),
             held: AtomicU32::new(have.held()),
             count: have.count(),
             record: Mutex::new(Record {
-                file: Arc::new(record),
+                place: record,
+                file: None,
                 unsynced: 0,
             }),
             wants: Mutex::default(),
@@ -108,7 +112,7 @@ impl Fill {
     pub(super) fn insert(&self, index: u32, len: u32) -> io::Result<Marked> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let new = !self.contains(index);
-        self.put(&record.file, index, true)?;
+        self.put(&*record.open()?, index, true)?;
         if new {
             self.held.fetch_add(1, Ordering::AcqRel);
         }
@@ -125,7 +129,7 @@ impl Fill {
 
     /// The chunk's bytes are wrong: it is not held any more. Whether it was.
     pub(super) fn remove(&self, index: u32) -> io::Result<bool> {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.contains(index);
         if held {
             // The memory first: even if the record cannot be written, nobody is given this chunk.
@@ -133,7 +137,7 @@ impl Fill {
             word.fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
             self.held.fetch_sub(1, Ordering::AcqRel);
             self.asked.notify_one();
-            self.put(&record.file, index, false)?;
+            self.put(&*record.open()?, index, false)?;
         }
         Ok(held)
     }
@@ -155,7 +159,11 @@ impl Fill {
         let record = {
             let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.unsynced = 0;
-            Arc::clone(&record.file)
+            let file = record.open()?;
+            if self.complete() {
+                record.file = None; // Thousands of whole objects need no file each.
+            }
+            file
         };
         data.sync_data()?;
         record.sync_data()
@@ -245,6 +253,17 @@ impl Fill {
 
     pub(super) fn doomed(&self) -> Option<&Path> {
         self.doomed.get().map(PathBuf::as_path)
+    }
+}
+
+impl Record {
+    fn open(&mut self) -> io::Result<Arc<File>> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(self.place.open(OFlags::RDWR)?);
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
     }
 }
 
