@@ -162,8 +162,9 @@ fn dns(section: &Section<'_, '_>) -> dns::Config {
             section.warning(part, message);
         }
     }
-    if section.is_default("listen") {
-        config.listen.retain(|a| a.is_ipv4() || has_ipv6_loopback());
+    if section.is_default("listen") && !has_ipv6_loopback() {
+        config.listen.retain(SocketAddr::is_ipv4);
+        section.warning("listen", "this machine has no ::1; IPv4 only");
     }
     section.end();
     config
@@ -175,7 +176,7 @@ fn zones(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<ZoneConfig> {
     for section in sections {
         let name = section.parsed("name", DOMAIN_EXPECTED, domain);
         let file = section.text("file");
-        if file.is_empty() {
+        if file.is_empty() && !section.failed("file") {
             section.error("file", "expected the path of a master file");
         }
         let ttl = section.duration_or("ttl", TTLS, secs(3_600));
@@ -191,7 +192,7 @@ fn zones(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<ZoneConfig> {
             whole_seconds(section, "ttls", ttl);
         }
         whole_seconds(section, "ttl", ttl);
-        if ttl.is_zero() {
+        if ttl.is_zero() && !section.failed("ttl") {
             section.warning("ttl", "0s: no resolver may keep any answer of this zone");
         }
         if !name.is_empty() && !names.insert(name.clone()) {
@@ -229,7 +230,7 @@ fn resolver(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<resolver::C
     for upstream in &upstreams {
         not_itself(section, *upstream, own);
     }
-    if mode == "forward" && upstreams.is_empty() {
+    if mode == "forward" && upstreams.is_empty() && !section.failed("upstreams") {
         upstreams = system_resolvers();
         upstreams.retain(|u| !own.contains(u));
         if upstreams.is_empty() {
@@ -243,10 +244,10 @@ fn resolver(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<resolver::C
     for entry in section.sections("forward") {
         let zone = entry.parsed("zone", DOMAIN_EXPECTED, domain);
         let upstreams = self::upstreams(&entry, "upstreams");
-        if upstreams.is_empty() {
+        if upstreams.is_empty() && !entry.failed("upstreams") {
             entry.error(
                 "upstreams",
-                format!("expected at least one of {UPSTREAM_EXPECTED}"),
+                format!("expected at least one: {UPSTREAM_EXPECTED}"),
             );
         }
         for upstream in &upstreams {
@@ -295,12 +296,12 @@ fn resolver_cache(section: &Section<'_, '_>) -> CacheConfig {
         entry: bytes(section, "entry", 512..=65_535),
     };
     let text = super::units::duration_text;
-    if config.min_ttl > config.max_ttl {
+    if config.min_ttl > config.max_ttl && !section.failed("max_ttl") {
         let (min, max) = (text(config.min_ttl), text(config.max_ttl));
         let message = format!("found \"{min}\", expected at most max_ttl (\"{max}\")");
         section.error("min_ttl", message);
     }
-    if config.failure_ttl.0 > config.failure_ttl.1 {
+    if config.failure_ttl.0 > config.failure_ttl.1 && !section.failed("failure_ttl_max") {
         let (min, max) = (text(config.failure_ttl.0), text(config.failure_ttl.1));
         let message = format!("found \"{min}\", expected at most failure_ttl_max (\"{max}\")");
         section.error("failure_ttl_min", message);
@@ -309,7 +310,7 @@ fn resolver_cache(section: &Section<'_, '_>) -> CacheConfig {
         let message = format!("\"{}\": longer than a week", text(config.max_ttl));
         section.warning("max_ttl", message);
     }
-    if config.max_ttl.is_zero() {
+    if config.max_ttl.is_zero() && !section.failed("max_ttl") {
         section.warning("max_ttl", "\"0s\": nothing is cached");
     }
     if config.min_ttl > secs(3_600) {
@@ -352,7 +353,7 @@ fn publish(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<PublishConfig
     for section in sections {
         let prefix = prefix(section);
         let dir = section.text("dir");
-        if dir.is_empty() {
+        if dir.is_empty() && !section.failed("dir") {
             section.error("dir", "expected the path of a directory");
         }
         let index = section.text_or("index", "index.html");
@@ -383,8 +384,8 @@ fn mirrors(sections: &[Section<'_, '_>], publish: &[PublishConfig]) -> Vec<Mirro
     for section in sections {
         let prefix = prefix(section);
         let from = section.list("from", NODE_EXPECTED, node_url);
-        if from.is_empty() {
-            section.error("from", format!("expected at least one of {NODE_EXPECTED}"));
+        if from.is_empty() && !section.failed("from") {
+            section.error("from", format!("expected at least one: {NODE_EXPECTED}"));
         }
         section.choice_or_first("mode", &["replicate"]);
         if !prefixes.insert(prefix.clone()) {

@@ -158,6 +158,14 @@ impl<'r, 'a> Section<'r, 'a> {
             .error(&self.path(key), self.origin(key), message.into());
     }
 
+    /// Whether an error was noted at `key` of this section or beneath it: what follows from it is not said.
+    pub(super) fn failed(&self, key: &str) -> bool {
+        let path = self.path(key);
+        let problems = self.report.problems.borrow();
+        let beneath = |p: &Problem| p.key.strip_prefix(&path).is_some_and(is_boundary);
+        problems.iter().any(|p| !p.warning && beneath(p))
+    }
+
     /// Notes a warning at `key` of this section.
     pub(super) fn warning(&self, key: &str, message: impl Into<String>) {
         self.report
@@ -478,6 +486,11 @@ impl fmt::Display for Problem {
         }
         f.write_str(&self.message)
     }
+}
+
+/// Whether what follows a path begins a step beneath it, or is nothing.
+fn is_boundary(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(['.', '['])
 }
 
 /// The environment variable that sets `key`.
