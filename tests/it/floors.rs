@@ -1,0 +1,107 @@
+//! The house keeps its floors: arrows between topics go one way, and ground files stay pure.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Topics and the topics their files may name besides their own.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("content", &["metrics", "time", "net"]),
+    ("dns", &["metrics", "time", "net"]),
+    ("peer", &["content", "metrics", "time", "net"]),
+    ("http", &["content", "peer", "metrics", "time", "net"]),
+    ("metrics", &["dns"]),
+];
+
+/// Files (or folders) that are functions of their arguments.
+const GROUND: &[&str] = &[
+    "dns/wire.rs",
+    "dns/answer.rs",
+    "content/chunk.rs",
+    "content/manifest.rs",
+    "content/have.rs",
+    "http/range.rs",
+    "http/fresh.rs",
+    "http/route.rs",
+    "peer/message.rs",
+    "peer/schedule.rs",
+];
+
+/// What a ground file never names.
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "std::fs",
+    "std::net::TcpStream",
+    "std::net::UdpSocket",
+    "Now::read",
+    "Instant::now",
+    "SystemTime::now",
+    "crate::metrics",
+    "rand::",
+];
+
+#[test]
+fn topics_use_only_the_topics_beneath_them() {
+    let mut seen = 0;
+    for (topic, allowed) in MAY_USE {
+        for file in sources(&source().join(topic)) {
+            let text = code(&file);
+            for (_, rest) in text
+                .match_indices("crate::")
+                .map(|(at, m)| (at, &text[at + m.len()..]))
+            {
+                let used: String = rest
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                seen += 1;
+                assert!(
+                    used == *topic || allowed.contains(&used.as_str()),
+                    "{} names crate::{used}; {topic} may use {allowed:?}",
+                    file.display()
+                );
+            }
+        }
+    }
+    assert!(
+        seen > 50,
+        "only {seen} arrows were read: the test looks in the wrong place"
+    );
+}
+
+#[test]
+fn ground_files_touch_no_clock_socket_file_or_metric() {
+    for name in GROUND {
+        let text = code(&source().join(name));
+        for word in IMPURE {
+            assert!(!text.contains(word), "{name} is ground and names {word}");
+        }
+    }
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// All `.rs` files beneath `dir`.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a source folder") {
+        let path = entry.expect("a readable source folder").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The code of a file: without comments and without its unit tests.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).expect("a source file");
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
