@@ -1,1 +1,331 @@
 //! One request to one node: index, manifest or chunk, with time and size bounds.
+//!
+//! The replicator holds one [`Client`] per node. Redirects are not followed: only the configured node is ever asked.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ETAG, IF_NONE_MATCH, USER_AGENT};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::message::{Ask, Index, MESSAGE_SIZE, MessageError};
+use crate::content::chunk::Digest;
+use crate::content::manifest::Manifest;
+
+/// Asks one node. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: String,
+    http: legacy::Client<HttpConnector, Empty<Bytes>>,
+}
+
+/// What a node says of its index.
+#[derive(Debug)]
+pub enum IndexAnswer {
+    /// It changed: the index, and the entity tag to ask with next time.
+    Changed(Index, Option<String>),
+    /// As it was when the entity tag was given.
+    Unchanged,
+}
+
+/// Why there is no answer, by what the asker does next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The node is away, too slow or has a fault: ask again later.
+    #[error("{node}: {reason}")]
+    Retry {
+        /// The node's base URL.
+        node: String,
+        /// What was found.
+        reason: String,
+    },
+    /// It does not hold this chunk: ask another.
+    #[error("{node}: does not hold {what}")]
+    Missing {
+        /// The node's base URL.
+        node: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// It does not know this version (any more): read its index again.
+    #[error("{node}: does not know {what} any more")]
+    Gone {
+        /// The node's base URL.
+        node: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// Its answer cannot be right: stop asking it for a good while.
+    #[error("{node}: {reason}")]
+    Liar {
+        /// The node's base URL.
+        node: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+}
+
+impl Client {
+    /// A client of the node at `base`, such as `http://origin:8080`.
+    ///
+    /// # Errors
+    /// What was found and what was expected.
+    pub fn new(base: &str) -> Result<Self, MessageError> {
+        let base = check_base(base)?;
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        connector.set_nodelay(true);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(connector);
+        Ok(Self { base, http })
+    }
+
+    /// The node's base URL.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks what the node holds beneath `prefix`; `etag` is that of the index known already.
+    ///
+    /// # Errors
+    /// See [`Error`]; an index that is not one is a `Liar`'s.
+    pub async fn index(&self, prefix: &str, etag: Option<&str>) -> Result<IndexAnswer, Error> {
+        let ask = Ask::Index(prefix.to_owned());
+        self.timed(MESSAGE_SIZE, async {
+            let response = self.send(&ask, etag).await?;
+            if response.status() == StatusCode::NOT_MODIFIED && etag.is_some() {
+                return Ok(IndexAnswer::Unchanged);
+            }
+            self.expect_ok(&ask, &response)?;
+            let tag = response
+                .headers()
+                .get(ETAG)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            let body = self.body(response, 0, MESSAGE_SIZE).await?;
+            let index = Index::parse(&body, prefix).map_err(|e| self.liar(e))?;
+            Ok(IndexAnswer::Changed(index, tag))
+        })
+        .await
+    }
+
+    /// Fetches a manifest; it is the one with this digest.
+    ///
+    /// # Errors
+    /// See [`Error`]; other bytes are a `Liar`'s.
+    pub async fn manifest(&self, id: Digest) -> Result<Manifest, Error> {
+        let ask = Ask::Manifest(id);
+        self.timed(MESSAGE_SIZE, async {
+            let response = self.send(&ask, None).await?;
+            self.expect_ok(&ask, &response)?;
+            let body = self.body(response, 0, MESSAGE_SIZE).await?;
+            if *blake3::hash(&body).as_bytes() != id.0 {
+                return Err(self.liar("a manifest with another digest than the one asked for"));
+            }
+            Manifest::decode(&body).map_err(|e| self.liar(e))
+        })
+        .await
+    }
+
+    /// Fetches chunk `index`, `len` bytes, of the version `id`. The caller verifies it (`Object::write` does).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn chunk(&self, id: Digest, index: u32, len: u32) -> Result<Bytes, Error> {
+        let ask = Ask::Chunk(id, index);
+        let len = u64::from(len);
+        self.timed(len, async {
+            let response = self.send(&ask, None).await?;
+            self.expect_ok(&ask, &response)?;
+            self.body(response, len, len).await
+        })
+        .await
+    }
+
+    async fn send(&self, ask: &Ask, etag: Option<&str>) -> Result<Response<Incoming>, Error> {
+        let uri: Uri = format!("{}{ask}", self.base)
+            .parse()
+            .map_err(|e| self.retry(e))?;
+        let mut request = Request::get(uri).header(USER_AGENT, AGENT);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let request = request.body(Empty::new()).map_err(|e| self.retry(e))?;
+        match tokio::time::timeout(SILENCE, self.http.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.retry(chain(&error))),
+            Err(_) => Err(self.retry(format_args!("no answer within {SILENCE:?}"))),
+        }
+    }
+
+    fn expect_ok(&self, ask: &Ask, response: &Response<Incoming>) -> Result<(), Error> {
+        let node = self.base.clone();
+        let what = ask.to_string();
+        match (response.status(), ask) {
+            (StatusCode::OK, _) => Ok(()),
+            // 500: a fault with this one chunk; the node is asked for others.
+            (StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR, Ask::Chunk(..)) => {
+                Err(Error::Missing { node, what })
+            }
+            (StatusCode::NOT_FOUND, Ask::Manifest(_))
+            | (StatusCode::GONE, Ask::Chunk(..) | Ask::Manifest(_)) => {
+                Err(Error::Gone { node, what })
+            }
+            (status, _) => Err(self.retry(format_args!("found status {status}, expected 200"))),
+        }
+    }
+
+    /// Reads a body of `least` to `most` bytes. One that is longer, or ends well and is shorter,
+    /// is a lie; a broken connection is none.
+    async fn body(
+        &self,
+        response: Response<Incoming>,
+        least: u64,
+        most: u64,
+    ) -> Result<Bytes, Error> {
+        let mut body = response.into_body();
+        let said = body.size_hint();
+        let too_long = || self.liar(format_args!("a body longer than the {most} bytes expected"));
+        if said.lower() > most {
+            return Err(too_long());
+        }
+        let room = said.upper().unwrap_or(0).min(most).min(FIRST_ROOM);
+        let mut bytes = BytesMut::with_capacity(usize::try_from(room).unwrap_or(0));
+        loop {
+            let frame = tokio::time::timeout(SILENCE, body.frame())
+                .await
+                .map_err(|_| self.retry(format_args!("silent for {SILENCE:?} in the body")))?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|e| self.retry(chain(&e)))?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() as u64 + data.len() as u64 > most {
+                    return Err(too_long());
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        if (bytes.len() as u64) < least {
+            let found = bytes.len();
+            return Err(self.liar(format_args!(
+                "a whole body of {found} bytes, expected {least}"
+            )));
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Bounds a whole request: as long as `size` bytes take at the slowest pace that is borne.
+    async fn timed<T>(
+        &self,
+        size: u64,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let bound = SILENCE + Duration::from_secs(size / SLOWEST);
+        match tokio::time::timeout(bound, request).await {
+            Ok(result) => result,
+            Err(_) => Err(self.retry(format_args!("not done within {bound:?}"))),
+        }
+    }
+
+    fn retry(&self, reason: impl std::fmt::Display) -> Error {
+        Error::Retry {
+            node: self.base.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn liar(&self, reason: impl std::fmt::Display) -> Error {
+        Error::Liar {
+            node: self.base.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Checks the base URL of a node and gives it without its final `/`: `http://HOST` or `http://HOST:PORT`.
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn check_base(base: &str) -> Result<String, MessageError> {
+    let expected = || MessageError {
+        field: "node",
+        found: base.to_owned(),
+        expected: "a URL such as http://origin:8080",
+    };
+    let uri: Uri = base.parse().map_err(|_| expected())?;
+    let authority = uri.authority().ok_or_else(expected)?;
+    let plain = uri.scheme_str() == Some("http")
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none()
+        && !authority.as_str().contains('@')
+        && !authority.host().is_empty();
+    if plain {
+        Ok(format!("http://{authority}"))
+    } else {
+        Err(expected())
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// How this program names itself.
+const AGENT: &str = concat!("headwater/", env!("CARGO_PKG_VERSION"));
+
+/// Time for a connection to stand.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Longest silence before the answer begins, and within it.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Slowest pace that is borne, bytes per second.
+const SLOWEST: u64 = 1_024;
+
+/// An unused connection is closed after this.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Unused connections kept per node.
+const IDLE_CONNECTIONS: usize = 8;
+
+/// Memory taken for a body before its bytes are there.
+const FIRST_ROOM: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(base: &str, expected: Option<&str>) {
+        assert_eq!(check_base(base).ok().as_deref(), expected, "{base}");
+    }
+
+    #[test]
+    fn base_is_a_plain_http_url() {
+        check("http://origin:8080", Some("http://origin:8080"));
+        check("http://192.0.2.1/", Some("http://192.0.2.1"));
+        check("http://[2001:db8::1]:80", Some("http://[2001:db8::1]:80"));
+        check("https://origin", None);
+        check("origin:8080", None);
+        check("http://user@origin", None);
+        check("http://origin/path", None);
+        check("http://origin?x", None);
+        check("", None);
+    }
+}

@@ -13,6 +13,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::content::chunk::Digest;
+use crate::content::manifest;
 
 /// Path beneath which the protocol lives; no published object may stand there.
 pub const ROOT: &str = "/.well-known/headwater/v1/";
@@ -47,8 +48,8 @@ pub struct Index {
 pub struct IndexEntry {
     /// Its path.
     pub path: String,
-    /// Hex digest of its manifest.
-    pub manifest: String,
+    /// Digest of its manifest.
+    pub manifest: Digest,
     /// Its size, bytes.
     pub size: u64,
     /// Whether the node publishes it itself. A node that only mirrors it is one more source of its chunks, but not a
@@ -100,8 +101,8 @@ impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Index(prefix) => write!(f, "{ROOT}index?prefix={}", encode(prefix)),
-            Self::Manifest(id) => write!(f, "{ROOT}manifest/{}", hex(*id)),
-            Self::Chunk(id, index) => write!(f, "{ROOT}chunk/{}/{index}", hex(*id)),
+            Self::Manifest(id) => write!(f, "{ROOT}manifest/{id}"),
+            Self::Chunk(id, index) => write!(f, "{ROOT}chunk/{id}/{index}"),
         }
     }
 }
@@ -120,7 +121,6 @@ impl Index {
             .map_err(|e| error("index", e, "JSON with at most 100,000 objects"))?;
         let mut last: Option<&str> = None;
         for entry in &index.objects {
-            parse_digest(&entry.manifest)?;
             check_path(&entry.path, prefix)?;
             if last.is_some_and(|last| last >= entry.path.as_str()) {
                 return Err(error("path", &entry.path, "objects in the order of paths"));
@@ -131,42 +131,18 @@ impl Index {
     }
 }
 
-/// Checks that `path` is a normalised absolute path of an object beneath `prefix`, outside the protocol's own space.
-///
-/// # Errors
-/// What was found and what was expected.
-pub fn check_path(path: &str, prefix: &str) -> Result<(), MessageError> {
-    let normal = path.len() <= PATH_SIZE
-        && path.strip_prefix('/').is_some_and(|rest| {
-            rest.split('/')
-                .all(|part| !matches!(part, "" | "." | "..") && !part.contains(char::is_control))
-        });
-    if !normal {
-        return Err(error("path", path, "a normalised absolute path"));
-    }
+/// Checks that `path` may name an object beneath `prefix`, outside the protocol's own space.
+fn check_path(path: &str, prefix: &str) -> Result<(), MessageError> {
+    manifest::check_path(path).map_err(|e| error("path", e.found, e.expected))?;
     if !path.starts_with(prefix) || path.starts_with(ROOT) {
         return Err(error("path", path, "a path beneath the mirrored prefix"));
     }
     Ok(())
 }
 
-/// A digest as 64 lower-case hex digits.
-#[must_use]
-pub fn hex(digest: Digest) -> String {
-    blake3::Hash::from_bytes(digest.0).to_hex().to_string()
-}
-
-/// Reads [`hex`].
-///
-/// # Errors
-/// What was found and what was expected.
-pub fn parse_digest(text: &str) -> Result<Digest, MessageError> {
-    let lower = text.bytes().all(|b| !b.is_ascii_uppercase());
-    blake3::Hash::from_hex(text)
-        .ok()
-        .filter(|_| lower)
-        .map(|hash| Digest(*hash.as_bytes()))
-        .ok_or_else(|| error("digest", text, "64 lower-case hex digits"))
+fn parse_digest(text: &str) -> Result<Digest, MessageError> {
+    text.parse()
+        .map_err(|_| error("digest", text, "64 lower-case hex digits"))
 }
 
 fn check_prefix(prefix: &str) -> Result<(), MessageError> {
@@ -325,7 +301,7 @@ mod tests {
         index(&entry("/v/../a"), Some("path"));
         index(&entry("/v//a"), Some("path"));
         index(&entry("/v/"), Some("path"));
-        index(&entry("/v/a").replace("00", "0"), Some("digest"));
+        index(&entry("/v/a").replace("00", "0"), Some("index"));
         index("7", Some("index"));
     }
 

@@ -1,7 +1,8 @@
 //! Replication: a mirror fetches what other nodes publish, chunk by chunk, each verified before it is kept.
 //!
-//! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next;
-//! pure), [`client`] (one request to one node), [`replicate`] (the loop). The serving side is `http/peer.rs`.
+//! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next) and
+//! [`plan`] (what ought to be held), pure; [`client`] (one request to one node), `mirror` (the loop of one prefix),
+//! [`replicate`] (all of them). The serving side is `http/peer.rs`.
 
 use std::time::Duration;
 
@@ -9,7 +10,15 @@ pub mod message;
 
 pub mod schedule;
 
+pub mod plan;
+
 pub mod client;
+
+mod node;
+
+mod job;
+
+mod mirror;
 
 pub mod replicate;
 

@@ -1,24 +1,34 @@
-//! The replication loop of the mirrored prefixes.
+//! The replication loops of the mirrored prefixes, started and watched together.
+//!
+//! The daemon runs one [`Replicator`]; it owns one [`Mirror`] per prefix. On stop, requests in flight are dropped;
+//! after a crash the store's own bitmaps say what is still missing, so that only chunks that were in flight are
+//! fetched again.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::MirrorConfig;
+use super::mirror::Mirror;
 use crate::content::library::Library;
 use crate::content::store::Store;
 use crate::metrics::Metrics;
 
 /// The replicator of all mirrored prefixes.
 #[derive(Debug)]
-pub struct Replicator {}
+pub struct Replicator {
+    mirrors: Vec<Mirror>,
+    handle: MirrorHandle,
+}
 
 /// The state of one mirrored prefix, for `status` and `content list`.
 #[derive(Clone, Debug, Default)]
 pub struct MirrorStatus {
     /// The prefix.
     pub prefix: String,
-    /// The node asked last.
+    /// The node that gave the index last.
     pub from: String,
     /// Objects in its index.
     pub objects: usize,
@@ -32,19 +42,27 @@ pub struct MirrorStatus {
 
 /// Reads the replicator's state. A cheap handle.
 #[derive(Clone, Debug)]
-pub struct MirrorHandle {}
+pub struct MirrorHandle {
+    mirrors: Arc<[Arc<ArcSwap<MirrorStatus>>]>,
+}
 
 impl MirrorHandle {
     /// The state of every mirrored prefix.
     #[must_use]
     pub fn status(&self) -> Vec<MirrorStatus> {
-        unimplemented!()
+        let one = |status: &Arc<ArcSwap<MirrorStatus>>| MirrorStatus::clone(&status.load());
+        self.mirrors.iter().map(one).collect()
     }
 }
 
 impl Replicator {
-    /// A replicator that is not running yet.
+    /// A replicator that is not running yet. `node` is this node's name; it makes the pauses of different nodes differ.
+    /// Where prefixes lie within each other, the longer one's mirror has its objects alone.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "handles are moved in, as everywhere"
+    )]
     pub fn new(
         mirrors: Vec<MirrorConfig>,
         node: String,
@@ -52,14 +70,26 @@ impl Replicator {
         library: Library,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let _ = (mirrors, node, store, library, metrics);
-        unimplemented!()
+        let prefixes: Vec<String> = mirrors.iter().map(|m| m.prefix.clone()).collect();
+        let mirrors: Vec<Mirror> = mirrors
+            .into_iter()
+            .map(|config| {
+                let within = |p: &&String| p.starts_with(&config.prefix) && **p != config.prefix;
+                let inner = prefixes.iter().filter(within).cloned().collect();
+                let (store, library) = (store.clone(), library.clone());
+                Mirror::new(config, inner, &node, store, library, metrics.clone())
+            })
+            .collect();
+        let handle = MirrorHandle {
+            mirrors: mirrors.iter().map(Mirror::status).collect(),
+        };
+        Self { mirrors, handle }
     }
 
     /// Its state, for others to read.
     #[must_use]
     pub fn handle(&self) -> MirrorHandle {
-        unimplemented!()
+        self.handle.clone()
     }
 
     /// Replicates until `stop`.
@@ -67,7 +97,14 @@ impl Replicator {
     /// # Errors
     /// What ended it early; a node that is away or lies is no such end.
     pub async fn run(self, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        let _ = stop;
-        unimplemented!()
+        let mut running = JoinSet::new();
+        for mirror in self.mirrors {
+            running.spawn(mirror.run(stop.clone()));
+        }
+        while let Some(ended) = running.join_next().await {
+            ended??;
+        }
+        stop.cancelled().await;
+        Ok(())
     }
 }

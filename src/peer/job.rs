@@ -1,0 +1,160 @@
+//! What a mirror's task has done beside it: requests and disk work. Each job gives one [`Event`].
+
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+use tokio::task::spawn_blocking;
+
+use super::client::{Client, Error, IndexAnswer};
+use super::schedule::Fetch;
+use crate::content::chunk::Digest;
+use crate::content::manifest::Manifest;
+use crate::content::object::{Object, WriteError};
+use crate::content::store::Store;
+
+/// What a job found.
+#[derive(Debug)]
+pub(super) enum Event {
+    Index {
+        node: usize,
+        result: Result<IndexAnswer, Error>,
+    },
+    Begun {
+        path: String,
+        id: Digest,
+        node: Option<usize>,
+        result: Result<Arc<Object>, Failure>,
+    },
+    Chunk {
+        path: String,
+        id: Digest,
+        fetch: Fetch,
+        result: Result<(), Failure>,
+    },
+    Removed {
+        path: String,
+        result: Result<bool, std::io::Error>,
+    },
+}
+
+/// Why a job failed: for the node's sake or the disk's.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Node(Error),
+    Write(WriteError),
+}
+
+/// Asks a node for its index.
+pub(super) async fn ask_index(
+    node: usize,
+    client: Client,
+    prefix: String,
+    etag: Option<String>,
+) -> Event {
+    let result = client.index(&prefix, etag.as_deref()).await;
+    Event::Index { node, result }
+}
+
+/// Begins the object of `manifest`; `node` gave it.
+pub(super) async fn begin(
+    store: Store,
+    path: String,
+    id: Digest,
+    node: Option<usize>,
+    manifest: Result<Manifest, Error>,
+) -> Event {
+    let result = match manifest {
+        Err(error) => Err(Failure::Node(error)),
+        Ok(manifest) => blocking(move || store.begin(manifest))
+            .await
+            .map_err(Failure::Write),
+    };
+    Event::Begun {
+        path,
+        id,
+        node,
+        result,
+    }
+}
+
+/// Fetches a chunk, verifies and keeps it. `received` counts its bytes.
+pub(super) async fn fetch(
+    client: Client,
+    object: Arc<Object>,
+    path: String,
+    fetch: Fetch,
+    received: IntCounter,
+) -> Event {
+    let id = object.id();
+    let len = object.manifest().layout.len(fetch.index);
+    let result = match client.chunk(id, fetch.index, len).await {
+        Err(error) => Err(Failure::Node(error)),
+        Ok(bytes) => {
+            received.inc_by(bytes.len() as u64);
+            let write = move || object.write(fetch.index, &bytes);
+            blocking(write).await.map_err(Failure::Write)
+        }
+    };
+    Event::Chunk {
+        path,
+        id,
+        fetch,
+        result,
+    }
+}
+
+/// Removes an object.
+pub(super) async fn remove(store: Store, path: String) -> Event {
+    let gone = path.clone();
+    let result = blocking(move || store.remove(&gone)).await;
+    Event::Removed { path, result }
+}
+
+/// Fetches the manifest `id` and checks that it is of the object the index promised.
+pub(super) async fn fetch_manifest(
+    client: &Client,
+    id: Digest,
+    path: &str,
+    size: u64,
+) -> Result<Manifest, Error> {
+    let manifest = client.manifest(id).await?;
+    let liar = |reason: String| Error::Liar {
+        node: client.base().to_owned(),
+        reason,
+    };
+    if manifest.path != path {
+        let found = &manifest.path;
+        return Err(liar(format!(
+            "manifest: found path {found:?}, expected {path:?}"
+        )));
+    }
+    let layout = manifest.layout;
+    if layout.size != size {
+        let found = layout.size;
+        return Err(liar(format!(
+            "manifest of {path}: found size {found}, expected {size}"
+        )));
+    }
+    if layout.chunk > CHUNK_SIZE {
+        let found = layout.chunk;
+        return Err(liar(format!(
+            "manifest of {path}: found chunks of {found} bytes, expected at most {CHUNK_SIZE}"
+        )));
+    }
+    Ok(manifest)
+}
+
+/// Runs disk work on the blocking pool. Its panic is this job's.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this job with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Bytes of a chunk that are accepted at most: it is held in memory while it is verified.
+const CHUNK_SIZE: u32 = 64 << 20;

@@ -1,0 +1,649 @@
+//! One mirrored prefix: its nodes' indexes read in rounds, what is wanted filled chunk by chunk.
+//!
+//! One task decides; requests and disk work run beside it as jobs whose results come back to it as [`Event`]s, so no
+//! state is shared. Every missing chunk is in flight, or waits for a free place among `in_flight`, or for a node to
+//! be asked again; so it is enough to look at what readers want whenever a place falls free.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::MirrorConfig;
+use super::client::{Client, Error, IndexAnswer};
+use super::job::{self, Event, Failure};
+use super::node::Node;
+use super::plan::{Holds, Plan, Wanted};
+use super::replicate::MirrorStatus;
+use super::schedule::{self, Fetch, Source, Standing};
+use crate::content::chunk::Digest;
+use crate::content::have::Have;
+use crate::content::library::Library;
+use crate::content::manifest::Manifest;
+use crate::content::object::{Object, Role, WriteError};
+use crate::content::store::Store;
+use crate::metrics::Metrics;
+use crate::metrics::replication::{IndexOutcome, ObjectState, Outcome, SourceState};
+use crate::time::Now;
+
+/// The mirror of one prefix.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    config: MirrorConfig,
+    /// Longer prefixes within this one: their objects are other mirrors'.
+    inner: Vec<String>,
+    nodes: Vec<Node>,
+    plan: Plan,
+    store: Store,
+    library: Library,
+    metrics: Arc<Metrics>,
+    status: Arc<ArcSwap<MirrorStatus>>,
+    /// Objects being filled, by path; at most `config.filling` with those that begin.
+    transfers: BTreeMap<String, Transfer>,
+    beginning: HashSet<String>,
+    waiting: VecDeque<String>,
+    /// Objects that could not be begun or filled, and why; tried again in the next round.
+    refused: BTreeMap<String, String>,
+    jobs: JoinSet<Event>,
+    in_flight: usize,
+    round: Round,
+    seed: u64,
+}
+
+/// An object being filled.
+#[derive(Debug)]
+struct Transfer {
+    object: Arc<Object>,
+    /// Chunks in flight.
+    busy: Vec<u32>,
+    /// For each node: the chunks it holds.
+    have: Vec<Option<Have>>,
+    /// For each node: whether it publishes the object.
+    publishes: Vec<bool>,
+}
+
+/// Where the reading of the indexes stands.
+#[derive(Debug)]
+struct Round {
+    /// Nodes asked and not answered yet.
+    open: usize,
+    /// When the next begins.
+    due: Now,
+    /// When the last began.
+    began: Now,
+}
+
+impl Mirror {
+    pub(super) fn new(
+        config: MirrorConfig,
+        inner: Vec<String>,
+        name: &str,
+        store: Store,
+        library: Library,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let config = MirrorConfig {
+            in_flight: config.in_flight.max(1),
+            filling: config.filling.max(1),
+            ..config
+        };
+        let mut problem = None;
+        let mut nodes = Vec::new();
+        for base in &config.from {
+            match Client::new(base) {
+                Ok(client) => nodes.push(Node::new(client)),
+                Err(error) => problem = Some(error.to_string()),
+            }
+        }
+        let status = MirrorStatus {
+            prefix: config.prefix.clone(),
+            problem,
+            ..MirrorStatus::default()
+        };
+        let digest = blake3::hash(format!("{name} {}", config.prefix).as_bytes());
+        let mut seed = [0; 8];
+        seed.copy_from_slice(&digest.as_bytes()[..8]);
+        let never = Now {
+            mono_ns: 0,
+            unix_ms: 0,
+        };
+        Self {
+            plan: Plan::new(nodes.len(), config.interval / 2),
+            config,
+            inner,
+            nodes,
+            store,
+            library,
+            metrics,
+            status: Arc::new(ArcSwap::from_pointee(status)),
+            transfers: BTreeMap::new(),
+            beginning: HashSet::new(),
+            waiting: VecDeque::new(),
+            refused: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            in_flight: 0,
+            round: Round {
+                open: 0,
+                due: never,
+                began: never,
+            },
+            seed: u64::from_le_bytes(seed),
+        }
+    }
+
+    pub(super) fn status(&self) -> Arc<ArcSwap<MirrorStatus>> {
+        self.status.clone()
+    }
+
+    /// Mirrors until `stop`.
+    ///
+    /// # Errors
+    /// A job that panicked.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), anyhow::Error> {
+        if self.nodes.is_empty() {
+            stop.cancelled().await;
+            return Ok(());
+        }
+        loop {
+            let now = Now::read();
+            if self.round.open == 0 && now >= self.round.due {
+                self.begin_round(now);
+            }
+            self.begin_objects(now);
+            self.fetch_chunks(now);
+            self.show(now);
+            let wake = tokio::time::sleep(self.sleep(now));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.jobs.join_next() => self.take(event?, Now::read()),
+                () = wake => {}
+            }
+        }
+        self.jobs.shutdown().await;
+        Ok(())
+    }
+
+    /// How long nothing but a job's result can be of interest.
+    fn sleep(&self, now: Now) -> Duration {
+        let round = (self.round.open == 0).then(|| self.round.due.since(now));
+        let opening = self
+            .nodes
+            .iter()
+            .map(|node| node.health.closed_for(now))
+            .filter(|time| !time.is_zero());
+        opening
+            .chain(round)
+            .min()
+            .unwrap_or(self.config.interval)
+            .max(Duration::from_millis(1))
+    }
+
+    fn begin_round(&mut self, now: Now) {
+        self.plan.begin_round();
+        self.round.began = now;
+        self.round.due = now.plus(self.config.interval);
+        for place in 0..self.nodes.len() {
+            let node = &self.nodes[place];
+            if !node.is_open(now) {
+                continue;
+            }
+            let (client, etag) = (node.client.clone(), node.etag.clone());
+            let prefix = self.config.prefix.clone();
+            self.round.open += 1;
+            self.jobs.spawn(job::ask_index(place, client, prefix, etag));
+        }
+        if self.round.open == 0 {
+            self.end_round(now);
+        }
+    }
+
+    fn end_round(&mut self, now: Now) {
+        // A node that failed is asked again as soon as it may be, not only at the next interval.
+        let again = self.nodes.iter().map(|node| node.health.closed_for(now));
+        if let Some(soonest) = again.filter(|time| !time.is_zero()).min() {
+            self.round.due = self.round.due.min(now.plus(soonest));
+        }
+        let held: Vec<String> = self
+            .library
+            .list()
+            .iter()
+            .filter(|object| object.role() == Role::Mirror)
+            .map(|object| object.manifest().path.clone())
+            .filter(|path| self.is_mine(path))
+            .collect();
+        for path in self.plan.end_round(held.into_iter(), now) {
+            self.transfers.remove(&path);
+            self.jobs.spawn(job::remove(self.store.clone(), path));
+        }
+        self.refused.clear();
+        let wanted = self.plan.wanted();
+        let open: Vec<bool> = self.nodes.iter().map(|node| node.is_open(now)).collect();
+        self.transfers.retain(|path, transfer| {
+            let Some(wanted) = wanted.get(path).filter(|w| w.id == transfer.object.id()) else {
+                return false;
+            };
+            transfer.refresh(wanted);
+            // Those whose nodes are away make room for others.
+            !transfer.busy.is_empty()
+                || transfer
+                    .have
+                    .iter()
+                    .zip(&open)
+                    .any(|(h, o)| *o && h.is_some())
+        });
+        self.waiting = wanted
+            .iter()
+            .filter(|(path, wanted)| !self.has(path, wanted.id))
+            .map(|(path, _)| path)
+            .filter(|path| !self.transfers.contains_key(*path) && !self.beginning.contains(*path))
+            .cloned()
+            .collect();
+    }
+
+    /// Whether the object is whole here, or published by this node itself.
+    fn has(&self, path: &str, id: Digest) -> bool {
+        self.library.get(path).is_some_and(|object| {
+            object.role() == Role::Origin || (object.id() == id && object.complete())
+        })
+    }
+
+    fn is_mine(&self, path: &str) -> bool {
+        path.starts_with(&self.config.prefix)
+            && !self.inner.iter().any(|inner| path.starts_with(inner))
+    }
+
+    /// Begins waiting objects while there is room.
+    fn begin_objects(&mut self, now: Now) {
+        while self.transfers.len() + self.beginning.len() < self.config.filling
+            && self.beginning.len() < self.config.in_flight
+        {
+            let Some(path) = self.waiting.pop_front() else {
+                return;
+            };
+            let Some(wanted) = self.plan.wanted().get(&path) else {
+                continue;
+            };
+            let known = self.library.version(wanted.id);
+            let may = |place: &usize| {
+                wanted.nodes[*place] != Holds::Nothing && self.nodes[*place].is_open(now)
+            };
+            let Some(node) = (0..self.nodes.len()).find(may) else {
+                let reason = format!("{path}: no node that has it can be asked now");
+                self.refused.insert(path, reason);
+                continue;
+            };
+            let client = self.nodes[node].client.clone();
+            let (id, size, store) = (wanted.id, wanted.size, self.store.clone());
+            self.beginning.insert(path.clone());
+            self.jobs.spawn(async move {
+                // A version that was known before needs no request: its manifest is what its digest says.
+                match known {
+                    Some(object) => {
+                        let manifest = Manifest::clone(object.manifest());
+                        job::begin(store, path, id, None, Ok(manifest)).await
+                    }
+                    None => {
+                        let manifest = job::fetch_manifest(&client, id, &path, size).await;
+                        job::begin(store, path, id, Some(node), manifest).await
+                    }
+                }
+            });
+        }
+    }
+
+    /// Asks for chunks while there is room and something to ask for.
+    fn fetch_chunks(&mut self, now: Now) {
+        while self.in_flight < self.config.in_flight {
+            self.seed = self.seed.wrapping_add(1);
+            let Some((path, fetch)) = self.pick(now) else {
+                break;
+            };
+            let transfer = self
+                .transfers
+                .get_mut(&path)
+                .expect("the path was picked from the transfers");
+            transfer.busy.push(fetch.index);
+            self.in_flight += 1;
+            let node = &mut self.nodes[fetch.source];
+            node.in_flight += 1;
+            let (client, object) = (node.client.clone(), transfer.object.clone());
+            let received = if transfer.publishes[fetch.source] {
+                self.metrics.replication.in_origin.clone()
+            } else {
+                self.metrics.replication.in_peer.clone()
+            };
+            self.metrics.replication.in_flight.inc();
+            self.jobs
+                .spawn(job::fetch(client, object, path, fetch, received));
+        }
+    }
+
+    /// The chunk to ask for next: of all objects those that readers wait for first.
+    fn pick(&self, now: Now) -> Option<(String, Fetch)> {
+        let mut wanting = self
+            .transfers
+            .iter()
+            .map(|(path, transfer)| (path, transfer, transfer.object.wants()))
+            .filter(|(_, _, wants)| !wants.is_empty());
+        let urgent = wanting.find_map(|(path, transfer, wants)| {
+            let sources = self.sources(transfer);
+            let have = transfer.object.have();
+            let fetch = schedule::urgent(&have, &wants, &transfer.busy, &sources, now, self.seed)?;
+            Some((path.clone(), fetch))
+        });
+        urgent.or_else(|| {
+            self.transfers.iter().find_map(|(path, transfer)| {
+                let sources = self.sources(transfer);
+                let have = transfer.object.have();
+                let fetch = schedule::next(&have, &[], &transfer.busy, &sources, now, self.seed)?;
+                Some((path.clone(), fetch))
+            })
+        })
+    }
+
+    fn sources<'a>(&'a self, transfer: &'a Transfer) -> Vec<Source<'a>> {
+        let with = |(node, have): (&'a Node, &'a Option<Have>)| Source {
+            have: have.as_ref(),
+            in_flight: node.in_flight,
+            limit: self.config.in_flight,
+            health: &node.health,
+        };
+        self.nodes.iter().zip(&transfer.have).map(with).collect()
+    }
+
+    fn take(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Index { node, result } => self.take_index(node, result, now),
+            Event::Begun {
+                path,
+                id,
+                node,
+                result,
+            } => self.take_begun(path, id, node, result, now),
+            Event::Chunk {
+                path,
+                id,
+                fetch,
+                result,
+            } => self.take_chunk(&path, id, fetch, result, now),
+            Event::Removed { path, result } => match result {
+                Ok(_) => tracing::info!(path, "object removed: no longer published"),
+                Err(error) => {
+                    tracing::error!(path, %error, "object not removed");
+                    self.refused
+                        .insert(path.clone(), format!("{path}: {error}"));
+                }
+            },
+        }
+    }
+
+    fn take_index(&mut self, place: usize, result: Result<IndexAnswer, Error>, now: Now) {
+        let outcome = match result {
+            Ok(answer) => {
+                let node = &mut self.nodes[place];
+                node.succeeded(now);
+                self.status.rcu(|status| MirrorStatus {
+                    from: node.client.base().to_owned(),
+                    seen_unix_ms: Some(now.unix_ms),
+                    ..MirrorStatus::clone(status)
+                });
+                match answer {
+                    IndexAnswer::Unchanged => {
+                        self.plan.unchanged(place);
+                        IndexOutcome::Unchanged
+                    }
+                    IndexAnswer::Changed(index, etag) => {
+                        node.etag = etag;
+                        let (prefix, inner) = (&self.config.prefix, &self.inner);
+                        self.plan.changed(place, index, |path| {
+                            path.starts_with(prefix) && !inner.iter().any(|i| path.starts_with(i))
+                        });
+                        IndexOutcome::Changed
+                    }
+                }
+            }
+            Err(error) => {
+                let outcome = match error {
+                    Error::Liar { .. } => IndexOutcome::Refused,
+                    _ => IndexOutcome::Failed,
+                };
+                self.blame(place, &error, now);
+                outcome
+            }
+        };
+        self.metrics.replication.index(outcome);
+        self.round.open -= 1;
+        if self.round.open == 0 {
+            self.end_round(now);
+        }
+    }
+
+    fn take_begun(
+        &mut self,
+        path: String,
+        id: Digest,
+        node: Option<usize>,
+        result: Result<Arc<Object>, Failure>,
+        now: Now,
+    ) {
+        self.beginning.remove(&path);
+        let object = match result {
+            Ok(object) => object,
+            Err(failure) => {
+                let reason = match failure {
+                    Failure::Node(error) => {
+                        if let Some(node) = node {
+                            self.blame(node, &error, now);
+                        }
+                        error.to_string()
+                    }
+                    Failure::Write(error) => {
+                        tracing::warn!(path, %error, "object not begun");
+                        error.to_string()
+                    }
+                };
+                self.refused.insert(path, reason);
+                return;
+            }
+        };
+        if let Some(node) = node {
+            self.nodes[node].succeeded(now);
+        }
+        // The indexes may have changed while it began.
+        let Some(wanted) = self.plan.wanted().get(&path).filter(|w| w.id == id) else {
+            return;
+        };
+        if object.complete() {
+            tracing::info!(path, size = wanted.size, "object whole");
+            return;
+        }
+        tracing::info!(
+            path,
+            size = wanted.size,
+            held = object.have().held(),
+            chunks = object.have().count(),
+            "object filling"
+        );
+        let mut transfer = Transfer {
+            object,
+            busy: Vec::new(),
+            have: Vec::new(),
+            publishes: Vec::new(),
+        };
+        transfer.refresh(wanted);
+        self.transfers.insert(path, transfer);
+    }
+
+    fn take_chunk(
+        &mut self,
+        path: &str,
+        id: Digest,
+        fetch: Fetch,
+        result: Result<(), Failure>,
+        now: Now,
+    ) {
+        let metrics = self.metrics.clone();
+        self.in_flight -= 1;
+        metrics.replication.in_flight.dec();
+        let node = &mut self.nodes[fetch.source];
+        node.in_flight -= 1;
+        let mut transfer = self
+            .transfers
+            .get_mut(path)
+            .filter(|transfer| transfer.object.id() == id);
+        if let Some(transfer) = &mut transfer {
+            transfer.busy.retain(|&index| index != fetch.index);
+        }
+        let outcome = match result {
+            Ok(()) => {
+                node.succeeded(now);
+                if transfer.is_some_and(|transfer| transfer.object.complete()) {
+                    self.transfers.remove(path);
+                    tracing::info!(path, "object whole");
+                }
+                Outcome::Kept
+            }
+            Err(Failure::Node(error)) => {
+                let outcome = match error {
+                    Error::Missing { .. } | Error::Gone { .. } => Outcome::Missing,
+                    Error::Liar { .. } => Outcome::Mismatch,
+                    Error::Retry { .. } => Outcome::Failed,
+                };
+                if let Some(transfer) = transfer {
+                    match (&error, &mut transfer.have[fetch.source]) {
+                        (Error::Missing { .. }, Some(have)) => have.remove(fetch.index),
+                        (Error::Gone { .. }, have) => *have = None,
+                        _ => {}
+                    }
+                }
+                self.blame(fetch.source, &error, now);
+                outcome
+            }
+            Err(Failure::Write(WriteError::Mismatch { .. })) => {
+                let error = Error::Liar {
+                    node: node.client.base().to_owned(),
+                    reason: format!("chunk {} of {path}: digest mismatch", fetch.index),
+                };
+                self.blame(fetch.source, &error, now);
+                Outcome::Mismatch
+            }
+            Err(Failure::Write(error)) => {
+                let outcome = match error {
+                    WriteError::Full { .. } => Outcome::Full,
+                    _ => Outcome::Io,
+                };
+                // Others go on; this one is tried again in the next round.
+                if self.transfers.remove(path).is_some() {
+                    tracing::error!(path, %error, "object not filled on");
+                }
+                self.refused.insert(path.to_owned(), error.to_string());
+                outcome
+            }
+        };
+        metrics.replication.chunk(outcome);
+        self.close_stuck(path);
+    }
+
+    /// Closes a transfer of which no node holds a missing chunk, so that others have its place. It is begun again in
+    /// the next round.
+    fn close_stuck(&mut self, path: &str) {
+        let Some(transfer) = self.transfers.get(path).filter(|t| t.busy.is_empty()) else {
+            return;
+        };
+        let have = transfer.object.have();
+        let held = |index| {
+            transfer
+                .have
+                .iter()
+                .flatten()
+                .any(|have| have.contains(index))
+        };
+        if let Some(index) = have.missing().next()
+            && !have.missing().any(held)
+        {
+            let reason = format!("{path}: no node holds chunk {index}");
+            self.refused.insert(path.to_owned(), reason);
+            self.transfers.remove(path);
+        }
+    }
+
+    /// What a node's failure costs it, and what is done about it.
+    fn blame(&mut self, place: usize, error: &Error, now: Now) {
+        self.seed = self.seed.wrapping_add(1);
+        let node = &mut self.nodes[place];
+        match error {
+            Error::Missing { .. } => {}
+            Error::Gone { .. } => {
+                // Something newer stands there: its index is read again soon.
+                let soon = self.round.began.plus(SOON);
+                self.round.due = self.round.due.min(soon);
+            }
+            Error::Retry { .. } => {
+                node.health.failed(now, self.seed);
+                node.fails(error);
+            }
+            Error::Liar { .. } => {
+                node.health.lied(now);
+                node.fails(error);
+            }
+        }
+    }
+
+    /// Makes metrics and status say how things stand.
+    fn show(&mut self, now: Now) {
+        let metrics = &self.metrics.replication;
+        for node in &mut self.nodes {
+            let standing = node.health.standing(now);
+            if node.shown == Some(standing) {
+                continue;
+            }
+            node.shown = Some(standing);
+            let state = match standing {
+                Standing::Open => SourceState::Up,
+                Standing::BackOff => SourceState::BackOff,
+                Standing::CutOff => SourceState::CutOff,
+            };
+            metrics.source(node.client.base(), state);
+        }
+        let filling = self.transfers.len() + self.beginning.len();
+        let objects = self.plan.wanted().len();
+        let missing = filling + self.waiting.len() + self.refused.len();
+        let prefix = &self.config.prefix;
+        let whole = objects.saturating_sub(missing);
+        metrics.objects(prefix, ObjectState::Whole, whole);
+        metrics.objects(prefix, ObjectState::Filling, filling);
+        metrics.objects(prefix, ObjectState::Waiting, self.waiting.len());
+        metrics.objects(prefix, ObjectState::Refused, self.refused.len());
+        let problem = self
+            .nodes
+            .iter()
+            .find_map(|node| node.problem.as_ref())
+            .or_else(|| self.refused.values().next());
+        let last = self.status.load();
+        if (last.objects, last.filling, last.problem.as_ref()) != (objects, missing, problem) {
+            self.status.store(Arc::new(MirrorStatus {
+                objects,
+                filling: missing,
+                problem: problem.cloned(),
+                ..MirrorStatus::clone(&last)
+            }));
+        }
+    }
+}
+
+impl Transfer {
+    /// Takes over what the indexes say of its sources.
+    fn refresh(&mut self, wanted: &Wanted) {
+        let count = self.object.manifest().layout.count();
+        let have = |holds: &Holds| (*holds != Holds::Nothing).then(|| Have::full(count));
+        self.have = wanted.nodes.iter().map(have).collect();
+        let publishes = |holds: &Holds| *holds == Holds::Published;
+        self.publishes = wanted.nodes.iter().map(publishes).collect();
+    }
+}
+
+/// The next round begins this long after the last one began when a version is gone.
+const SOON: Duration = Duration::from_secs(1);
