@@ -83,7 +83,7 @@ impl Limit {
             Self::TcpConnections => "tcp_connections",
             Self::TcpConnectionsPerAddress => "tcp_connections_per_address",
             Self::TcpIdle => "tcp_idle",
-            Self::TcpMessage => "tcp_message",
+            Self::TcpMessage => "tcp_message_time",
             Self::TcpUnanswered => "tcp_unanswered",
             Self::TcpUnread => "tcp_unread",
         }

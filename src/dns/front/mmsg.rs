@@ -5,6 +5,10 @@
 //! On a socket bound to a wildcard the address a query was sent to is taken along (`IP_PKTINFO`,
 //! `IPV6_PKTINFO`), so that the answer leaves from there; other sockets do not pay for it.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::unnecessary_cast,
+    reason = "libc's types differ between C libraries"
+)]
 
 use std::io;
 use std::mem::{self, MaybeUninit};

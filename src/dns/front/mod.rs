@@ -152,8 +152,6 @@ impl Front {
                 })?);
             }
         }
-        // The tasks of the slow path hold it, too; this one would keep it beyond its last task.
-        drop((slow, tcp));
         let mut first_failure = tokio::select! {
             () = stop.cancelled() => None,
             Some(ended) = parts.next() => Some(ended.and_then(|()| {

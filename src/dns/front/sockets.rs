@@ -144,8 +144,14 @@ mod tests {
 
     /// Sockets of an address are taken over; the third worker binds or shares, as the kernel lets it.
     #[track_caller]
-    fn check_inherited(udp: UdpSocket) {
-        let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+    fn check_inherited(bind_inherited: fn(SocketAddr) -> io::Result<UdpSocket>) {
+        let (tcp, udp) = (0..FREE_PORTS)
+            .find_map(|_| {
+                let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+                let udp = bind_inherited(tcp.local_addr().unwrap()).ok()?;
+                Some((tcp, udp))
+            })
+            .expect("a port free in both");
         let address = udp.local_addr().unwrap();
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         let config = Config {
@@ -172,8 +178,8 @@ mod tests {
 
     #[test]
     fn inherited_sockets_are_taken_over() {
-        check_inherited(bind_udp("127.0.0.1:0".parse().unwrap()).unwrap());
-        check_inherited(UdpSocket::bind("127.0.0.1:0").unwrap());
+        check_inherited(bind_udp);
+        check_inherited(|address| UdpSocket::bind(address));
     }
 
     #[test]
