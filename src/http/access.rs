@@ -283,13 +283,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let log = Log::open(&path, Arc::new(Metrics::new())).unwrap();
-        log.write(&entry("/1", "a"), StatusCode::OK, 1, Outcome::Ok);
-        wait(&path, |text| text.contains("/1"));
+        log.write(&entry("/first", "a"), StatusCode::OK, 1, Outcome::Ok);
+        wait(&path, |text| text.contains("/first"));
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         log.reopen();
-        log.write(&entry("/2", "a"), StatusCode::OK, 1, Outcome::Ok);
-        let text = wait(&path, |text| text.contains("/2"));
-        assert!(!text.contains("/1"));
+        log.write(&entry("/second", "a"), StatusCode::OK, 1, Outcome::Ok);
+        let text = wait(&path, |text| text.contains("/second"));
+        assert!(!text.contains("/first"));
     }
 
     #[test]

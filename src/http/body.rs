@@ -122,6 +122,9 @@ impl http_body::Body for Body {
             Source::Object(reader) => {
                 let polled = reader.poll_next(cx);
                 this.receipt.waits(polled.is_pending());
+                if reader.filled {
+                    this.receipt.filled();
+                }
                 match ready!(polled) {
                     Ok(bytes) => bytes,
                     Err(fault) => {
@@ -178,8 +181,10 @@ pub struct Reader {
     /// The next frame, already read.
     ready: Option<Bytes>,
     fill_wait: Duration,
+    /// A chunk had to be waited for.
+    filled: bool,
     /// Reused for every frame; `reading` says whether it holds a read that has not ended.
-    read: Option<ReusableBoxFuture<'static, Result<Bytes, Fault>>>,
+    read: Option<ReusableBoxFuture<'static, (Result<Bytes, Fault>, bool)>>,
     reading: bool,
 }
 
@@ -201,6 +206,7 @@ impl Reader {
             left,
             ready: None,
             fill_wait,
+            filled: false,
             read: None,
             reading: false,
         }
@@ -210,6 +216,12 @@ impl Reader {
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left
+    }
+
+    /// Whether a chunk had to be waited for.
+    #[must_use]
+    pub fn filled(&self) -> bool {
+        self.filled
     }
 
     /// Reads the first frame, so that a fault can still be answered with a status.
@@ -243,7 +255,9 @@ impl Reader {
                     None => return Poll::Ready(Ok(Bytes::new())),
                 }
             }
-            let end = self.range.end.min(self.range.start + FRAME);
+            // Frames end at multiples of their size, so all but the first and last lie on whole blocks of the file.
+            let end = (self.range.start / FRAME + 1) * FRAME;
+            let end = end.min(self.range.end);
             let slice = self
                 .object
                 .manifest()
@@ -259,8 +273,9 @@ impl Reader {
             self.reading = true;
         }
         let slot = self.read.as_mut().expect("set when `reading` was");
-        let bytes = ready!(slot.poll(cx));
+        let (bytes, filled) = ready!(slot.poll(cx));
         self.reading = false;
+        self.filled |= filled;
         let bytes = bytes?;
         self.range.start += bytes.len() as u64;
         Poll::Ready(Ok(bytes))
@@ -276,12 +291,16 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// Reads a slice; waits for its chunk until `fill_wait` is over when it is not held.
-async fn read(object: Arc<Object>, slice: Slice, fill_wait: Duration) -> Result<Bytes, Fault> {
+/// Reads a slice; waits for its chunk until `fill_wait` is over when it is not held, and says whether it did.
+async fn read(
+    object: Arc<Object>,
+    slice: Slice,
+    fill_wait: Duration,
+) -> (Result<Bytes, Fault>, bool) {
     let Slice { index, within } = slice;
     let deadline = Instant::now() + fill_wait;
     // A chunk that comes and is dropped again at once must not be chased for ever.
-    for _ in 0..TURNS {
+    for turn in 0..TURNS {
         match object.read(index, within.clone()).await {
             Ok(bytes) => {
                 assert_eq!(
@@ -289,7 +308,7 @@ async fn read(object: Arc<Object>, slice: Slice, fill_wait: Duration) -> Result<
                     (within.end - within.start) as usize,
                     "a read gives the bytes asked for"
                 );
-                return Ok(bytes);
+                return (Ok(bytes), turn > 0);
             }
             Err(ReadError::Missing { .. }) => {
                 let wait = tokio::time::timeout_at(deadline, object.wanted(index));
@@ -297,14 +316,16 @@ async fn read(object: Arc<Object>, slice: Slice, fill_wait: Duration) -> Result<
                     break;
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return (Err(error.into()), turn > 0),
         }
     }
-    Err(Fault::Late {
-        path: object.manifest().path.clone(),
+    let path = object.manifest().path.clone();
+    let late = Fault::Late {
+        path,
         index,
         waited: fill_wait,
-    })
+    };
+    (Err(late), true)
 }
 
 /// How often a chunk that is not held is waited for.

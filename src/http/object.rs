@@ -16,6 +16,7 @@ use arc_swap::ArcSwapOption;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use prometheus::IntCounter;
 
 use super::access::Log;
 use super::body::{Body, Fault, Piece, Reader};
@@ -37,6 +38,8 @@ pub struct Site {
     pub library: Library,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Requests for objects, by where the bytes came from.
+    pub content: Supply,
     /// Access log, if there is one.
     pub access: Option<Log>,
     /// Ranges honoured per request.
@@ -45,6 +48,30 @@ pub struct Site {
     pub fill_wait: Duration,
     /// Headers of objects served lately.
     pub heads: Heads,
+}
+
+/// Handles of `headwater_content_requests_total`.
+#[derive(Debug)]
+pub struct Supply {
+    /// All that was asked for was held.
+    pub hit: IntCounter,
+    /// A chunk had to be waited for.
+    pub fill: IntCounter,
+    /// It did not come, or could not be read.
+    pub failed: IntCounter,
+}
+
+impl Supply {
+    /// Resolves the handles.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        let handle = |outcome| metrics.content.requests.with_label_values(&[outcome]);
+        Self {
+            hit: handle("hit"),
+            fill: handle("fill"),
+            failed: handle("failed"),
+        }
+    }
 }
 
 /// A response, ready or to be waited for.
@@ -281,6 +308,9 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
         receipt.waits(true);
         let prepared = reader.prepare().await;
         receipt.waits(false);
+        if reader.filled() {
+            receipt.filled();
+        }
         match prepared {
             Ok(()) => {
                 receipt.answer(status, role, outcome, length);

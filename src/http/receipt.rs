@@ -37,6 +37,7 @@ pub struct Receipt {
     left: u64,
     sent: u64,
     waits: bool,
+    filled: bool,
     head_only: bool,
 }
 
@@ -64,6 +65,7 @@ impl Receipt {
             left: 0,
             sent: 0,
             waits: false,
+            filled: false,
             head_only: request.method == Method::HEAD,
         }
     }
@@ -88,6 +90,11 @@ impl Receipt {
             self.waits = waits;
             self.client.pulse.wait(waits);
         }
+    }
+
+    /// A chunk was not held and had to be waited for.
+    pub fn filled(&mut self) {
+        self.filled = true;
     }
 
     /// It is about an object of this role.
@@ -119,6 +126,14 @@ impl Drop for Receipt {
             self.outcome
         };
         site.metrics.http.request(self.role, outcome, self.sent);
+        if self.role != Role::None {
+            let content = match outcome {
+                Outcome::Unavailable | Outcome::ServerError => &site.content.failed,
+                _ if self.filled => &site.content.fill,
+                _ => &site.content.hit,
+            };
+            content.inc();
+        }
         if let (Some(log), Some(entry)) = (&site.access, &self.entry) {
             log.write(entry, self.status, self.sent, outcome);
         }

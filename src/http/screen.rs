@@ -44,7 +44,9 @@ enum State {
     Start,
     /// Within a head.
     Fields,
-    /// HTTP/2, a body, or a fault: nothing more to look at.
+    /// A body or a fault: what follows is no head.
+    Ended,
+    /// HTTP/2: nothing to look at.
     Off,
 }
 
@@ -65,7 +67,7 @@ impl Default for Screen {
 impl Screen {
     /// Looks at the next bytes of the connection. On a fault one of them is NUL after.
     pub fn look(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
-        if self.state == State::Off {
+        if matches!(self.state, State::Off | State::Ended) {
             return Ok(());
         }
         if self.preface < PREFACE.len() && self.is_preface(bytes) {
@@ -82,10 +84,10 @@ impl Screen {
             };
             if let Some(fault) = fault {
                 bytes[end] = 0;
-                self.state = State::Off;
+                self.state = State::Ended;
                 return Err(fault);
             }
-            if self.state == State::Off {
+            if self.state == State::Ended {
                 return Ok(());
             }
             start = end + 1;
@@ -104,6 +106,12 @@ impl Screen {
     #[must_use]
     pub fn within_head(&self) -> bool {
         self.state == State::Fields || self.state == State::Start && !self.line.is_empty()
+    }
+
+    /// Whether the client may be sending what no answer waits for: a body, the rest of a refused head.
+    #[must_use]
+    pub fn leaves_bytes(&self) -> bool {
+        self.state == State::Ended || self.within_head()
     }
 
     /// Whether the connection may still turn out to be HTTP/2.
@@ -146,7 +154,11 @@ impl Screen {
         if line.is_empty() {
             // Empty lines before a request line are allowed (RFC 9112 section 2.2).
             if self.state == State::Fields {
-                self.state = if self.body { State::Off } else { State::Start };
+                self.state = if self.body {
+                    State::Ended
+                } else {
+                    State::Start
+                };
                 (self.lengths, self.codings) = (0, 0);
             }
             return None;

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::access::Log;
-use super::object::{self, Answer, Heads, Site};
+use super::object::{self, Answer, Heads, Site, Supply};
 use super::receipt::Client;
 use super::watch::{Judgement, Limits, Pulse, Watch, Watched};
 use crate::content::library::Library;
@@ -84,6 +84,7 @@ impl Server {
             .transpose()?;
         let site = Site {
             library,
+            content: Supply::new(&metrics),
             metrics,
             access,
             ranges: config.ranges,

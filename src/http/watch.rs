@@ -36,6 +36,8 @@ pub struct Pulse {
     preface: AtomicBool,
     /// A head was refused.
     fault: AtomicBool,
+    /// All is sent; what the client still sends is taken away.
+    lingering: AtomicBool,
 }
 
 /// A [`Pulse`] at one moment.
@@ -48,6 +50,7 @@ struct Beat {
     waiting: u32,
     head: bool,
     preface: bool,
+    lingering: bool,
 }
 
 /// What is to be done with a connection.
@@ -143,6 +146,7 @@ impl Pulse {
             waiting: self.waiting.load(Relaxed),
             head: self.head.load(Relaxed),
             preface: self.preface.load(Relaxed),
+            lingering: self.lingering.load(Relaxed),
         }
     }
 }
@@ -189,6 +193,13 @@ impl Watch {
                 Judgement::Keep
             };
         }
+        if beat.lingering {
+            return if now.since(self.quiet) >= limits.silent {
+                Judgement::Close(Closed::Done)
+            } else {
+                Judgement::Keep
+            };
+        }
         if beat.head && now.since(self.head) >= limits.head_time {
             return Judgement::Close(Closed::Head);
         }
@@ -221,6 +232,8 @@ pub struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
     screen: Screen,
+    /// Bytes that may still be taken away after the shutdown.
+    surplus: usize,
 }
 
 impl<S> Watched<S> {
@@ -230,7 +243,26 @@ impl<S> Watched<S> {
             stream,
             pulse,
             screen: Screen::default(),
+            surplus: SURPLUS,
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Takes away what the client sends until it ends or the bound is reached. Without this the kernel resets the
+    /// connection for the bytes nobody read, and the client may lose the answer that is on its way.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; 4096];
+        while self.surplus > 0 {
+            let mut buf = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            let taken = buf.filled().len();
+            if read.is_err() || taken == 0 {
+                break;
+            }
+            self.surplus = self.surplus.saturating_sub(taken);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -259,7 +291,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -289,9 +321,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.pulse.lingering.load(Relaxed) {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if !self.screen.leaves_bytes() {
+                return Poll::Ready(Ok(()));
+            }
+            self.pulse.lingering.store(true, Relaxed);
+        }
+        self.poll_linger(cx)
     }
 }
+
+/// Bytes of a refused request that are taken away at most.
+const SURPLUS: usize = 64 << 10;
 
 /// Bytes per second below which a reader is slow.
 const SLOWEST: u64 = 1024;
@@ -397,6 +439,18 @@ mod tests {
             ..Beat::default()
         };
         check(beat, None);
+    }
+
+    #[test]
+    fn client_that_goes_on_sending_after_its_answer_is_closed() {
+        let beat = |s| Beat {
+            received: s,
+            requests: 1,
+            head: true,
+            lingering: true,
+            ..Beat::default()
+        };
+        check(beat, Some((11, Close(Closed::Done))));
     }
 
     #[test]
