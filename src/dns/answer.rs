@@ -162,7 +162,7 @@ impl<'a> Answer<'a, '_> {
                 }
                 Found::Dname { node, depth } => {
                     let target = self.dname(zone, node, spot, &path, depth);
-                    target.filter(|_| slot < CHAIN_MAX && !matches!(self.qtype, CNAME | ANY))
+                    target.filter(|_| slot < CHAIN_MAX && self.qtype != CNAME)
                 }
                 found @ (Found::Node(node) | Found::Wildcard(node)) => {
                     let Some(alias) = self.alias(zone, node) else {
@@ -256,23 +256,25 @@ impl<'a> Answer<'a, '_> {
         let Some(offset) = target_offset(rrset.rtype) else {
             return;
         };
-        let stored = zone.bytes_of(rrset);
-        let mut at = start;
-        for &target in zone.targets_of(rrset) {
-            let message = self.writer.written();
-            let end = at
-                + RECORD_HEAD
-                + usize::from(u16::from_be_bytes([message[at + 10], message[at + 11]]));
-            if target != NO_NODE {
-                let owner = resolve_pointer(message, at + RECORD_HEAD + offset);
-                let required = stored[end - start - 1] == MARK_OWNER && rrset.rtype == NS;
-                for rtype in [A, AAAA] {
-                    if let Some(addresses) = zone.rrset(target, rtype) {
-                        self.put_additional(zone, addresses, owner, required);
-                    }
+        let (stored, targets) = (zone.bytes_of(rrset), zone.targets_of(rrset));
+        if targets.iter().all(|&target| target == NO_NODE) {
+            return;
+        }
+        // IPv4 of all before IPv6 of any: if they do not all fit, as many servers as possible can be reached.
+        for rtype in [A, AAAA] {
+            let mut at = start;
+            for &target in targets {
+                let message = self.writer.written();
+                let end = at + RECORD_HEAD + data_len(message, at);
+                if target != NO_NODE
+                    && let Some(addresses) = zone.rrset(target, rtype)
+                {
+                    let owner = resolve_pointer(message, at + RECORD_HEAD + offset);
+                    let required = rrset.rtype == NS && stored[end - start - 1] == MARK_OWNER;
+                    self.put_additional(zone, addresses, owner, required);
                 }
+                at = end;
             }
-            at = end;
         }
     }
 

@@ -185,13 +185,22 @@ pub(crate) struct Nsd {
 impl Nsd {
     /// Starts NSD with `(apex, master file text)` zones and waits until it answers each.
     pub(crate) fn start(zones: &[(&str, &str)]) -> Self {
+        Self::start_with(zones, "minimal-responses: yes")
+    }
+
+    /// As [`Nsd::start`], with the additional records of MX and SRV (and the NS of the zone) in its answers.
+    pub(crate) fn start_full(zones: &[(&str, &str)]) -> Self {
+        Self::start_with(zones, "minimal-responses: no")
+    }
+
+    fn start_with(zones: &[(&str, &str)], option: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port();
         let at = dir.path().display();
         let mut config = format!(
             "server:\n server-count: 1\n ip-address: 127.0.0.1@{port}\n username: \"\"\n zonesdir: \"{at}\"\n \
              database: \"\"\n pidfile: \"\"\n xfrdfile: \"{at}/xfrd.state\"\n zonelistfile: \"{at}/zone.list\"\n \
-             minimal-responses: yes\n rrl-ratelimit: 0\n hide-version: yes\nremote-control:\n control-enable: no\n"
+             {option}\n rrl-ratelimit: 0\n hide-version: yes\nremote-control:\n control-enable: no\n"
         );
         for (index, (apex, text)) in zones.iter().enumerate() {
             let file = dir.path().join(format!("{index}.zone"));

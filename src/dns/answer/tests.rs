@@ -178,3 +178,334 @@ fn answer_repeats_the_case_of_the_question() {
     assert_eq!(message.queries[0].name().to_string(), "wWw.TeST.");
     assert_eq!(message.answers[0].name.to_string(), "wWw.TeST.");
 }
+
+#[test]
+fn answer_missing_name_or_type_gives_soa_with_the_negative_ttl() {
+    check("missing.test. A", &format!("NXDOMAIN aa\n{SOA}"));
+    check("x.www.test. A", &format!("NXDOMAIN aa\n{SOA}"));
+    check("www.test. AAAA", &format!("NOERROR aa\n{SOA}"));
+    check("b.c.test. A", &format!("NOERROR aa\n{SOA}"));
+    check("_tcp.test. A", &format!("NOERROR aa\n{SOA}"));
+}
+
+#[test]
+fn answer_wildcard_stands_in_only_where_nothing_exists() {
+    check(
+        "x.wild.test. A",
+        "NOERROR aa\nan x.wild.test. 300 A 192.0.2.30",
+    );
+    check("z.x.y.wild.test. A", &format!("NXDOMAIN aa\n{SOA}"));
+    check("y.wild.test. A", &format!("NOERROR aa\n{SOA}"));
+    check("z.y.wild.test. A", &format!("NXDOMAIN aa\n{SOA}"));
+    check(
+        "a.b.wild.test. A",
+        "NOERROR aa\nan a.b.wild.test. 300 A 192.0.2.30",
+    );
+    check("x.wild.test. MX", &format!("NOERROR aa\n{SOA}"));
+    check(
+        "*.wild.test. A",
+        "NOERROR aa\nan *.wild.test. 300 A 192.0.2.30",
+    );
+    check(
+        "x.star.test. A",
+        "NOERROR aa\nan x.star.test. 300 CNAME www.test.\nan www.test. 30 A 192.0.2.10",
+    );
+}
+
+#[test]
+fn answer_follows_aliases_to_their_end() {
+    check(
+        "chain.test. A",
+        "NOERROR aa\nan chain.test. 300 CNAME alias.test.\nan alias.test. 300 CNAME www.test.\nan www.test. 30 A 192.0.2.10",
+    );
+    check(
+        "chain.test. CNAME",
+        "NOERROR aa\nan chain.test. 300 CNAME alias.test.",
+    );
+    check(
+        "dangling.test. A",
+        &format!("NXDOMAIN aa\nan dangling.test. 300 CNAME missing.test.\n{SOA}"),
+    );
+    check(
+        "out.test. A",
+        "NOERROR aa\nan out.test. 300 CNAME www.other.example.",
+    );
+    check(
+        "self.test. A",
+        "NOERROR aa\nan self.test. 300 CNAME self.test.",
+    );
+    check(
+        "loop1.test. A",
+        "NOERROR aa\nan loop1.test. 300 CNAME loop2.test.\nan loop2.test. 300 CNAME loop1.test.",
+    );
+}
+
+#[test]
+fn answer_below_a_cut_is_a_referral_with_all_glue_there_is() {
+    let referral = "NOERROR\nau sub.test. 300 NS ns.sub.test.\nau sub.test. 300 NS ns1.test.\n\
+                    au sub.test. 300 NS ns.sub2.test.\nad ns.sub.test. 300 A 192.0.2.40\n\
+                    ad ns1.test. 300 A 192.0.2.1\nad ns.sub2.test. 300 A 192.0.2.41\nad ns1.test. 300 AAAA 2001:db8::1";
+    for question in [
+        "sub.test. A",
+        "sub.test. NS",
+        "sub.test. ANY",
+        "x.y.sub.test. TXT",
+        "ns.sub.test. A",
+    ] {
+        check(question, referral);
+    }
+    let aliased = referral.replacen(
+        "NOERROR",
+        "NOERROR aa\nan deep.test. 300 CNAME host.sub.test.",
+        1,
+    );
+    check("deep.test. A", &aliased);
+}
+
+#[test]
+fn answer_ds_comes_from_the_parent_side_of_the_cut() {
+    check("sub.test. DS", "NOERROR aa\nan sub.test. 300 DS AAENAqvN");
+    check("sub2.test. DS", &format!("NOERROR aa\n{SOA}"));
+    let child = "@ SOA ns host 1 2 3 4 5\n@ NS ns.sub.test.\nns A 192.0.2.40\n";
+    let zones = zones(&[("test.", ZONE), ("sub.test.", child)]);
+    let (message, _, _) = ask(&zones, "sub.test. DS", 0);
+    assert!(
+        render(&message).starts_with("NOERROR aa\nan sub.test. 300 DS"),
+        "{}",
+        render(&message)
+    );
+    let (message, _, _) = ask(&zones, "sub.test. A", 0);
+    assert!(
+        render(&message).starts_with("NOERROR aa\nau sub.test. 5 SOA"),
+        "{}",
+        render(&message)
+    );
+}
+
+#[test]
+fn answer_mx_and_srv_bring_each_address_once() {
+    check(
+        "test. MX",
+        "NOERROR aa\nan test. 300 MX 10 mail.test.\nan test. 300 MX 20 mail.test.\n\
+         an test. 300 MX 30 mail.other.example.\nad mail.test. 300 A 192.0.2.20",
+    );
+    check(
+        "_s._tcp.test. SRV",
+        "NOERROR aa\nan _s._tcp.test. 300 SRV 1 2 443 www.test.\nad www.test. 30 A 192.0.2.10",
+    );
+}
+
+#[test]
+fn answer_any_is_one_rrset() {
+    check("ns1.test. ANY", "NOERROR aa\nan ns1.test. 300 A 192.0.2.1");
+    check(
+        "alias.test. ANY",
+        "NOERROR aa\nan alias.test. 300 CNAME www.test.",
+    );
+}
+
+#[test]
+fn answer_below_a_dname_is_an_alias_made_for_it() {
+    let zones = zones(&[("test.", ZONE)]);
+    let (message, outcome, _) = ask(&zones, "h.old.test. A", 0);
+    let text = render(&message);
+    assert!(
+        text.contains("an h.old.test. 300 CNAME h.new.test.\nan h.new.test. 300 A 192.0.2.60"),
+        "{text}"
+    );
+    assert_eq!(outcome, Outcome::Authoritative);
+    let long = format!(
+        "{}{}old.test. A +edns=1232",
+        "x.".repeat(110),
+        "yyyyyyyyyyyyyyyyy."
+    );
+    let (message, ..) = ask(&zones, &long, 0);
+    assert!(
+        render(&message).starts_with("NXDOMAIN"),
+        "{}",
+        render(&message)
+    );
+    let long_target = format!("old DNAME {}new\n", "z.".repeat(60));
+    let zone = format!("@ SOA n h 1 2 3 4 5\n@ NS ns.example.\n{long_target}");
+    let zones = self::zones(&[("test.", &zone)]);
+    let (message, ..) = ask(&zones, &long, 0);
+    assert!(
+        render(&message).starts_with("YXDOMAIN aa\nan old.test."),
+        "{}",
+        render(&message)
+    );
+}
+
+#[test]
+fn answer_outside_own_zones_or_class_is_refused() {
+    for question in [
+        "www.example. A",
+        ". NS",
+        "est. A",
+        "atest. A",
+        "test. AXFR",
+        "test. IXFR",
+    ] {
+        check(question, "REFUSED");
+    }
+    let zones = zones(&[("test.", ZONE)]);
+    let mut packet = packet("test. TXT");
+    let class = packet.len() - 1;
+    packet[class] = 3;
+    let mut out = [0; 512];
+    let query = Query::parse(&packet).expect("a good query");
+    let view = View {
+        zones: &zones,
+        cache: None,
+    };
+    let action = answer(&query, view, NOW, 0, 512, &mut out);
+    assert_eq!(
+        action,
+        Action::Respond {
+            len: packet.len(),
+            outcome: Outcome::Refused
+        }
+    );
+}
+
+#[test]
+fn answer_counts_as_what_it_is() {
+    let zones = zones(&[("test.", ZONE)]);
+    for (question, expected) in [
+        ("www.test. A", Outcome::Authoritative),
+        ("www.test. MX", Outcome::Nodata),
+        ("no.test. MX", Outcome::Nxdomain),
+        ("sub.test. MX", Outcome::Referral),
+        ("example. MX", Outcome::Refused),
+    ] {
+        assert_eq!(ask(&zones, question, 0).1, expected, "{question}");
+    }
+}
+
+#[test]
+fn answer_too_large_has_tc_and_no_partial_rrset() {
+    let mut zone = String::from("@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\n");
+    for number in 0..30 {
+        zone.push_str(&format!("big TXT \"text number {number:02} of thirty\"\n"));
+    }
+    let zones = zones(&[("test.", &zone)]);
+    let (message, _, len) = ask(&zones, "big.test. TXT", 0);
+    assert_eq!(render(&message), "NOERROR aa tc");
+    assert!(len < 64);
+    let (message, ..) = ask(&zones, "big.test. TXT +edns=4096", 0);
+    assert!(message.metadata.truncation || message.answers.len() == 30);
+    assert_eq!(
+        message.edns.as_ref().map(|edns| edns.max_payload()),
+        Some(1232)
+    );
+}
+
+#[test]
+fn answer_without_room_for_glue_beneath_the_cut_has_tc() {
+    let mut zone = String::from("@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\n");
+    for number in 0..16 {
+        zone.push_str(&format!(
+            "sub NS server{number:02}.sub\nserver{number:02}.sub A 192.0.2.1\n"
+        ));
+        zone.push_str(&format!(
+            "near NS server{number:02}.far\nserver{number:02}.far A 192.0.2.1\n"
+        ));
+    }
+    let zones = zones(&[("test.", &zone)]);
+    let (message, ..) = ask(&zones, "x.sub.test. A", 0);
+    assert!(message.metadata.truncation);
+    assert_eq!(message.authorities.len(), 16);
+    assert!(!message.additionals.is_empty());
+    // Addresses that the other servers have too may be left out.
+    let (message, ..) = ask(&zones, "x.near.test. A", 0);
+    assert!(!message.metadata.truncation);
+    assert!(message.additionals.len() < 16);
+}
+
+#[test]
+fn answer_rotates_addresses_by_the_seed() {
+    let zone =
+        "@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\nw A 192.0.2.0\nw A 192.0.2.1\nw A 192.0.2.2\n";
+    let zones = zones(&[("test.", zone)]);
+    for seed in 0..6 {
+        let (message, ..) = ask(&zones, "w.test. A", seed);
+        let order: Vec<String> = message
+            .answers
+            .iter()
+            .map(|record| record.data.to_string())
+            .collect();
+        let expected: Vec<String> = (0..3)
+            .map(|at| format!("192.0.2.{}", (at + seed) % 3))
+            .collect();
+        assert_eq!(order, expected);
+    }
+}
+
+#[test]
+fn answer_keeps_edns_and_do() {
+    let zones = zones(&[("test.", ZONE)]);
+    for question in ["www.test. A", "no.test. A", "x.sub.test. A", "example. A"] {
+        let (message, ..) = ask(&zones, &format!("{question} +do +edns=4096"), 0);
+        let edns = message.edns.as_ref().expect("an OPT for an OPT");
+        assert_eq!(
+            (edns.max_payload(), edns.flags().dnssec_ok, edns.version()),
+            (1232, true, 0)
+        );
+        let (message, ..) = ask(&zones, question, 0);
+        assert!(message.edns.is_none());
+    }
+}
+
+#[test]
+fn answer_across_own_zones_follows_the_alias() {
+    let one = "@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\na CNAME b.two.\nn CNAME n.two.\n";
+    let two = "@ SOA ns host 1 2 3 4 9\n@ NS ns.example.\nb A 192.0.2.9\n";
+    let zones = zones(&[("one.", one), ("two.", two)]);
+    let (message, ..) = ask(&zones, "a.one. A", 0);
+    assert_eq!(
+        render(&message),
+        "NOERROR aa\nan a.one. 300 CNAME b.two.\nan b.two. 300 A 192.0.2.9"
+    );
+    let (message, ..) = ask(&zones, "n.one. A", 0);
+    assert_eq!(
+        render(&message),
+        "NXDOMAIN aa\nan n.one. 300 CNAME n.two.\nau two. 9 SOA ns.two. host.two. 1 2 3 4 9"
+    );
+}
+
+#[test]
+fn answer_over_tcp_writes_out_owners_that_no_pointer_reaches() {
+    let mut zone = String::from("@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\n");
+    for number in 0..700 {
+        zone.push_str(&format!(
+            "many MX 1 a-rather-long-mail-exchanger-name-{number:03}.m\n"
+        ));
+        zone.push_str(&format!(
+            "a-rather-long-mail-exchanger-name-{number:03}.m A 192.0.2.1\n"
+        ));
+    }
+    let zones = zones(&[("test.", &zone)]);
+    let packet = packet("many.test. MX");
+    let query = Query::parse(&packet).expect("a good query");
+    let mut out = vec![0; 65_535];
+    let view = View {
+        zones: &zones,
+        cache: None,
+    };
+    let Action::Respond { len, .. } = answer(&query, view, NOW, 0, 65_535, &mut out) else {
+        panic!("no cache, so nothing to recurse for");
+    };
+    let message = Message::from_vec(&out[..len]).expect("an answer that decodes");
+    assert_eq!(message.answers.len(), 700);
+    assert!(message.additionals.len() > 400);
+    for (answer, additional) in message.answers.iter().zip(&message.additionals) {
+        assert!(
+            answer
+                .data
+                .to_string()
+                .ends_with(&additional.name.to_string())
+        );
+    }
+}
+
+mod laws;

@@ -163,11 +163,10 @@ fn append_text(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), &'st
         b"" => return Err("found an empty name, expected a name"),
         _ => {}
     }
-    let mut symbols = Symbols(text);
     let mut label = out.len();
     out.push(0);
     let mut absolute = false;
-    while let Some(symbol) = symbols.next() {
+    for symbol in Symbols(text) {
         let (byte, escaped) = symbol?;
         absolute = false;
         if byte == b'.' && !escaped {

@@ -458,7 +458,7 @@ mod tests {
             "HTTPS 1 . alpn=\"h2,h3\" port=8443",
             "1 . alpn=h2,h3 port=8443",
         );
-        check("DS 1 13 2 AB CD", "1 ECDSAP256SHA256 SHA-256 ABCD");
+        check("DS 1 13 2 AB CD", "1 13 2 ABCD");
     }
 
     #[test]

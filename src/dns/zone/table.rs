@@ -77,10 +77,7 @@ impl Table {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the upper half is what is wanted"
-)]
+/// The upper half of a hash; the index uses the lower.
 fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
