@@ -761,6 +761,18 @@ async fn dead_upstream_does_not_keep_the_living_from_answering() {
 }
 
 #[tokio::test]
+async fn upstream_that_refuses_does_not_keep_the_next_from_answering() {
+    let refusing = Upstream::start(|query, _| Some(reply(query, ResponseCode::Refused))).await;
+    let answering = Upstream::start(|query, _| Some(address(query, 1))).await;
+    let bench = bench(config(&[&refusing, &answering]));
+    for n in 0..5 {
+        let ask = ask(&format!("n{n}.example."), RecordType::A);
+        assert_eq!(bench.ask(&ask).await.0, Outcome::Resolved);
+    }
+    assert_eq!(answering.count(), 5);
+}
+
+#[tokio::test]
 async fn questions_that_name_no_data_are_not_asked_upstream() {
     let upstream = Upstream::start(|query, _| Some(address(query, 1))).await;
     let bench = bench(config(&[&upstream]));

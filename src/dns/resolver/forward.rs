@@ -1,9 +1,9 @@
 //! Asking upstreams: hickory-resolver's name server pool, without its cache.
 //!
 //! The pool orders servers by round-trip time, tries two at once, retransmits and goes over to TCP after TC. We wrap the
-//! connections it makes, for three things it does not do: charge every packet to the client query it is sent
-//! for, count per upstream how queries ended, and keep the bytes of negative answers (the pool hands those on as an
-//! error with a SOA in it).
+//! connections it makes, for four things it does not do: charge every packet to the client query it is sent
+//! for, count per upstream how queries ended, go on to the next upstream after SERVFAIL or REFUSED, and keep the
+//! bytes of negative answers (the pool hands those on as an error with a SOA in it).
 //!
 //! **Whose packet is it?** The pool polls its sends in the task that asked (datagrams and TCP connects directly; for
 //! TCP queries the hand-over to the connection's task), so the payer is a task-local value around that poll. It
@@ -236,10 +236,14 @@ impl DnsHandle for Link {
             }
             .await;
             outcome.is(&result);
-            if let Ok(response) = &result
-                && !response.contains_answer()
-                && !response.truncation
-            {
+            let response = result?;
+            if !is_reply(&response) {
+                // As a response the pool would take it for the last word; of an error of this kind it makes nothing
+                // but to ask the next upstream.
+                tracing::debug!(code = %response.response_code, "upstream refused or failed");
+                return Err(NetError::NoConnections);
+            }
+            if !response.contains_answer() && !response.truncation {
                 // Nobody to hand it to means that nobody waits.
                 let _ = PAYER.try_with(|payer| {
                     *payer
@@ -249,9 +253,17 @@ impl DnsHandle for Link {
                         Some(response.as_buffer().to_vec());
                 });
             }
-            result
+            Ok(response)
         }))
     }
+}
+
+/// Whether an upstream says that there is data or that there is none, and not that it cannot tell.
+fn is_reply(response: &DnsResponse) -> bool {
+    matches!(
+        response.response_code,
+        ResponseCode::NoError | ResponseCode::NXDomain
+    )
 }
 
 /// Counts how one query to one upstream ended; dropped undecided, it was abandoned.
@@ -264,10 +276,8 @@ impl Outcome {
     fn is(mut self, result: &Result<DnsResponse, NetError>) {
         self.done = true;
         match result {
-            Ok(response) => match response.response_code {
-                ResponseCode::NoError | ResponseCode::NXDomain => &self.outcomes.answer,
-                _ => &self.outcomes.failure,
-            },
+            Ok(response) if is_reply(response) => &self.outcomes.answer,
+            Ok(_) => &self.outcomes.failure,
             Err(NetError::Timeout) => &self.outcomes.timeout,
             Err(_) => &self.outcomes.error,
         }

@@ -124,7 +124,7 @@ impl Resolver {
     /// Builds pools and cache. Must be called inside the DNS runtime.
     ///
     /// # Errors
-    /// A forward zone that is no domain name, or what hickory-resolver said of the upstreams.
+    /// A forward zone that is no domain name or comes twice, or what hickory-resolver said of the upstreams.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, std::io::Error> {
         let zones = config
             .forward
@@ -138,6 +138,12 @@ impl Resolver {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let partitions = Partitions::new(zones).map_err(|place| {
+            std::io::Error::other(format!(
+                "forward zone: found {:?} again, expected at most 65,535 different ones",
+                config.forward[place].zone
+            ))
+        })?;
         let pool = |addresses: &[SocketAddr]| {
             Upstreams::new(addresses, config.time, &metrics).map_err(std::io::Error::other)
         };
@@ -147,9 +153,12 @@ impl Resolver {
         }
         let inner = Arc::new(Inner {
             cache: Cache::new(config.cache.clone(), Arc::clone(&metrics)),
-            failures: Failures::new(config.cache.size / FAILURES_SHARE, config.cache.failure_ttl),
+            failures: Failures::new(
+                (config.cache.size / FAILURES_SHARE).max(FAILURES_LEAST),
+                config.cache.failure_ttl,
+            ),
             flights: Flights::new(config.fetches, config.waiters),
-            partitions: Partitions::new(zones),
+            partitions,
             upstreams,
             config,
             metrics,
@@ -503,6 +512,9 @@ const RECHECK: Duration = Duration::from_secs(30);
 
 /// The failure cache may take this part of the cache's size, on top of it.
 const FAILURES_SHARE: u64 = 32;
+
+/// What the failure cache may take however small the cache is, bytes: some hundred failures.
+const FAILURES_LEAST: u64 = 256 << 10;
 
 /// Types that name no data to fetch: OPT, and TKEY to MAILA (transfers among them).
 const META_TYPES: [u16; 7] = [41, 249, 250, 251, 252, 253, 254];

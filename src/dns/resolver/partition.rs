@@ -16,13 +16,19 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    /// The first zone gets partition 1, and so on. Zones beyond 65,534 or named twice are not taken.
-    pub(super) fn new(zones: impl IntoIterator<Item = Box<[u8]>>) -> Self {
+    /// The first zone gets partition 1, and so on.
+    ///
+    /// # Errors
+    /// The place, from 0, of a zone that has come before, or that is one too many.
+    pub(super) fn new(zones: impl IntoIterator<Item = Box<[u8]>>) -> Result<Self, usize> {
         let mut map = HashMap::default();
-        for (zone, number) in zones.into_iter().zip(1..=u16::MAX) {
-            map.entry(zone).or_insert(Partition(number));
+        for (place, zone) in zones.into_iter().enumerate() {
+            let number = u16::try_from(place + 1).map_err(|_| place)?;
+            if map.insert(zone, Partition(number)).is_some() {
+                return Err(place);
+            }
         }
-        Self { zones: map }
+        Ok(Self { zones: map })
     }
 
     /// The partition of the longest forward zone at or above `name` (wire form, any case). No allocation.
@@ -65,7 +71,7 @@ mod tests {
 
     #[track_caller]
     fn check(zones: &[&str], name: &str, expected: u16) {
-        let partitions = Partitions::new(zones.iter().map(|zone| wire(zone)));
+        let partitions = Partitions::new(zones.iter().map(|zone| wire(zone))).unwrap();
         assert_eq!(partitions.find(&wire(name)), Partition(expected), "{name}");
     }
 
@@ -76,6 +82,12 @@ mod tests {
         check(&zones, "a.b.CORP.example.", 1);
         check(&zones, "www.EU.corp.example.", 2);
         check(&zones, "1.0.0.10.in-addr.arpa.", 3);
+    }
+
+    #[test]
+    fn partition_named_twice_is_refused() {
+        let zones = ["a.example.", "b.example.", "a.example."];
+        assert_eq!(Partitions::new(zones.map(wire)).unwrap_err(), 2);
     }
 
     #[test]

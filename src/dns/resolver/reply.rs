@@ -76,7 +76,7 @@ impl Reply {
         let (authority, _) = section(message, at, u16::from_be_bytes([ns1, ns2]))?;
 
         let chain = chain(message, &answer, name, qtype);
-        let answer = belonging(answer, &chain, qtype);
+        let answer = belonging(answer, &chain, qtype, dnssec_ok);
         let last = chain.last().map_or(name, Name::as_wire);
         let negative = rcode == NXDOMAIN
             || !answer
@@ -185,7 +185,7 @@ fn chain(message: &[u8], answer: &[Record], name: &[u8], qtype: u16) -> Vec<Name
 }
 
 /// The records of the answer section that `chain` explains.
-fn belonging(answer: Vec<Record>, chain: &[Name], qtype: u16) -> Vec<Record> {
+fn belonging(answer: Vec<Record>, chain: &[Name], qtype: u16, dnssec_ok: bool) -> Vec<Record> {
     answer
         .into_iter()
         .filter(|record| {
@@ -196,7 +196,8 @@ fn belonging(answer: Vec<Record>, chain: &[Name], qtype: u16) -> Vec<Record> {
                 rtype if rtype == qtype || qtype == ANY => on,
                 CNAME => on,
                 // An alias of a whole subtree stands above the chain, and so does its signature.
-                DNAME | RRSIG => above(),
+                DNAME => above(),
+                RRSIG => dnssec_ok && above(),
                 _ => false,
             }
         })
