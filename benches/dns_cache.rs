@@ -1,1 +1,117 @@
-fn main() {}
+//! The resolver cache: an answer out of it, a probe that finds nothing, an answer into it.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use headwater::dns::resolver::CacheConfig;
+use headwater::dns::resolver::cache::{Cache, Cached, Partition};
+use headwater::dns::wire::Query;
+use headwater::metrics::Metrics;
+use headwater::time::Now;
+use hickory_proto::op::{Edns, Message, OpCode, Query as Question};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+const NAMES: usize = 10_000;
+
+fn name(n: usize) -> Name {
+    Name::from_ascii(format!("host{n}.cache.example.")).unwrap()
+}
+
+fn query(n: usize, edns: bool) -> Vec<u8> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Question::query(name(n), RecordType::A));
+    if edns {
+        message.set_edns(Edns::new());
+    }
+    message.to_vec().unwrap()
+}
+
+fn reply(n: usize) -> Vec<u8> {
+    let mut message = Message::response(1, OpCode::Query);
+    message.add_query(Question::query(name(n), RecordType::A));
+    let address = RData::A(A([192, 0, 2, 1].into()));
+    message.add_answer(Record::from_rdata(name(n), 86_400, address));
+    message.to_vec().unwrap()
+}
+
+fn cache() -> Cache {
+    let config = CacheConfig {
+        size: 256 << 20,
+        min_ttl: Duration::ZERO,
+        max_ttl: Duration::from_secs(86_400),
+        negative_max_ttl: Duration::from_secs(3_600),
+        stale: Duration::from_secs(86_400),
+        stale_wait: Duration::from_millis(1_800),
+        stale_ttl: Duration::from_secs(30),
+        failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
+        entry: 16 << 10,
+    };
+    Cache::new(config, Arc::new(Metrics::new()))
+}
+
+fn answer(cache: &Cache, packet: &[u8], now: Now, out: &mut [u8]) -> Cached {
+    let query = Query::parse(packet).unwrap();
+    cache.answer(&query, Partition(0), now, 1_232, out)
+}
+
+fn benches(c: &mut Criterion) {
+    let now = Now::read();
+    let cache = cache();
+    let packets: Vec<Vec<u8>> = (0..NAMES).map(|n| query(n, true)).collect();
+    for (n, packet) in packets.iter().enumerate() {
+        let query = Query::parse(packet).unwrap();
+        assert!(cache.store(&query, Partition(0), &reply(n), now));
+    }
+    let strange: Vec<Vec<u8>> = (NAMES..2 * NAMES).map(|n| query(n, true)).collect();
+    let mut out = [0; 1_232];
+
+    let mut group = c.benchmark_group("dns_cache");
+    // Parsing is part of the three below: what it costs alone.
+    group.bench_function("parse", |b| {
+        let mut at = 0;
+        b.iter(|| {
+            at = (at + 7_919) % NAMES;
+            black_box(Query::parse(black_box(&packets[at])).unwrap())
+        });
+    });
+    group.bench_function("hit", |b| {
+        let mut at = 0;
+        b.iter(|| {
+            at = (at + 7_919) % NAMES;
+            black_box(answer(&cache, black_box(&packets[at]), now, &mut out))
+        });
+    });
+    group.bench_function("hit_hot", |b| {
+        b.iter(|| black_box(answer(&cache, black_box(&packets[7]), now, &mut out)));
+    });
+    group.bench_function("miss", |b| {
+        let mut at = 0;
+        b.iter(|| {
+            at = (at + 7_919) % NAMES;
+            black_box(answer(&cache, black_box(&strange[at]), now, &mut out))
+        });
+    });
+    group.bench_function("insert", |b| {
+        let replies: Vec<Vec<u8>> = (0..NAMES).map(reply).collect();
+        let mut at = 0;
+        b.iter_batched(
+            || {
+                at = (at + 7_919) % NAMES;
+                at
+            },
+            |at| {
+                let query = Query::parse(&packets[at]).unwrap();
+                cache.store(&query, Partition(0), &replies[at], now)
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(dns_cache, benches);
+criterion_main!(dns_cache);
