@@ -529,16 +529,27 @@ fn listeners(
             continue;
         }
         if let Some((first, _)) = seen.iter().find(|(_, a)| *a == address) {
-            let section = root.section(match key {
-                "dns.listen" => "dns",
-                "http.listen" => "http",
-                _ => "metrics",
-            });
-            let message = format!("found {address}, which {first} has already, expected another");
-            section.error("listen", message);
+            // Said of the one that was written, if the other is a default.
+            let default = section(root, key).is_default("listen");
+            let (key, other) = if default {
+                (*first, key)
+            } else {
+                (key, *first)
+            };
+            let message = format!("found {address}, which {other} has already, expected another");
+            section(root, key).error("listen", message);
         }
         seen.push((key, address));
     }
+}
+
+/// The section of a `….listen` key.
+fn section<'r, 'a>(root: &Section<'r, 'a>, key: &str) -> Section<'r, 'a> {
+    root.section(match key {
+        "dns.listen" => "dns",
+        "http.listen" => "http",
+        _ => "metrics",
+    })
 }
 
 fn addresses(section: &Section<'_, '_>, key: &'static str) -> Vec<SocketAddr> {

@@ -98,24 +98,13 @@ impl Reloader {
         self.load_zones(Some(name)).await
     }
 
-    /// Loads zones on the blocking pool, and says how it went.
+    /// Loads zones on the blocking pool. The engine says how it went.
     pub(super) async fn load_zones(&self, name: Option<String>) -> Option<Vec<ZoneStatus>> {
         let engine = self.engine.clone();
         let zones = blocking(move || engine.reload(name.as_deref())).await?;
         for zone in &zones {
-            for problem in &zone.problems {
-                tracing::error!(zone = zone.name, in_service = ?zone.serial, %problem, "zone not loaded");
-            }
             for warning in &zone.warnings {
                 tracing::warn!(zone = zone.name, %warning, "zone");
-            }
-            if let (Some(serial), true) = (zone.serial, zone.problems.is_empty()) {
-                tracing::info!(
-                    zone = zone.name,
-                    serial,
-                    records = zone.records,
-                    "zone in service"
-                );
             }
         }
         let good = self.engine.zones().iter().all(|z| z.problems.is_empty());

@@ -1,5 +1,8 @@
-//! Parts of the daemon on real sockets of 127.0.0.1. Nothing but Rust is needed.
+//! Parts of the daemon on real sockets of 127.0.0.1, and the built binary. Nothing but Rust is needed.
 
+mod config;
+mod daemon;
 mod dns;
 mod floors;
+mod harness;
 mod resolver;

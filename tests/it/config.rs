@@ -1,0 +1,384 @@
+//! `headwater check`: every fault with file, line, key, what was found and what was expected.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use headwater::config::{Place, Source, load};
+
+use crate::harness::{command, home};
+
+/// Checks `config`; `expected` are its problems as they are shown, without the file name.
+#[track_caller]
+fn check(config: &str, expected: &[&str]) {
+    let dir = home();
+    let file = dir.path().join("node.toml");
+    fs::write(&file, config).unwrap();
+    let source = Source {
+        file: Some(file.clone()),
+        cwd: dir.path().to_owned(),
+        state: dir.path().join("state"),
+        ..Source::default()
+    };
+    let problems = match source.load() {
+        Ok(settings) => settings.warnings,
+        Err(error) => error.0,
+    };
+    let name = format!("{}:", file.display());
+    let shown: Vec<_> = problems
+        .iter()
+        .map(|p| p.to_string().replace(&name, ""))
+        .collect();
+    assert_eq!(shown, expected, "of:\n{config}");
+}
+
+#[test]
+fn config_with_an_unknown_key_suggests_the_nearest() {
+    check(
+        "[dns]\nwrokers = 2\n",
+        &["2: dns.wrokers: unknown key; did you mean workers?"],
+    );
+    check(
+        "[htpp]\nlisten = []\n",
+        &["1: htpp: unknown key; did you mean http?"],
+    );
+    check(
+        "[[zone]]\nname = \"a.\"\nfile = \"a\"\nttt = \"5s\"\n",
+        &["4: zone[0].ttt: unknown key; did you mean ttl?"],
+    );
+    check(
+        "[admin]\ncolour = 1\n",
+        &["2: admin.colour: unknown key; expected one of socket, connections"],
+    );
+}
+
+#[test]
+fn config_with_a_value_of_the_wrong_kind_names_both() {
+    check(
+        "[dns]\n\nworkers = \"two\"\n",
+        &["3: dns.workers: found \"two\", expected an integer from 0 to 1024"],
+    );
+    check(
+        "[dns]\nudp_payload = 100\n",
+        &["2: dns.udp_payload: found 100, expected an integer from 512 to 4096"],
+    );
+    check(
+        "[dns]\ntcp_idle = 10\n",
+        &["2: dns.tcp_idle: found 10, expected a duration such as \"5s\", from 100ms to 1h"],
+    );
+    check(
+        "[dns]\ntcp_idle = \"10 parsecs\"\n",
+        &[
+            "2: dns.tcp_idle: found \"10 parsecs\", expected a duration such as \"5s\", from 100ms to 1h",
+        ],
+    );
+    check(
+        "[resolver.cache]\nsize = \"big\"\n",
+        &[
+            "2: resolver.cache.size: found \"big\", expected a size such as \"64 MiB\", from 64 KiB to 1 TiB",
+        ],
+    );
+    check(
+        "[link]\ncapacity = \"1 Gbit\"\n",
+        &[
+            "2: link.capacity: found \"1 Gbit\", expected a rate such as \"1 Gbit/s\", or \"\" for what the interface reports",
+        ],
+    );
+    check(
+        "[log]\nformat = \"xml\"\n",
+        &["2: log.format: found \"xml\", expected \"text\" or \"json\""],
+    );
+    check("dns = 5\n", &["1: dns: found 5, expected a table ([dns])"]);
+    check(
+        "[zone]\nname = \"a.\"\n",
+        &["1: zone: found a table, expected an array of tables ([[zone]])"],
+    );
+}
+
+#[test]
+fn config_with_a_bad_address_names_the_element() {
+    check(
+        "[dns]\nlisten = [\n  \"127.0.0.1:5300\",\n  \"localhost\",\n]\n",
+        &[
+            "4: dns.listen[1]: found \"localhost\", expected an address and a port such as \"127.0.0.1:5300\" or \"[::1]:5300\"",
+        ],
+    );
+    check(
+        "[metrics]\nlisten = \"9153\"\n",
+        &[
+            "2: metrics.listen: found \"9153\", expected an address and a port such as \"127.0.0.1:9153\", or \"\" for none",
+        ],
+    );
+    check(
+        "[resolver]\nallow = [\"192.0.2.1/24\"]\n",
+        &[
+            "2: resolver.allow[0]: found \"192.0.2.1/24\": bits set beyond the prefix; expected 192.0.2.0/24",
+        ],
+    );
+    check(
+        "[resolver]\nupstreams = [\"dns.example\"]\n",
+        &[
+            "2: resolver.upstreams[0]: found \"dns.example\", expected an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\"",
+        ],
+    );
+}
+
+#[test]
+fn config_that_contradicts_itself_is_refused() {
+    check(
+        "[dns]\nlisten = [\"127.0.0.1:5300\"]\n[resolver]\nupstreams = [\"127.0.0.1:5300\"]\n",
+        &[
+            "4: resolver.upstreams: found 127.0.0.1:5300, where this node itself listens, expected another",
+        ],
+    );
+    check(
+        "[http]\nlisten = [\"127.0.0.1:9153\"]\n",
+        // metrics.listen is a default; the file can only change the other.
+        &[
+            "2: http.listen: found 127.0.0.1:9153, which metrics.listen has already, expected another",
+        ],
+    );
+    check(
+        "[resolver.cache]\nmin_ttl = \"1h\"\nmax_ttl = \"10m\"\n",
+        &["2: resolver.cache.min_ttl: found \"1h\", expected at most max_ttl (\"10m\")"],
+    );
+    check(
+        "[[zone]]\nname = \"a.\"\nfile = \"a\"\n[[zone]]\nname = \"A\"\nfile = \"b\"\n",
+        &["5: zone[1].name: found \"a.\" a second time, expected it once"],
+    );
+    check(
+        "[[publish]]\ndir = \"a\"\n[[mirror]]\nprefix = \"/\"\nfrom = [\"http://192.0.2.1\"]\n",
+        &["4: mirror[0].prefix: found \"/\", which is published here, expected another prefix"],
+    );
+}
+
+#[test]
+fn config_of_zones_and_content_is_checked() {
+    check(
+        "[[zone]]\nname = \"a..b\"\nfile = \"a\"\n",
+        &["2: zone[0].name: found \"a..b\", expected a domain name such as \"cdn.test.\""],
+    );
+    check(
+        "[[zone]]\nname = \"a.\"\n",
+        &["1: zone[0].file: missing, expected text"],
+    );
+    check(
+        "[[zone]]\nname = \"a.\"\nfile = \"a\"\nttls = { \"www/NOPE\" = \"5s\" }\n",
+        &[
+            "4: zone[0].ttls: found \"www/NOPE\", expected a name relative to the zone such as \"www\", \"www/AAAA\" or \"@\"",
+        ],
+    );
+    check(
+        "[[publish]]\nprefix = \"videos\"\ndir = \"a\"\n",
+        &[
+            "2: publish[0].prefix: found \"videos\", expected a path that begins and ends with '/', such as \"/videos/\"",
+        ],
+    );
+    check(
+        "[[mirror]]\nfrom = [\"ftp://192.0.2.1\"]\n",
+        &[
+            "2: mirror[0].from[0]: found \"ftp://192.0.2.1\", expected the base URL of a node such as \"http://origin:8080\"",
+        ],
+    );
+    check(
+        "[[mirror]]\nfrom = [\"http://192.0.2.1\"]\nmode = \"on-demand\"\n",
+        &["3: mirror[0].mode: found \"on-demand\", expected \"replicate\""],
+    );
+}
+
+#[test]
+fn config_with_many_faults_shows_them_all_in_order() {
+    check(
+        "[dns]\nworkers = -1\ncolor = 1\n[http]\nheaders = 1\n",
+        &[
+            "2: dns.workers: found -1, expected an integer from 0 to 1024",
+            "3: dns.color: unknown key; expected one of listen, workers, udp_payload, queries_in_flight, queries_in_flight_per_network, udp_late, tcp_connections, tcp_connections_per_address, tcp_idle, tcp_message_time, tcp_unanswered, tcp_unread, tcp_unread_time",
+            "5: http.headers: found 1, expected an integer from 10 to 1000",
+        ],
+    );
+}
+
+#[test]
+fn config_that_is_unwise_only_warns() {
+    check(
+        "[resolver]\nallow = [\"0.0.0.0/0\"]\nupstreams = [\"192.0.2.53\"]\n[resolver.cache]\nmax_ttl = \"14d\"\n",
+        &[
+            "2: warning: resolver.allow: 0.0.0.0/0 lets all of IPv4 recurse: an open resolver",
+            "5: warning: resolver.cache.max_ttl: \"2w\": longer than a week",
+        ],
+    );
+    check(
+        "[resolver]\nmode = \"off\"\n[[zone]]\nname = \"a.\"\nfile = \"a\"\nttl = \"0s\"\n",
+        &["6: warning: zone[0].ttl: 0s: no resolver may keep any answer of this zone"],
+    );
+}
+
+#[test]
+fn config_that_is_no_toml_names_the_line() {
+    let dir = home();
+    fs::write(dir.path().join("node.toml"), "[dns]\nworkers = \n").unwrap();
+    let checked = command(dir.path())
+        .args(["check", "--config", "node.toml"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert!(text.starts_with("node.toml:2: "), "{text}");
+    assert_eq!(checked.status.code(), Some(1));
+}
+
+#[test]
+fn environment_that_is_wrong_is_named_by_its_variable() {
+    let dir = home();
+    fs::write(dir.path().join("node.toml"), "").unwrap();
+    let checked = command(dir.path())
+        .args(["check", "--config", "node.toml"])
+        .env("HEADWATER__DNS__WORKERS", "many")
+        .env("HEADWATER__DNS__LISTN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(checked.stdout).unwrap();
+    let lines: Vec<_> = text.lines().filter(|l| !l.contains("warning:")).collect();
+    assert_eq!(
+        lines,
+        [
+            "environment HEADWATER__DNS__LISTN: dns.listn: unknown key; did you mean listen?",
+            "environment HEADWATER__DNS__WORKERS: dns.workers: found \"many\", expected an integer from 0 to 1024",
+        ]
+    );
+    assert_eq!(checked.status.code(), Some(1));
+}
+
+#[test]
+fn command_line_wins_over_environment_over_file() {
+    let dir = home();
+    let file = dir.path().join("node.toml");
+    fs::write(
+        &file,
+        "[dns]\nworkers = 1\nudp_payload = 600\n[http]\nheaders = 11\n",
+    )
+    .unwrap();
+    let variable = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+    let settings = Source {
+        file: Some(file),
+        environment: [
+            ("HEADWATER__DNS__WORKERS", "2"),
+            ("HEADWATER__DNS__UDP_PAYLOAD", "700"),
+            ("HEADWATER__HTTP__LISTEN", "127.0.0.1:1,[::1]:2"),
+        ]
+        .map(variable)
+        .into(),
+        overrides: vec![("dns.workers".to_owned(), "3".to_owned())],
+        ..Source::default()
+    }
+    .load()
+    .unwrap();
+    assert_eq!(settings.dns.workers, 3);
+    assert_eq!(settings.dns.udp_payload, 700);
+    assert_eq!(settings.http.headers, 11);
+    let listen: Vec<_> = settings
+        .http
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(listen, ["127.0.0.1:1", "[::1]:2"]);
+}
+
+#[test]
+fn shipped_configurations_pass_check() {
+    let dir = home();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let copy = dir.path().join("config");
+    fs::create_dir_all(copy.join("zones")).unwrap();
+    fs::create_dir_all(dir.path().join("content")).unwrap();
+    for name in [
+        "headwater.toml",
+        "origin.toml",
+        "mirror.toml",
+        "resolver.toml",
+        "zones/cdn.test.zone",
+    ] {
+        fs::copy(shipped.join(name), copy.join(name)).unwrap();
+    }
+    for name in ["headwater", "origin", "mirror", "resolver"] {
+        let checked = command(dir.path())
+            .args(["check", "--config", &format!("config/{name}.toml")])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(0), "{name}: {text}");
+    }
+}
+
+/// Every key the code asks for is in the reference, with its default; and no other.
+#[test]
+fn reference_configuration_has_every_key_with_its_default() {
+    let reference = include_str!("../../config/headwater.toml");
+    let uncommented: String = reference
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with(' ') => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let dir = home();
+    let file = dir.path().join("headwater.toml");
+    fs::write(&file, &uncommented).unwrap();
+    let source = Source {
+        file: Some(file),
+        ..Source::default()
+    };
+    let asked = source.load().unwrap_or_else(|e| panic!("{e}")).keys;
+    let asked: BTreeSet<_> = asked.into_iter().collect();
+    let table: toml::Table = uncommented.parse().unwrap();
+    let base: toml::Table = load::BASE.parse().unwrap();
+    let (mut written, mut defaults) = (BTreeSet::new(), BTreeSet::new());
+    paths("", &toml::Value::Table(table.clone()), &mut written);
+    paths("", &toml::Value::Table(base.clone()), &mut defaults);
+    let missing: Vec<_> = asked.difference(&written).collect();
+    assert!(missing.is_empty(), "not in the reference: {missing:?}");
+    for key in defaults {
+        let differs = ["node.state", "admin.socket"].contains(&key.as_str());
+        let (written, default) = (value(&table, &key), value(&base, &key));
+        let leaf = default.is_some_and(|v| !v.is_table());
+        assert!(
+            !leaf || differs || written == default,
+            "{key}: {written:?}, {default:?}"
+        );
+    }
+}
+
+#[test]
+fn problem_places_sort_by_line() {
+    let place = |line| Place::File("a".to_owned(), line);
+    assert!(place(2) < place(10));
+}
+
+/// The dotted paths of all keys beneath `value`.
+fn paths(at: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let path = if at.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{at}.{key}")
+                };
+                found.insert(path.clone());
+                paths(&path, value, found);
+            }
+        }
+        toml::Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                paths(&format!("{at}[{index}]"), item, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn value<'a>(table: &'a toml::Table, path: &str) -> Option<&'a toml::Value> {
+    let mut keys = path.split('.');
+    let first = table.get(keys.next()?)?;
+    keys.try_fold(first, |value, key| value.get(key))
+}
