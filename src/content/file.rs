@@ -71,10 +71,14 @@ impl Stamp {
 impl Place {
     /// Opens it; a pipe or device is opened without waiting (and refused by whoever looks at its kind).
     pub(super) fn open(&self, flags: OFlags) -> io::Result<File> {
+        let flags = match flags.contains(OFlags::PATH) {
+            true => flags, // It is not opened, and openat2 says so to whoever asks for more.
+            false => flags | OFlags::NOCTTY | OFlags::NONBLOCK,
+        };
         let fd = rustix::fs::openat2(
             &*self.root,
             &self.path,
-            flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
+            flags | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
         )?;

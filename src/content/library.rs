@@ -397,6 +397,11 @@ impl Library {
         })
     }
 
+    /// Takes the version that fills beside a whole one out; gives it.
+    pub(super) fn remove_next(&self, path: &str) -> Option<Arc<Object>> {
+        self.update(path, |slot| slot.next.take())
+    }
+
     /// Takes the mirrored versions out; gives them.
     pub(super) fn remove_mirrored(&self, path: &str) -> Vec<Arc<Object>> {
         self.update(path, |slot| {

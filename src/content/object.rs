@@ -325,7 +325,11 @@ impl Object {
         }
         self.reader.metrics.content.proved.inc();
         let start = within.start as usize - span.start;
-        Some(buffer.share(start..start + within.len()))
+        let bytes = buffer.share(start..start + within.len());
+        if within.len() as u64 == layout.size {
+            self.keep_small(&bytes);
+        }
+        Some(bytes)
     }
 
     /// Reads the whole chunk, holds it against the manifest and seals it.

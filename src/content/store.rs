@@ -207,8 +207,14 @@ impl Inner {
         let id = Digest::of(&encoded);
         let _change = self.changing();
         let [serving, next] = self.library.mirrored(&path);
-        if let Some(begun) = serving.into_iter().chain(next).find(|o| o.id() == id) {
-            return Ok(begun);
+        if let Some(serving) = serving.filter(|serving| serving.id() == id) {
+            // What was on its way to replace it is not wanted any more.
+            let given_up = self.library.remove_next(&path).into_iter().collect();
+            self.doom_or_warn(&path, given_up);
+            return Ok(serving);
+        }
+        if let Some(next) = next.filter(|next| next.id() == id) {
+            return Ok(next);
         }
         let full = |reason| WriteError::Full {
             path: path.clone(),
@@ -233,9 +239,7 @@ impl Inner {
         })?;
         self.count(size);
         let replaced = self.library.put_mirrored(&object);
-        if let Err(error) = self.doom(replaced) {
-            tracing::warn!(%path, %error, "replaced version not removed");
-        }
+        self.doom_or_warn(&path, replaced);
         Ok(object)
     }
 
@@ -345,6 +349,12 @@ impl Inner {
         Ok(())
     }
 
+    fn doom_or_warn(&self, path: &str, objects: Vec<Arc<Object>>) {
+        if let Err(error) = self.doom(objects) {
+            tracing::warn!(%path, %error, "replaced version not removed");
+        }
+    }
+
     fn count(&self, size: u64) {
         let used = self.used.fetch_add(size, Ordering::AcqRel) + size;
         self.metrics.content.store_used.set(gauge(used));
@@ -357,9 +367,7 @@ impl Keeper for Inner {
         let path = &object.manifest().path;
         tracing::info!(%path, id = %object.id(), "mirrored object whole");
         let replaced = self.library.promote(object).into_iter().collect();
-        if let Err(error) = self.doom(replaced) {
-            tracing::warn!(%path, %error, "replaced version not removed");
-        }
+        self.doom_or_warn(path, replaced);
     }
 
     fn released(&self, dir: &Path, size: u64) {
@@ -419,6 +427,7 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]
 fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
