@@ -25,6 +25,8 @@ pub(crate) use super::answer::{Answer, dig, try_dig};
 /// A headwater node: the release binary, its configuration, directory and ports.
 #[derive(Debug)]
 pub(crate) struct Node {
+    // First, so that its log is still there when it is dropped.
+    process: Option<Process>,
     dir: TempDir,
     /// UDP and TCP port for `@DNS@`.
     pub(crate) dns: u16,
@@ -32,7 +34,6 @@ pub(crate) struct Node {
     pub(crate) http: u16,
     /// TCP port for `@METRICS@`.
     pub(crate) metrics: u16,
-    process: Option<Process>,
 }
 
 impl Node {

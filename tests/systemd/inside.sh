@@ -49,10 +49,17 @@ pid() { systemctl show --property=MainPID --value headwater.service; }
 unit=headwater.service
 
 # The unit itself.
+systemctl --version | head -n 1 | sed "s/^/# /"
 check "verify finds nothing to say" silent systemd-analyze verify $unit headwater.socket
 check "exposure is at most 1.5" systemd-analyze security --no-pager --threshold=15 $unit
 systemd-analyze security --no-pager $unit | tail -n 1 | sed 's/^/# /'
 check "the user exists" id headwater
+
+# As packaged.
+check "starts with the packaged configuration" systemctl start $unit
+check "with it, the control socket is found" headwater status
+systemctl stop $unit
+cp /results/headwater.toml /results/cdn.test.zone /etc/headwater/
 
 # Start: active when everything answers, at the first try.
 check "starts" systemctl start $unit
@@ -65,7 +72,7 @@ check "metrics are served" metric headwater_build_info
 check "links are measured inside the sandbox" metric headwater_link_receive_bytes_total
 check "runs as headwater, not as root" test "$(stat -c %U "/proc/$(pid)")" = headwater
 check "state is the service's own" test "$(stat -c %U:%a /var/lib/headwater)" = headwater:750
-check "status is told over the control socket" headwater status --socket /run/headwater/admin.sock
+check "status is told over the control socket" headwater status
 
 # Reload.
 sed -i 's/2026010101/2026010102/; s/\(video *A *192\.0\.2\.\).*/\11/' /etc/headwater/cdn.test.zone

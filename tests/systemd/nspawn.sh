@@ -64,9 +64,10 @@ install -D -m 755 "$binary" "$root/usr/bin/headwater"
 install -D -m 644 "$project/systemd/headwater.service" "$project/systemd/headwater.socket" \
     -t "$root/usr/lib/systemd/system"
 install -D -m 644 "$project/systemd/headwater.sysusers" "$root/usr/lib/sysusers.d/headwater.conf"
-mkdir -p "$root/etc/headwater" "$root/srv/headwater" "$root/results"
-install -m 644 "$here/headwater.toml" "$root/etc/headwater/headwater.toml"
-install -m 644 "$here/cdn.test.zone" "$root/etc/headwater/cdn.test.zone"
+install -D -m 644 "$project/config/headwater.toml" "$root/etc/headwater/headwater.toml"
+# What the checks put in its place.
+mkdir -p "$root/srv/headwater" "$root/results"
+install -m 644 "$here/headwater.toml" "$here/cdn.test.zone" -t "$root/results"
 head -c 5000000 /dev/urandom >"$root/srv/headwater/video.bin"
 
 # The checks, as a unit of their own; the machine ends with them.
