@@ -7,7 +7,7 @@
 use super::Outcome;
 use super::resolver::cache::{Cache, Cached, Partition};
 use super::wire::{HEADER_LEN, NAME_MAX, Query, Rcode, Section, Writer};
-use super::zone::name::{Path, resolve_pointer, suffix_in_message};
+use super::zone::path::{Path, resolve_pointer, suffix_in_message};
 use super::zone::tree::{
     A, AAAA, CNAME, DNAME, DS, Found, MARK_APEX, MARK_OWNER, NO_NODE, NS, Place as DataPlace,
     RECORD_HEAD, RRset, Zone, name_places, target_offset,

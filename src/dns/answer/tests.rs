@@ -508,4 +508,27 @@ fn answer_over_tcp_writes_out_owners_that_no_pointer_reaches() {
     }
 }
 
+/// `unsafe` is denied in this crate, so no counting allocator can watch; that no type or call which allocates is
+/// named on the path of an answer is as good.
+#[test]
+fn answer_path_names_nothing_that_allocates() {
+    let files = [
+        ("answer", include_str!("../answer.rs")),
+        ("wire", include_str!("../wire.rs")),
+        ("path", include_str!("../zone/path.rs")),
+    ];
+    for (file, source) in files {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in [
+            "Vec", "String", "Box", "Arc", "format!", "vec!", "to_vec", "to_owned", "collect",
+            "clone()",
+        ] {
+            let found = code
+                .lines()
+                .find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+            assert_eq!(found, None, "{file}: `{word}`");
+        }
+    }
+}
+
 mod laws;

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::name::{self, Path, ROOT_HASH, hash_label};
+use super::name;
+use super::path::{Path, ROOT_HASH, hash_label};
 use super::rdata;
 use super::report::{At, Report};
 use super::table::Table;

@@ -1,6 +1,6 @@
 //! Own zones: master files in, immutable snapshots with pre-encoded RRsets out.
 //!
-//! From ground to roof: `name` (names and the path that lookups walk), `table` (hash table), `entry` (text to
+//! From ground to roof: `name` (names as text), `path` (names as lookups walk them), `table` (hash table), `entry` (text to
 //! tokens), `rdata` (tokens to data, by `domain`), `tree` (a zone), `zones` (all of them), `report` (problems with
 //! their places), `build` (records to a zone), `read` (files to records).
 
@@ -12,6 +12,8 @@ use self::report::{At, Report};
 use super::ZoneConfig;
 
 pub(super) mod name;
+
+pub(super) mod path;
 
 mod table;
 
@@ -100,3 +102,6 @@ fn build(config: &ZoneConfig, read: impl FnOnce(&mut Reader<'_>)) -> Result<Load
         (_, (errors, _)) => Err(errors),
     }
 }
+
+#[cfg(test)]
+mod tests;

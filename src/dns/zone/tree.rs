@@ -5,7 +5,8 @@
 //! where the apex or the owner would follow; a copy has it replaced by a pointer. A name costs about 80 bytes with
 //! one address.
 
-use super::name::{self, Path, hash_label};
+use super::name;
+use super::path::{Path, hash_label};
 use super::rdata;
 use super::table::Table;
 

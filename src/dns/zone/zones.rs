@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::name::{Path, ROOT_HASH, hash_label};
+use super::path::{Path, ROOT_HASH, hash_label};
 use super::table::Table;
 use super::tree::Zone;
 
