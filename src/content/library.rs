@@ -57,6 +57,8 @@ pub(super) struct Published {
     pub(super) chunk: u32,
     /// Files being digested, each by one thread; the token is cancelled when it is done.
     pub(super) open: Mutex<HashMap<String, CancellationToken>>,
+    /// Every file that was there at the start has been read once.
+    pub(super) scanned: AtomicBool,
     /// No file is digested to its end any more.
     pub(super) stop: AtomicBool,
 }
@@ -274,6 +276,13 @@ impl Library {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether every published directory has been scanned, so that a path that is not known is not published.
+    #[must_use]
+    pub fn scanned(&self) -> bool {
+        let published = self.inner.published.get();
+        published.is_none_or(|published| published.scanned.load(Ordering::Acquire))
     }
 
     pub(super) fn reader(&self) -> &Arc<Reader> {

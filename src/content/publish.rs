@@ -79,6 +79,7 @@ impl Publisher {
             remembered: Remembered::open(&store.dir)?,
             chunk: store.chunk,
             open: Mutex::default(),
+            scanned: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         if !fresh {
@@ -128,6 +129,9 @@ impl Publisher {
                     survey = Some(tokio::task::spawn_blocking(move || look(&library, paths)));
                 } else if !swept && reading.is_empty() && work.due.is_empty() {
                     swept = true;
+                    if let Some(published) = self.library.published() {
+                        published.scanned.store(true, Ordering::Release);
+                    }
                     self.sweep().await;
                 }
             }

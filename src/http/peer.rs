@@ -43,6 +43,8 @@ pub async fn serve<B>(
 /// The whole objects beneath a prefix. The entity tag is made of the versions themselves, so it is right across a
 /// restart of this node too.
 fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<Bytes>> {
+    // Before the list: what is added between the two is listed.
+    let scanned = library.scanned();
     let mut objects = library.list();
     objects.retain(|object| {
         let path = object.manifest().path.as_str();
@@ -57,6 +59,7 @@ fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<
     }
     objects.sort_by(|a, b| a.manifest().path.cmp(&b.manifest().path));
     let mut hash = blake3::Hasher::new();
+    hash.update(&[u8::from(scanned)]);
     for object in &objects {
         hash.update(&object.id().0);
         hash.update(&[u8::from(object.role() == Role::Origin)]);
@@ -73,7 +76,7 @@ fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<
         response
     } else {
         let objects = objects.iter().map(|object| entry(object)).collect();
-        let body = serde_json::to_vec(&Index { objects })
+        let body = serde_json::to_vec(&Index { scanned, objects })
             .expect("an index is strings, numbers and booleans, which all have a JSON form");
         let mut response = answer(body.into(), "application/json");
         let fresh = HeaderValue::from_static("no-cache");

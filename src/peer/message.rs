@@ -38,6 +38,9 @@ pub enum Ask {
 /// What a node holds beneath a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
+    /// Whether the node has read all it publishes. While it has not (it was just started), an object that is not
+    /// listed may still come.
+    pub scanned: bool,
     /// The objects, by path.
     #[serde(deserialize_with = "bounded")]
     pub objects: Vec<IndexEntry>,
@@ -263,7 +266,7 @@ mod tests {
 
     #[track_caller]
     fn index(objects: &str, field: Option<&str>) {
-        let body = format!("{{\"objects\":[{objects}]}}");
+        let body = format!("{{\"scanned\":true,\"objects\":[{objects}]}}");
         let found = Index::parse(body.as_bytes(), "/v/");
         assert_eq!(found.err().map(|e| e.field), field, "{objects}");
     }
@@ -309,7 +312,7 @@ mod tests {
     fn index_longer_than_the_bound_is_refused() {
         let one = entry("/v/a");
         let body = format!(
-            "{{\"objects\":[{}]}}",
+            "{{\"scanned\":true,\"objects\":[{}]}}",
             vec![one; INDEX_ENTRIES + 1].join(",")
         );
         let found = Index::parse(body.as_bytes(), "/v/").unwrap_err();

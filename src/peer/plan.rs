@@ -43,10 +43,11 @@ pub enum Holds {
     Nothing,
 }
 
-/// The last index of one node, and whether it answered in this round.
+/// The last index of one node, whether it lists all, and whether the node answered in this round.
 #[derive(Debug, Default)]
 struct Known {
     objects: HashMap<String, (Digest, u64, bool)>,
+    scanned: bool,
     answered: bool,
 }
 
@@ -76,11 +77,13 @@ impl Plan {
 
     /// The node answered with a new index (checked by [`Index::parse`]). `mine` says which paths are this mirror's.
     pub fn changed(&mut self, node: usize, index: Index, mine: impl Fn(&str) -> bool) {
+        let scanned = index.scanned;
         let objects = index.objects.into_iter().filter(|entry| mine(&entry.path));
         self.nodes[node] = Known {
             objects: objects
                 .map(|entry| (entry.path, (entry.manifest, entry.size, entry.published)))
                 .collect(),
+            scanned,
             answered: true,
         };
         self.wanted = self.gather();
@@ -92,7 +95,7 @@ impl Plan {
         let wanted = &self.wanted;
         self.absent
             .retain(|path, _| held.contains(path) && !wanted.contains_key(path));
-        if !self.nodes.iter().all(|node| node.answered) {
+        if !self.nodes.iter().all(|node| node.answered && node.scanned) {
             return Vec::new();
         }
         let mut gone = Vec::new();
@@ -168,6 +171,7 @@ mod tests {
             published: *published,
         });
         Index {
+            scanned: true,
             objects: objects.collect(),
         }
     }
@@ -228,11 +232,28 @@ mod tests {
     }
 
     #[test]
+    fn object_is_kept_while_a_node_has_not_read_all_it_publishes() {
+        let mut plan = Plan::new(1, Duration::ZERO);
+        for _ in 0..3 {
+            let unread = Index {
+                scanned: false,
+                objects: Vec::new(),
+            };
+            plan.begin_round();
+            plan.changed(0, unread, |_| true);
+            assert!(
+                plan.end_round(["/a".to_owned()].into_iter(), START)
+                    .is_empty()
+            );
+        }
+    }
+
+    #[test]
     fn rounds_close_together_count_once() {
         let mut plan = Plan::new(1, Duration::from_secs(1));
         let mut round = |ms| {
             plan.begin_round();
-            plan.unchanged(0);
+            plan.changed(0, index(&[]), |_| true);
             let now = START.plus(Duration::from_millis(ms));
             plan.end_round(["/a".to_owned()].into_iter(), now).len()
         };

@@ -6,4 +6,5 @@ mod daemon;
 mod dns;
 mod floors;
 mod harness;
+mod replication;
 mod resolver;

@@ -1,1 +1,275 @@
-//! Replication of a large object, killed at random points.
+//! Replication of a large object between two real nodes, the mirror killed at random points.
+//!
+//! `REPLICATION_SEED=N` repeats a run's random choices; each run prints its seed.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::harness::{COMMON, Node, noise, poll, sha256};
+
+/// Bytes of the object.
+const SIZE: usize = 256 << 20;
+
+/// Bytes of a chunk (the default).
+const CHUNK: usize = 1 << 20;
+
+/// Chunks the mirror has in flight.
+const IN_FLIGHT: usize = 4;
+
+/// Kills.
+const KILLS: usize = 20;
+
+/// What the link between the nodes carries, bytes per second: the fill takes long enough to be killed in its midst.
+const LINK: u64 = 40 << 20;
+
+#[test]
+fn mirror_killed_at_twenty_random_points_has_no_wrong_byte_and_refetches_little() {
+    let mut random = Random::new();
+    let truth: Arc<Vec<u8>> = Arc::new(noise(random.seed, SIZE));
+
+    let mut origin = Node::new(&format!(
+        "{COMMON}\n[[publish]]\nprefix = \"/\"\ndir = \"@DIR@/content\"\n"
+    ));
+    let file = origin.write("content/video.bin", truth.as_slice());
+    origin.start();
+    poll(Duration::from_secs(60), "the origin to publish", || {
+        get(origin.http, "/video.bin", Some(0..1)).filter(|answer| answer.status == 206)
+    });
+
+    let link = slow_link(origin.http, LINK);
+    let mut mirror = Node::new(&format!(
+        "{COMMON}\n[[mirror]]\nprefix = \"/\"\nfrom = [\"http://127.0.0.1:{link}\"]\ninterval = \"200ms\"\n\
+         in_flight = {IN_FLIGHT}\n"
+    ));
+    let readers = Readers::start(mirror.http, &truth, random.next());
+
+    let sent = || origin.metric("headwater_replication_bytes_total", &[("direction", "out")]);
+    let mut kills = Vec::new();
+    for kill in 0..KILLS {
+        let before = sent();
+        mirror.spawn();
+        // The moment progress moves, or some random time after.
+        poll(Duration::from_secs(30), "the fill to go on", || {
+            (sent() > before).then_some(())
+        });
+        let delay = match kill % 4 {
+            0 => 0,
+            _ => random.below(250),
+        };
+        thread::sleep(Duration::from_millis(delay));
+        mirror.kill();
+        kills.push((delay, sent() as usize / CHUNK));
+    }
+    println!("kills as (ms after progress, chunks sent): {kills:?}");
+    let before = sent();
+    mirror.start();
+    poll(Duration::from_secs(120), "the mirror to be whole", || {
+        let whole = [("state", "whole")];
+        (mirror.metric("headwater_replication_objects", &whole) == 1.0).then_some(())
+    });
+    assert!(
+        sent() > before,
+        "the fill was over before the last kill: {kills:?}"
+    );
+
+    // All of it, over HTTP.
+    let whole = get(mirror.http, "/video.bin", None).expect("the mirror serves");
+    assert_eq!((whole.status, whole.body.len()), (200, SIZE));
+    let copy = mirror.write("copy.bin", &whole.body);
+    assert_eq!(sha256(&copy), sha256(&file));
+
+    let read = readers.stop();
+    println!("{read:?}");
+    assert_eq!(read.wrong, 0, "wrong bytes were served");
+    assert!(read.bytes > 0, "nothing was read while it filled");
+
+    // Each transfer that was open at a kill is fetched once more, at most.
+    let again = sent() as usize - SIZE;
+    println!("refetched: {} chunks", again.div_ceil(CHUNK));
+    assert!(
+        again <= KILLS * IN_FLIGHT * CHUNK,
+        "{again} bytes fetched again in {KILLS} kills"
+    );
+    fs::remove_file(copy).expect("it was just written");
+}
+
+/// What the readers saw.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Answers with bytes of the object, and those bytes.
+    answers: u64,
+    bytes: u64,
+    /// Bytes that were not the object's.
+    wrong: u64,
+}
+
+/// Readers of random ranges and from random places, until stopped; each byte is compared.
+struct Readers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<Seen>>,
+}
+
+impl Readers {
+    fn start(port: u16, truth: &Arc<Vec<u8>>, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..3).map(|number| {
+            let (stop, truth) = (stop.clone(), truth.clone());
+            let mut random = Random {
+                seed: seed ^ number,
+            };
+            thread::spawn(move || {
+                let mut read = Seen::default();
+                while !stop.load(Ordering::Relaxed) {
+                    let start = usize::try_from(random.below(SIZE as u64)).expect("below SIZE");
+                    let length = match number {
+                        0 => 100 << 10,
+                        _ => usize::try_from(random.below(8 << 20)).expect("8 MiB") + 1,
+                    };
+                    let range = start..SIZE.min(start + length);
+                    let Some(answer) = get(port, "/video.bin", Some(range.clone())) else {
+                        thread::sleep(Duration::from_millis(5));
+                        continue;
+                    };
+                    if answer.status != 206 {
+                        continue;
+                    }
+                    // An answer cut off by a kill must be right as far as it goes.
+                    let expected = &truth[range][..answer.body.len()];
+                    let wrong = answer.body.iter().zip(expected).filter(|(a, b)| a != b);
+                    read.wrong += wrong.count() as u64;
+                    read.answers += 1;
+                    read.bytes += answer.body.len() as u64;
+                }
+                read
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, threads }
+    }
+
+    fn stop(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a reader does not panic"))
+            .fold(Seen::default(), |all, one| Seen {
+                answers: all.answers + one.answers,
+                bytes: all.bytes + one.bytes,
+                wrong: all.wrong + one.wrong,
+            })
+    }
+}
+
+/// An answer, its body as far as it came.
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+/// One GET over a connection of its own; `None` when nobody answered.
+fn get(port: u16, path: &str, range: Option<Range<usize>>) -> Option<Answer> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let range = range.map_or(String::new(), |range| {
+        format!("Range: bytes={}-{}\r\n", range.start, range.end - 1)
+    });
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{range}Connection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes); // What came before an error counts.
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&bytes[..end]).expect("a head is ASCII");
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body = bytes.split_off(end + 4);
+    Some(Answer { status, body })
+}
+
+/// A link to a port of 127.0.0.1 that carries `rate` bytes per second, all connections together; its own port.
+fn slow_link(port: u16, rate: u64) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let own = listener.local_addr().expect("it is bound").port();
+    let begin = Instant::now();
+    // Nanoseconds since the beginning until which the link is taken.
+    let taken = Arc::new(AtomicU64::new(0));
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+                continue;
+            };
+            let pace = |_: usize| {};
+            forward(&client, &server, pace);
+            let taken = taken.clone();
+            forward(&server, &client, move |bytes| {
+                let now = u64::try_from(begin.elapsed().as_nanos()).expect("some years");
+                let cost = bytes as u64 * 1_000_000_000 / rate;
+                let claim = |taken: u64| Some(taken.max(now) + cost);
+                let before = taken
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
+                    .expect("a claim is always made");
+                thread::sleep(Duration::from_nanos(before.saturating_sub(now)));
+            });
+        }
+    });
+    own
+}
+
+/// Copies one direction of a connection on a thread of its own until either side is gone.
+fn forward(from: &TcpStream, to: &TcpStream, mut pace: impl FnMut(usize) + Send + 'static) {
+    let mut from = from.try_clone().expect("a socket can be shared");
+    let mut to = to.try_clone().expect("a socket can be shared");
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            pace(length);
+            if to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = from.shutdown(std::net::Shutdown::Both);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+/// Numbers that look random (SplitMix64).
+struct Random {
+    seed: u64,
+}
+
+impl Random {
+    /// From `REPLICATION_SEED` or the clock; says which.
+    fn new() -> Self {
+        let now = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map(|d| d.as_nanos())
+        };
+        let seed = match std::env::var("REPLICATION_SEED") {
+            Ok(seed) => seed.parse().expect("REPLICATION_SEED is a number"),
+            Err(_) => now().map_or(1, |nanos| nanos as u64),
+        };
+        println!("REPLICATION_SEED={seed}");
+        Self { seed }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
