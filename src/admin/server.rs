@@ -298,70 +298,65 @@ async fn control(request: Request<Incoming>, handles: Arc<Handles>) -> Answer {
         }
         Err(_) => return failure(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
     };
-    verb(head.uri.path(), &body, handles).await
-}
-
-/// Does what `path` names.
-async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Answer {
-    match path {
-        api::GetStatus::PATH => done::<api::GetStatus>(Ok(handles.status(Now::read()))),
-        api::CacheStats::PATH => done::<api::CacheStats>(handles.cache_stats()),
-        api::CacheLookup::PATH => match parse::<api::CacheLookup>(body) {
-            Ok(verb) => done::<api::CacheLookup>(handles.cache_lookup(&verb)),
-            Err(answer) => answer,
-        },
-        api::CacheFlush::PATH => match parse::<api::CacheFlush>(body) {
-            Ok(verb) => done::<api::CacheFlush>(handles.cache_flush(verb)),
-            Err(answer) => answer,
-        },
-        api::ZoneList::PATH => done::<api::ZoneList>(Ok(handles.zones())),
-        api::ZoneShow::PATH => match parse::<api::ZoneShow>(body) {
-            Ok(verb) => done::<api::ZoneShow>(handles.zone_show(&verb.name)),
-            Err(answer) => answer,
-        },
-        api::ZoneReload::PATH => match parse::<api::ZoneReload>(body) {
-            Ok(verb) => done::<api::ZoneReload>(handles.zone_reload(verb.name.as_deref()).await),
-            Err(answer) => answer,
-        },
-        api::ContentList::PATH => done::<api::ContentList>(Ok(handles.objects())),
-        api::ContentShow::PATH => match parse::<api::ContentShow>(body) {
-            Ok(verb) => done::<api::ContentShow>(handles.object(&verb.path)),
-            Err(answer) => answer,
-        },
-        api::ContentVerify::PATH => match parse::<api::ContentVerify>(body) {
-            Ok(verb) => {
-                let work = move || handles.verify(verb.path.as_deref());
-                let verified = tokio::task::spawn_blocking(work).await;
-                let failed = |e| Err(VerbError::Failed(format!("verify: {e}")));
-                done::<api::ContentVerify>(verified.unwrap_or_else(failed))
-            }
-            Err(answer) => answer,
-        },
-        _ => failure(StatusCode::NOT_FOUND, format!("{path}: no such verb")),
-    }
-}
-
-fn parse<V: Verb>(body: &[u8]) -> Result<V, Answer> {
-    serde_json::from_slice(body)
-        .map_err(|e| failure(StatusCode::BAD_REQUEST, format!("{}: {e}", V::PATH)))
-}
-
-fn done<V: Verb>(result: Result<V::Answer, VerbError>) -> Answer {
-    let answer = match result {
-        Ok(answer) => answer,
+    match verb(head.uri.path(), &body, handles).await {
+        Ok(json) => typed(StatusCode::OK, JSON, json),
         Err(error) => {
             let status = match &error {
                 VerbError::NotFound(_) => StatusCode::NOT_FOUND,
                 VerbError::Invalid(_) => StatusCode::BAD_REQUEST,
                 VerbError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            return failure(status, error.to_string());
+            failure(status, error.to_string())
         }
-    };
-    match serde_json::to_string(&answer) {
-        Ok(json) => typed(StatusCode::OK, JSON, json),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// Does what `path` names; the answer as JSON.
+async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, VerbError> {
+    match path {
+        api::GetStatus::PATH => done::<api::GetStatus>(&handles.status(Now::read())),
+        api::CacheStats::PATH => done::<api::CacheStats>(&handles.cache_stats()?),
+        api::CacheLookup::PATH => {
+            let verb: api::CacheLookup = parse(body)?;
+            done::<api::CacheLookup>(&handles.cache_lookup(&verb)?)
+        }
+        api::CacheFlush::PATH => {
+            let verb: api::CacheFlush = parse(body)?;
+            done::<api::CacheFlush>(&handles.cache_flush(verb)?)
+        }
+        api::ZoneList::PATH => done::<api::ZoneList>(&handles.zones()),
+        api::ZoneShow::PATH => {
+            let verb: api::ZoneShow = parse(body)?;
+            done::<api::ZoneShow>(&handles.zone_show(&verb.name)?)
+        }
+        api::ZoneReload::PATH => {
+            let verb: api::ZoneReload = parse(body)?;
+            let reloaded = handles.zone_reload(verb.name.as_deref()).await?;
+            done::<api::ZoneReload>(&reloaded)
+        }
+        api::ContentList::PATH => done::<api::ContentList>(&handles.objects()),
+        api::ContentShow::PATH => {
+            let verb: api::ContentShow = parse(body)?;
+            done::<api::ContentShow>(&handles.object(&verb.path)?)
+        }
+        api::ContentVerify::PATH => {
+            let verb: api::ContentVerify = parse(body)?;
+            let work = move || handles.verify(verb.path.as_deref());
+            let verified = tokio::task::spawn_blocking(work).await;
+            let verified = verified.map_err(|e| VerbError::Failed(format!("verify: {e}")))?;
+            done::<api::ContentVerify>(&verified?)
+        }
+        _ => Err(VerbError::NotFound(format!("{path}: no such verb"))),
+    }
+}
+
+fn parse<V: Verb>(body: &[u8]) -> Result<V, VerbError> {
+    let parsed = serde_json::from_slice(body);
+    parsed.map_err(|e| VerbError::Invalid(format!("{}: {e}", V::PATH)))
+}
+
+fn done<V: Verb>(answer: &V::Answer) -> Result<String, VerbError> {
+    serde_json::to_string(answer).map_err(|e| VerbError::Failed(format!("{}: {e}", V::PATH)))
 }
 
 fn failure(status: StatusCode, message: impl Into<String>) -> Answer {
