@@ -310,6 +310,10 @@ impl Snapshot<'_> {
                 outcome: Outcome::Refused,
                 ..
             } if unloaded => error(packet, Rcode::ServFail, out),
+            Action::Respond {
+                outcome: Outcome::Dropped,
+                ..
+            } => Fast::Drop,
             Action::Respond { len, outcome } => Fast::Respond { len, outcome },
             Action::Recurse => Fast::Slow,
         }
@@ -412,3 +416,82 @@ fn wire_name(name: &Name) -> Box<[u8]> {
 
 /// The largest message: its length has 16 bits.
 pub(super) const MESSAGE_MAX: usize = u16::MAX as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// An engine for `zones` (none loaded) and the folder of their files: `a.test.` and `b.test.` are good.
+    fn engine(zones: &[&str]) -> (Engine, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a.test.", "b.test."] {
+            let text = "@ IN SOA ns hostmaster 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n";
+            std::fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let config = crate::dns::front::tests::config();
+        let metrics = Arc::new(Metrics::new());
+        let engine = Engine::new(&config, configs(&folder, zones), None, metrics);
+        (engine, folder)
+    }
+
+    fn configs(folder: &tempfile::TempDir, zones: &[&str]) -> Vec<ZoneConfig> {
+        let config = |name: &&str| ZoneConfig {
+            name: (*name).to_owned(),
+            file: folder.path().join(name),
+            ttl: 300,
+            ttls: vec![],
+        };
+        zones.iter().map(config).collect()
+    }
+
+    /// Asks for the address of `name`.
+    #[track_caller]
+    fn check(engine: &Engine, name: &str, expected: Outcome) {
+        let mut packet = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        packet.extend_from_slice(&wire_name(&Name::from_str(name).expect("a name")));
+        packet.extend_from_slice(&[0, 1, 0, 1]);
+        let mut out = [0; 1232];
+        let now = Now {
+            mono_ns: 1,
+            unix_ms: 1,
+        };
+        let snapshot = engine.snapshot();
+        let fast = snapshot.fast(&packet, CLIENT, Transport::Udp, now, 0, &mut out);
+        match fast {
+            Fast::Respond { outcome, .. } => assert_eq!(outcome, expected, "{name}"),
+            other => panic!("{name}: {other:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn zone_not_loaded_is_servfail_beneath_its_apex_only() {
+        let (engine, _folder) = engine(&["a.test.", "missing.test."]);
+        check(&engine, "ns.a.test.", Outcome::Servfail);
+        let states = engine.reload(None).expect("all zones");
+        assert_eq!(states[0].problems, [""; 0]);
+        assert!(!states[1].problems.is_empty());
+        check(&engine, "ns.a.test.", Outcome::Authoritative);
+        check(&engine, "missing.test.", Outcome::Servfail);
+        check(&engine, "x.y.missing.test.", Outcome::Servfail);
+        check(&engine, "notmissing.test.", Outcome::Refused);
+        check(&engine, "test.", Outcome::Refused);
+    }
+
+    #[test]
+    fn configure_takes_effect_with_the_next_reload() {
+        let (engine, folder) = engine(&["a.test."]);
+        let _ = engine.reload(None);
+        engine.configure(configs(&folder, &["B.test"]));
+        check(&engine, "ns.a.test.", Outcome::Authoritative);
+        check(&engine, "ns.b.test.", Outcome::Refused);
+        let _ = std::fs::rename(folder.path().join("b.test."), folder.path().join("B.test"));
+        let states = engine.reload(Some("b.test.")).expect("the zone");
+        assert_eq!(states[0].name, "b.test.");
+        check(&engine, "ns.a.test.", Outcome::Refused);
+        check(&engine, "ns.b.test.", Outcome::Authoritative);
+        assert!(engine.reload(Some("a.test.")).is_none());
+        assert!(engine.zone_text("b.test").is_some());
+    }
+}

@@ -249,11 +249,11 @@ impl Drop for Stopping {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The limits of the documentation, nothing to listen on.
-    pub(super) fn config() -> Config {
+    pub(in crate::dns) fn config() -> Config {
         Config {
             listen: vec![],
             workers: 1,
