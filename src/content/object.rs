@@ -562,7 +562,10 @@ impl Object {
             return None;
         };
         let secs = now.mono_secs();
-        if published.checked.swap(secs, Ordering::Relaxed) == secs {
+        // The load first: a swap at every request would pass the line between all processors.
+        let checked = &published.checked;
+        if checked.load(Ordering::Relaxed) == secs || checked.swap(secs, Ordering::Relaxed) == secs
+        {
             return None;
         }
         match self.source.place().stamp() {

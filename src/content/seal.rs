@@ -85,15 +85,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(within: Range<u32>, len: u32, expected: (usize, Range<usize>)) {
+    fn check(within: Range<u32>, len: u32, first: usize, span: Range<usize>) {
+        let expected = (first, span);
         assert_eq!(blocks(&within, len), expected);
     }
 
     #[test]
     fn blocks_around_a_slice_are_whole_or_end_the_chunk() {
-        check(0..1, 200_000, (0, 0..65_536));
-        check(65_535..65_537, 200_000, (0, 0..131_072));
-        check(199_999..200_000, 200_000, (3, 196_608..200_000));
+        check(0..1, 200_000, 0, 0..65_536);
+        check(65_535..65_537, 200_000, 0, 0..131_072);
+        check(199_999..200_000, 200_000, 3, 196_608..200_000);
     }
 
     proptest! {
