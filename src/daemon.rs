@@ -549,7 +549,7 @@ const ACCEPT_DRAIN: Duration = Duration::from_secs(5);
 const BACKGROUND_DRAIN: Duration = Duration::from_secs(1);
 
 /// The store is made durable within this.
-const FLUSH_DRAIN: Duration = Duration::from_secs(10);
+const FLUSH_DRAIN: Duration = Duration::from_secs(5);
 
 /// Threads for blocking work: reading, digesting, fsync.
 const BLOCKING_THREADS: usize = 64;

@@ -248,6 +248,8 @@ pub struct Object {
     pub path: String,
     /// `origin` or `mirror`.
     pub role: String,
+    /// Whether requests for the path are answered with it; a next version that still fills is not.
+    pub serving: bool,
     /// Bytes.
     pub size: u64,
     /// Bytes of a chunk.

@@ -184,12 +184,20 @@ impl Handles {
         })
     }
 
-    /// The objects, by path.
+    /// The objects, by path; after each the next version of it that fills, if there is one.
     #[must_use]
     pub fn objects(&self) -> Vec<api::Object> {
-        let mut objects: Vec<_> = self.library.list().iter().map(|o| object(o)).collect();
-        objects.sort_by(|a, b| a.path.cmp(&b.path));
-        objects
+        let holdings = self.library.holdings().into_iter();
+        holdings
+            .filter_map(|holding| {
+                let found = self.library.version(holding.id)?;
+                let serving = holding.serving;
+                Some(api::Object {
+                    serving,
+                    ..object(&found)
+                })
+            })
+            .collect()
     }
 
     /// One object.
@@ -308,6 +316,7 @@ fn object(object: &content::object::Object) -> api::Object {
         },
         size: manifest.layout.size,
         chunk: manifest.layout.chunk,
+        serving: true,
         chunks: have.count(),
         held: have.held(),
         media_type: manifest.media_type.clone(),

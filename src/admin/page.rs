@@ -55,7 +55,7 @@ pub fn render(status: &Status, objects: &[Object]) -> String {
         shown.map(|o| {
             vec![
                 o.path.clone(),
-                o.role.clone(),
+                role_text(o),
                 size_text(o.size),
                 held_text(o),
             ]
@@ -103,6 +103,16 @@ pub fn held_text(object: &Object) -> String {
     }
     let percent = u64::from(object.held) * 100 / u64::from(object.chunks.max(1));
     format!("{percent} % ({}/{})", object.held, object.chunks)
+}
+
+/// The role of an object, as people read it.
+#[must_use]
+pub fn role_text(object: &Object) -> String {
+    if object.serving {
+        object.role.clone()
+    } else {
+        format!("{}, next version", object.role)
+    }
 }
 
 struct Page(String);

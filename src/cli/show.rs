@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::api::{Cache, CacheEntry, Object, Reloaded, Status, Verified, Zone};
-use crate::admin::page::held_text;
+use crate::admin::page::{held_text, role_text};
 use crate::config::units::{duration_text, size_text};
 
 pub(super) fn status(status: &Status) -> String {
@@ -163,7 +163,7 @@ pub(super) fn objects(objects: &[Object]) -> String {
     rows.extend(objects.iter().map(|o| {
         vec![
             o.path.clone(),
-            o.role.clone(),
+            role_text(o),
             size_text(o.size),
             held_text(o),
         ]
