@@ -7,8 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, OFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::beneath;
 
 /// What tells one state of a file from another without reading it.
 ///
@@ -75,13 +77,7 @@ impl Place {
             true => flags, // It is not opened, and openat2 says so to whoever asks for more.
             false => flags | OFlags::NOCTTY | OFlags::NONBLOCK,
         };
-        let fd = rustix::fs::openat2(
-            &*self.root,
-            &self.path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-        )?;
+        let fd = beneath::open(&self.root, &self.path, flags | OFlags::CLOEXEC)?;
         Ok(File::from(fd))
     }
 

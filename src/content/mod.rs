@@ -20,6 +20,8 @@ mod buffers;
 
 mod seal;
 
+mod beneath;
+
 mod file;
 
 mod fill;
