@@ -279,10 +279,11 @@ async fn serve(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
             ended = connection.as_mut() => {
                 return match ended {
                     _ if pulse.fault() => Closed::Protocol,
+                    Err(error) if is_parse(&*error) => Closed::Protocol,
                     Ok(()) if watch.finishing() => Closed::Idle,
                     _ if stopping => Closed::Stop,
                     Ok(()) => Closed::Done,
-                    Err(error) => why(&*error),
+                    Err(_) => Closed::Broken,
                 };
             }
             () = stopped.as_mut(), if !stopping => {
@@ -301,16 +302,11 @@ async fn serve(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
     }
 }
 
-/// Why a connection ended with an error.
-fn why(error: &(dyn std::error::Error + 'static)) -> Closed {
-    let Some(error) = error.downcast_ref::<hyper::Error>() else {
-        return Closed::Broken;
-    };
-    if error.is_parse() {
-        Closed::Protocol
-    } else {
-        Closed::Broken
-    }
+/// Whether a connection ended for what the client sent.
+fn is_parse(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(hyper::Error::is_parse)
 }
 
 /// Hands requests to [`object::answer`].

@@ -6,5 +6,6 @@ mod daemon;
 mod dns;
 mod floors;
 mod harness;
+mod http;
 mod replication;
 mod resolver;
