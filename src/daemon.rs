@@ -28,6 +28,7 @@ use crate::content::store::Store;
 use crate::dns::engine::Engine;
 use crate::dns::front::{Front, Heartbeat};
 use crate::dns::resolver::Resolver;
+use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
 use crate::metrics::Metrics;
@@ -112,6 +113,8 @@ struct Running {
     /// Ends what works for them: replication, publishing, control.
     background: CancellationToken,
     store: Store,
+    /// Reopened at each reload, after a log rotation.
+    access_log: Option<Log>,
 }
 
 /// One long-lived task: its name, and whether it takes clients (and is stopped first).
@@ -265,6 +268,7 @@ impl Loaded {
         } = self;
         let mut running = Running {
             store: handles.store.clone(),
+            access_log: bound.http.as_ref().and_then(Server::access_log),
             handles,
             tasks: JoinSet::new(),
             names: HashMap::new(),
@@ -329,6 +333,9 @@ impl Running {
                 }
                 _ = signals.reload.recv() => {
                     tracing::info!("reloading");
+                    if let Some(log) = &self.access_log {
+                        log.reopen();
+                    }
                     let handles = self.handles.clone();
                     // Beside the loop: a signal to stop is heard during a long load too.
                     reloads.spawn(async move { drop(handles.reloader.all().await) });
