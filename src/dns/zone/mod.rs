@@ -2,7 +2,7 @@
 //!
 //! From ground to roof: `name` (names as text), `path` (names as lookups walk them), `table` (hash table), `entry` (text to
 //! tokens), `rdata` (tokens to data, by `domain`), `tree` (a zone), `zones` (all of them), `report` (problems with
-//! their places), `build` (records to a zone), `read` (files to records).
+//! their places), `advise` (warnings about targets), `build` (records to a zone), `read` (files to records).
 
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ pub(super) mod tree;
 mod zones;
 
 mod report;
+
+mod advise;
 
 mod build;
 

@@ -1,0 +1,73 @@
+//! What is legal but unwise about the targets of a zone's NS and MX records.
+
+use super::name;
+use super::path::{Path, ROOT_HASH, hash_label};
+use super::rdata;
+use super::report::{At, Report};
+use super::tree::{A, AAAA, CNAME, Found, MX, NO_NODE, NS, Zone, target_offset};
+
+impl Zone {
+    /// Warns of name servers and mail exchangers in the zone that have no address or are aliases. `at` gives the
+    /// place of a record.
+    pub(super) fn check_targets(&self, report: &mut Report, at: impl Fn(u32, u16, usize) -> At) {
+        for node in 0..self.nodes.len() as u32 {
+            for rrset in self
+                .rrsets_of(node)
+                .iter()
+                .filter(|rrset| matches!(rrset.rtype, NS | MX))
+            {
+                let owner = self.owner(node);
+                for (index, (record, &target)) in self
+                    .records_of(rrset)
+                    .zip(self.targets_of(rrset))
+                    .enumerate()
+                {
+                    let data = record.data_expanded(rrset.rtype, &owner, &self.apex);
+                    let name = &data[target_offset(rrset.rtype).unwrap_or(0)..];
+                    let place = || at(node, rrset.rtype, index);
+                    if let Some(message) = self.target_warning(node, rrset.rtype, name, target) {
+                        report.warn(place(), message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn target_warning(&self, node: u32, rtype: u16, target: &[u8], found: u32) -> Option<String> {
+        let path = Path::new(target);
+        let apex = Path::new(&self.apex);
+        let below = path
+            .labels()
+            .checked_sub(apex.labels())
+            .filter(|&at| path.suffix(at) == &*self.apex)?;
+        if target == [0] {
+            return None; // A null MX (RFC 7505).
+        }
+        let hash = (0..apex.labels())
+            .rev()
+            .fold(ROOT_HASH, |hash, label| hash_label(hash, apex.label(label)));
+        let cut = match self.find(&path, below, hash) {
+            Found::Cut { node, .. } => Some(node),
+            _ => None,
+        };
+        let has = |rtype| found != NO_NODE && self.rrset(found, rtype).is_some();
+        let (owner, target) = (name::to_text(&self.owner(node)), name::to_text(target));
+        let mnemonic = rdata::mnemonic(rtype);
+        if has(CNAME) {
+            return Some(format!(
+                "{owner} {mnemonic}: found the alias {target}, expected a name with addresses (RFC 2181 section 10.3)"
+            ));
+        }
+        match cut {
+            // Another server's business, if not ours to give as glue.
+            Some(cut) if rtype != NS || cut != node => None,
+            _ if has(A) || has(AAAA) => None,
+            Some(_) => Some(format!(
+                "{owner} NS: found no glue for {target}, expected A or AAAA records"
+            )),
+            None => Some(format!(
+                "{owner} {mnemonic}: found no address of {target} in the zone, expected A or AAAA records"
+            )),
+        }
+    }
+}
