@@ -123,11 +123,6 @@ impl Node {
         self.process.take().expect("the node runs").stop()
     }
 
-    /// All it has logged since it was first started.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
-    }
-
     /// Runs a control command against this node (`["cache", "stats"]`).
     pub(crate) fn control(&self, args: &[&str]) -> Output {
         let mut command = headwater();
@@ -179,29 +174,21 @@ impl Node {
 pub(crate) struct Nsd {
     /// UDP and TCP port on 127.0.0.1.
     pub(crate) port: u16,
-    process: Option<Process>,
+    _process: Process,
     _dir: TempDir,
 }
 
 impl Nsd {
-    /// Starts NSD with `(apex, master file text)` zones and waits until it answers each.
+    /// Starts NSD with `(apex, master file text)` zones and waits until it answers each. Its answers have the
+    /// additional records of MX and SRV and the NS of the zone.
     pub(crate) fn start(zones: &[(&str, &str)]) -> Self {
-        Self::start_with(zones, "minimal-responses: yes")
-    }
-
-    /// As [`Nsd::start`], with the additional records of MX and SRV (and the NS of the zone) in its answers.
-    pub(crate) fn start_full(zones: &[(&str, &str)]) -> Self {
-        Self::start_with(zones, "minimal-responses: no")
-    }
-
-    fn start_with(zones: &[(&str, &str)], option: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port();
         let at = dir.path().display();
         let mut config = format!(
             "server:\n server-count: 1\n ip-address: 127.0.0.1@{port}\n username: \"\"\n zonesdir: \"{at}\"\n \
              database: \"\"\n pidfile: \"\"\n xfrdfile: \"{at}/xfrd.state\"\n zonelistfile: \"{at}/zone.list\"\n \
-             {option}\n rrl-ratelimit: 0\n hide-version: yes\nremote-control:\n control-enable: no\n"
+             minimal-responses: no\n rrl-ratelimit: 0\n hide-version: yes\nremote-control:\n control-enable: no\n"
         );
         for (index, (apex, text)) in zones.iter().enumerate() {
             let file = dir.path().join(format!("{index}.zone"));
@@ -227,14 +214,9 @@ impl Nsd {
         }
         Self {
             port,
-            process: Some(process),
+            _process: process,
             _dir: dir,
         }
-    }
-
-    /// Stops it: from now on its port is closed.
-    pub(crate) fn stop(&mut self) {
-        self.process.take().expect("NSD runs").stop();
     }
 }
 
