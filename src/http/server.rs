@@ -173,9 +173,12 @@ fn builder(config: &Config, tracker: &TaskTracker) -> Builder<Spawn> {
         .timer(TokioTimer::new())
         // `watch` bounds heads: hyper's timeout would arm a timer for every request.
         .header_read_timeout(None)
-        .max_headers(config.headers)
         // The read buffer holds a whole head, so its size is the head's bound.
         .max_buf_size(config.head_size.max(BUFFER_MIN));
+    // hyper fills its header table for every request once a bound is set, even for its own default.
+    if config.headers != HYPER_HEADERS {
+        builder.http1().max_headers(config.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -399,6 +402,9 @@ const HEADS: usize = 4096;
 /// Bytes the kernel holds unsent at most: it bounds memory, and makes a slow reader's progress visible in small
 /// steps.
 const NOT_SENT: u32 = 128 << 10;
+
+/// Header fields hyper takes when it is not told.
+const HYPER_HEADERS: usize = 100;
 
 /// hyper's smallest buffer.
 const BUFFER_MIN: usize = 8192;
