@@ -145,6 +145,10 @@ fn merge(ranges: &mut Vec<Range<u64>>) {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "one range is what is meant"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -233,7 +233,7 @@ fn base64(bytes: &[u8]) -> String {
             char::from(ALPHABET[digit])
         })
         .collect();
-    while out.len() % 4 != 0 {
+    while !out.len().is_multiple_of(4) {
         out.push('=');
     }
     out
@@ -648,7 +648,8 @@ async fn head_beyond_its_bounds_is_refused() {
 #[tokio::test]
 async fn connections_that_do_too_little_are_closed() {
     let short = Duration::from_millis(300);
-    let cases: [(Closed, &[u8], fn(&mut Config, Duration)); 5] = [
+    type Shorten = fn(&mut Config, Duration);
+    let cases: [(Closed, &[u8], Shorten); 5] = [
         (Closed::Silent, b"", |c, short| c.silent = short),
         (Closed::Silent, b"PRI * HTTP/2.0\r\n", |c, short| {
             c.silent = short;

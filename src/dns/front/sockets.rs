@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn inherited_sockets_are_taken_over() {
         check_inherited(bind_udp);
-        check_inherited(|address| UdpSocket::bind(address));
+        check_inherited(UdpSocket::bind::<SocketAddr>);
     }
 
     #[test]
