@@ -1,6 +1,7 @@
 //! What a node started without a configuration says on the terminal: where it listens, what to try.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use crate::admin::api::Listener;
 
@@ -8,11 +9,24 @@ use crate::admin::api::Listener;
 pub(super) fn print(listeners: &[Listener]) {
     use std::io::Write;
     // Nobody may be reading.
-    let _ = std::io::stdout()
-        .write_all(text(listeners, std::env::var_os("CARGO").is_some()).as_bytes());
+    let _ = std::io::stdout().write_all(text(listeners, &last_command()).as_bytes());
 }
 
-fn text(listeners: &[Listener], cargo: bool) -> String {
+/// A second node, where its configuration is at hand; else a look at this one. As the program was called.
+fn last_command() -> String {
+    let program = if std::env::var_os("CARGO").is_some() {
+        "cargo run --release --".to_owned()
+    } else {
+        std::env::args().next().unwrap_or("headwater".to_owned())
+    };
+    if Path::new(MIRROR).exists() {
+        format!("{program} run --config {MIRROR}")
+    } else {
+        format!("{program} status")
+    }
+}
+
+fn text(listeners: &[Listener], last_command: &str) -> String {
     let mut text = String::from("\nheadwater is ready.\n\n");
     for listener in listeners {
         let service = match listener.service.as_str() {
@@ -37,12 +51,7 @@ fn text(listeners: &[Listener], cargo: bool) -> String {
     if let Some(metrics) = address(listeners, "metrics") {
         text.push_str(&format!("  curl http://{metrics}/metrics\n"));
     }
-    let run = if cargo {
-        "cargo run --release -- run"
-    } else {
-        "headwater run"
-    };
-    text.push_str(&format!("  {run} --config config/mirror.toml\n"));
+    text.push_str(&format!("  {last_command}\n"));
     text.push_str("\nCtrl-C stops it.\n\n");
     text
 }
@@ -54,6 +63,9 @@ fn address(listeners: &[Listener], service: &str) -> Option<SocketAddr> {
     addresses.sort_by_key(|a| matches!(a.ip(), IpAddr::V6(_)));
     addresses.first().copied()
 }
+
+/// The configuration of a mirror of this node, in a source tree.
+const MIRROR: &str = "config/mirror.toml";
 
 #[cfg(test)]
 mod tests {
@@ -71,7 +83,7 @@ mod tests {
             listener("http", "127.0.0.1:8080"),
             listener("metrics", "127.0.0.1:9153"),
         ];
-        let text = text(&listeners, false);
+        let text = text(&listeners, "headwater status");
         let commands = text.split("terminal:\n\n").nth(1).unwrap();
         let commands: Vec<_> = commands.lines().take_while(|l| !l.is_empty()).collect();
         assert_eq!(commands.len(), 5, "{text}");
@@ -79,6 +91,7 @@ mod tests {
             commands[0].trim(),
             "dig @127.0.0.1 -p 5301 video.cdn.test A"
         );
+        assert_eq!(commands[4].trim(), "headwater status");
         assert!(commands[3].contains("http://127.0.0.1:9153/metrics"));
     }
 }
