@@ -11,6 +11,7 @@ use hickory_proto::rr::{Name, RecordType};
 use super::Settings;
 use super::load::Source;
 use super::read::{COMMAND_LINE, ENVIRONMENT, Section};
+use super::units;
 use crate::content::{PublishConfig, StoreConfig};
 use crate::dns::resolver::{self, CacheConfig, ForwardZone};
 use crate::dns::{TtlOverride, ZoneConfig};
@@ -422,6 +423,14 @@ fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
         objects: section.integer("objects", 1..=100_000_000),
         small_object: bytes(section, "small_object", 0..=16 << 20),
         small_total: section.size("small_total", 0..=1 << 40),
+        memory: section.parsed("memory", MEMORY, |text| {
+            if text.is_empty() {
+                return Some(None);
+            }
+            units::size(text)
+                .filter(|bytes| *bytes <= 1 << 50)
+                .map(Some)
+        }),
         buffers: section.size("buffers", 0..=1 << 40),
     };
     if !config.chunk.is_multiple_of(64 << 10) {
@@ -712,6 +721,7 @@ const DOMAIN_EXPECTED: &str = "a domain name such as \"cdn.test.\"";
 const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080\"";
 const TTL_KEY_EXPECTED: &str = "a name relative to the zone such as \"www\", \"www/AAAA\" or \"@\"";
 const RATE_EXPECTED: &str = "a rate such as \"1 Gbit/s\"";
+const MEMORY: &str = "a size such as \"2 GiB\", or \"\" for an eighth of the memory";
 const RATE_OR_EMPTY: &str = "a rate such as \"1 Gbit/s\", or \"\" for what the interface reports";
 const UPSTREAM_EXPECTED: &str =
     "an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\"";

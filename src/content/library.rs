@@ -318,6 +318,10 @@ impl Library {
             map.insert(Arc::from(path), slot.clone());
         }
         shard.store(Arc::new(map));
+        let stays = |old: &Arc<Object>| slot.objects().any(|new| Arc::ptr_eq(old, new));
+        for old in before.objects().filter(|old| !stays(old)) {
+            old.end();
+        }
         self.inner.objects.fetch_add(count, Ordering::AcqRel);
         self.inner.objects.fetch_sub(objects, Ordering::AcqRel);
         self.inner.generation.fetch_add(1, Ordering::AcqRel);

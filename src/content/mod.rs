@@ -1,7 +1,8 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
-//! From ground to roof: [`chunk`], [`manifest`], [`have`], [`media`] (pure); `buffers`, `seal`, `file`, `fill` and
-//! `reader` (the parts of an object: read buffers, proofs in memory, its file, its filling, what all share);
+//! From ground to roof: [`chunk`], [`manifest`], [`have`], [`media`] (pure); `buffers`, `seal`, `memory`, `file`,
+//! `fill` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, its file, its
+//! filling, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
 //! [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
@@ -19,6 +20,8 @@ pub mod media;
 mod buffers;
 
 mod seal;
+
+mod memory;
 
 mod beneath;
 
@@ -68,6 +71,8 @@ pub struct StoreConfig {
     pub small_object: u32,
     /// See `small_object`.
     pub small_total: u64,
+    /// Bytes of chunks of larger objects kept in memory; `None`: an eighth of what the process may have.
+    pub memory: Option<u64>,
     /// Bytes of read buffers kept for the next read; those in use are bound by the readers.
     pub buffers: u64,
 }
@@ -83,6 +88,7 @@ impl StoreConfig {
             objects: 100_000,
             small_object: 64 << 10,
             small_total: 64 << 20,
+            memory: None,
             buffers: 32 << 20,
         }
     }

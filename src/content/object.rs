@@ -16,6 +16,11 @@
 //!    new version is made; one whose stamp did not change has rotted, and stays out of service until it is
 //!    restored.
 //!
+//! A chunk that is read again and again skips all this: it is taken whole into memory (see `memory`), by 2 or 3, and
+//! every later slice is a reference. Memory of our own cannot be written or truncated by others, so it needs no
+//! second look: its bytes are the version's for as long as there is the version. Whether the published file is still
+//! this version is looked at once a second.
+//!
 //! A published file is also held against its stamp at each slice: after any change that the file system knows of,
 //! seals are not enough and the digest decides. Readers of an old version thus get its bytes while these exist
 //! (a file replaced by `rename` stays open here), or an error; never a mixture.
@@ -39,6 +44,7 @@ use super::file::{Source, Stamp, read_at, read_resident};
 use super::fill::Fill;
 use super::have::Have;
 use super::manifest::Manifest;
+use super::memory::InMemory;
 use super::reader::{Reader, Small};
 use super::seal::{self, BLOCK, Seals};
 use crate::time::Now;
@@ -62,6 +68,7 @@ pub struct Object {
     origin: Origin,
     seals: Seals,
     small: OnceLock<Small>,
+    in_memory: Arc<InMemory>,
     reader: Arc<Reader>,
 }
 
@@ -151,6 +158,7 @@ impl Object {
             origin,
             seals: Seals::default(),
             small: OnceLock::new(),
+            in_memory: InMemory::new(&reader.memory),
             reader,
         }
     }
@@ -230,19 +238,24 @@ impl Object {
         within: Range<u32>,
     ) -> Result<Bytes, ReadError> {
         self.admit(index, &within)?;
-        if let Some(bytes) = self.read_ready(index, &within) {
+        if let Some(bytes) = self.read_memory(index, &within) {
+            return Ok(bytes);
+        }
+        let often = self.note(index, &within);
+        if let Some(bytes) = self.read_ready(index, &within, often) {
             return Ok(bytes);
         }
         let permits = Arc::clone(&self.reader.waiting_reads);
         let permit = permits.acquire_owned().await;
         // Whoever was before may have proved the chunk: of many readers of one cold chunk, few digest it.
-        if let Some(bytes) = self.read_ready(index, &within) {
+        let ready = self.read_memory(index, &within);
+        if let Some(bytes) = ready.or_else(|| self.read_ready(index, &within, often)) {
             return Ok(bytes);
         }
         let object = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit; // Held until the thread is done, even if the reader is gone.
-            object.read_waiting(index, &within)
+            object.read_waiting(index, &within, often)
         });
         match read.await {
             Ok(result) => result,
@@ -256,9 +269,13 @@ impl Object {
     /// See [`ReadError`].
     pub fn read_blocking(&self, index: u32, within: Range<u32>) -> Result<Bytes, ReadError> {
         self.admit(index, &within)?;
-        match self.read_ready(index, &within) {
+        if let Some(bytes) = self.read_memory(index, &within) {
+            return Ok(bytes);
+        }
+        let often = self.note(index, &within);
+        match self.read_ready(index, &within, often) {
             Some(bytes) => Ok(bytes),
-            None => self.read_waiting(index, &within),
+            None => self.read_waiting(index, &within, often),
         }
     }
 
@@ -278,28 +295,96 @@ impl Object {
         }
     }
 
-    /// What can be had without waiting.
-    fn read_ready(&self, index: u32, within: &Range<u32>) -> Option<Bytes> {
+    /// A slice of a chunk that is held, if it is in memory. No system call but, once a second, a look whether the
+    /// published file changed, as for [`Object::small`].
+    #[must_use]
+    pub fn in_memory(&self, index: u32, within: &Range<u32>) -> Option<Bytes> {
+        self.admit(index, within).ok()?;
+        self.read_memory(index, within)
+    }
+
+    /// What needs neither a disk nor a check.
+    fn read_memory(&self, index: u32, within: &Range<u32>) -> Option<Bytes> {
         if within.is_empty() {
             return Some(Bytes::new());
         }
-        if let Some(small) = self.small.get() {
-            return Some(
-                small
-                    .bytes
-                    .slice(within.start as usize..within.end as usize),
-            );
+        let chunk = match self.small.get() {
+            Some(small) => small.bytes.clone(),
+            None => self.in_memory.get(index)?,
+        };
+        // These are the version's bytes whatever became of the file: the look is for whoever wants the next one.
+        if self.changed(Now::read()).is_some() {
+            self.reader.suspects.name(&self.manifest.path);
         }
-        self.read_sealed(index, within, self.source.kept()?, read_resident)
+        self.reader.metrics.content.from_memory.inc();
+        Some(chunk.slice(within.start as usize..within.end as usize))
     }
 
-    fn read_waiting(&self, index: u32, within: &Range<u32>) -> Result<Bytes, ReadError> {
+    /// A slice is read from disk now. Whether its chunk is read often enough to be taken into memory.
+    fn note(&self, index: u32, within: &Range<u32>) -> bool {
+        self.reader.metrics.content.from_disk.inc();
+        let layout = self.manifest.layout;
+        if self.reader.is_small(layout.size) {
+            return false;
+        }
+        let read = within.end - within.start;
+        self.in_memory
+            .note(index, layout.count(), layout.len(index), read)
+    }
+
+    /// What can be had from disk without waiting.
+    fn read_ready(&self, index: u32, within: &Range<u32>, often: bool) -> Option<Bytes> {
+        let file = self.source.kept()?;
+        self.read_proved(index, within, file, often, read_resident)
+    }
+
+    fn read_waiting(
+        &self,
+        index: u32,
+        within: &Range<u32>,
+        often: bool,
+    ) -> Result<Bytes, ReadError> {
         let file = self.source.open().map_err(|e| self.io(e))?;
         let read = |file: &File, buffer: &mut [u8], at| read_at(file, buffer, at).is_ok();
-        match self.read_sealed(index, within, &file, read) {
+        match self.read_proved(index, within, &file, often, read) {
             Some(bytes) => Ok(bytes),
             None => self.read_digested(index, within, &file),
         }
+    }
+
+    /// Reads a slice of a chunk that was proved before, and the whole chunk into memory if it is read often.
+    fn read_proved(
+        &self,
+        index: u32,
+        within: &Range<u32>,
+        file: &File,
+        often: bool,
+        read: impl Fn(&File, &mut [u8], u64) -> bool,
+    ) -> Option<Bytes> {
+        if often && let Some(chunk) = self.take_in(index, file, &read) {
+            return Some(chunk.slice(within.start as usize..within.end as usize));
+        }
+        self.read_sealed(index, within, file, read)
+    }
+
+    /// Reads a whole chunk into memory, holds it against its seals and keeps it.
+    fn take_in(
+        &self,
+        index: u32,
+        file: &File,
+        read: impl FnOnce(&File, &mut [u8], u64) -> bool,
+    ) -> Option<Bytes> {
+        let seals = self.seals.get(index)?;
+        let layout = self.manifest.layout;
+        let mut room = self.in_memory.room(layout.len(index))?;
+        if !read(file, room.as_mut(), layout.start(index))
+            || !self.reader.sealer.holds(&seals, 0, room.as_ref())
+            || !self.stamped(file)
+        {
+            return None;
+        }
+        self.reader.metrics.content.proved.inc();
+        Some(self.in_memory.put(index, room))
     }
 
     /// Reads the blocks around the slice and holds them against their seals.
@@ -400,6 +485,7 @@ impl Object {
     fn corrupt(&self, index: u32, file: &File) -> ReadError {
         let path = &self.manifest.path;
         self.seals.clear(index);
+        self.in_memory.remove(index);
         self.reader.metrics.content.corrupt.inc();
         match &self.origin {
             Origin::Elsewhere(fill) => match fill.remove(index) {
@@ -533,6 +619,11 @@ impl Object {
             }
         }
         (good, bad)
+    }
+
+    /// It was replaced or removed: it leaves the memory at once.
+    pub(super) fn end(&self) {
+        self.in_memory.end();
     }
 
     pub(super) fn fill(&self) -> Option<&Fill> {

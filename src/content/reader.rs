@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::StoreConfig;
 use super::buffers::Buffers;
+use super::memory::{self, Memory};
 use super::seal::Sealer;
 use crate::metrics::Metrics;
 
@@ -17,6 +18,7 @@ use crate::metrics::Metrics;
 pub(super) struct Reader {
     pub(super) buffers: Arc<Buffers>,
     pub(super) sealer: Sealer,
+    pub(super) memory: Arc<Memory>,
     /// Reads that wait for the disk, at once; more wait here and not on threads.
     pub(super) waiting_reads: Arc<Semaphore>,
     /// Objects whose file is kept open.
@@ -48,6 +50,10 @@ impl Reader {
         Arc::new(Self {
             buffers: Buffers::new(config.buffers),
             sealer: Sealer::default(),
+            memory: Memory::new(
+                config.memory.unwrap_or_else(memory::default_size),
+                Arc::clone(&metrics),
+            ),
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
             open_files: Arc::new(Semaphore::new(open_files())),
             suspects: Suspects::default(),
@@ -58,11 +64,16 @@ impl Reader {
         })
     }
 
+    /// Whether objects of `size` bytes are kept whole.
+    pub(super) fn is_small(&self, size: u64) -> bool {
+        size <= self.small_object
+    }
+
     /// Keeps a whole object in memory if it is small and there is room. The room is not yet taken back from
     /// objects nobody asks for any more; a new version or a removal gives it back.
     pub(super) fn keep_small(self: &Arc<Self>, bytes: &[u8]) -> Option<Small> {
         let len = bytes.len() as u64;
-        if len > self.small_object {
+        if !self.is_small(len) {
             return None;
         }
         let used = self.small_used.fetch_add(len, Ordering::Relaxed) + len;

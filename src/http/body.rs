@@ -246,6 +246,14 @@ impl Reader {
         Poll::Ready(Ok(frame))
     }
 
+    /// What is in memory of the chunk the range begins in.
+    fn in_memory(&self) -> Option<Bytes> {
+        let end = (self.range.start / MEMORY_FRAME + 1) * MEMORY_FRAME;
+        let range = self.range.start..end.min(self.range.end);
+        let slice = self.object.manifest().layout.cover(range).next()?;
+        self.object.in_memory(slice.index, &slice.within)
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
         if !self.reading {
             while self.range.is_empty() {
@@ -254,6 +262,10 @@ impl Reader {
                     Some(Piece::Bytes(range)) => self.range = range,
                     None => return Poll::Ready(Ok(Bytes::new())),
                 }
+            }
+            if let Some(bytes) = self.in_memory() {
+                self.range.start += bytes.len() as u64;
+                return Poll::Ready(Ok(bytes));
             }
             // Frames end at multiples of their size, so all but the first and last lie on whole blocks of the file.
             let end = (self.range.start / FRAME + 1) * FRAME;
@@ -330,6 +342,9 @@ async fn read(
 
 /// How often a chunk that is not held is waited for.
 const TURNS: usize = 3;
+
+/// Bytes of one frame at most that is no copy.
+const MEMORY_FRAME: u64 = 512 << 10;
 
 /// Bytes of one frame at most.
 const FRAME: u64 = 256 << 10;

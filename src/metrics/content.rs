@@ -33,6 +33,12 @@ pub struct Metrics {
     pub write_io: IntCounter,
     /// Bytes of small objects kept in memory.
     pub small_bytes: IntGauge,
+    /// Bytes of chunks kept in memory, or in use by responses after they were kept.
+    pub memory_bytes: IntGauge,
+    /// Slices of objects that came from memory.
+    pub from_memory: IntCounter,
+    /// Slices of objects that came from disk or the page cache.
+    pub from_disk: IntCounter,
     /// Published files that were read and digested.
     pub published_hashed: IntCounter,
     /// Published files whose digests were remembered.
@@ -71,6 +77,12 @@ impl Metrics {
             "Chunks and objects not kept, by reason.",
             &["reason"],
         );
+        let reads = counters(
+            registry,
+            "headwater_content_reads_total",
+            "Slices of objects read, by where they came from.",
+            &["outcome"],
+        );
         let published = counters(
             registry,
             "headwater_content_published_files_total",
@@ -107,6 +119,13 @@ impl Metrics {
                 "headwater_content_small_bytes",
                 "Bytes of small objects kept in memory.",
             ),
+            memory_bytes: gauge(
+                registry,
+                "headwater_content_memory_bytes",
+                "Bytes of chunks kept in memory, or in use by responses after they were kept.",
+            ),
+            from_memory: reads.with_label_values(&["memory"]),
+            from_disk: reads.with_label_values(&["disk"]),
             published_hashed: published.with_label_values(&["hashed"]),
             published_remembered: published.with_label_values(&["remembered"]),
             published_failed: published.with_label_values(&["failed"]),

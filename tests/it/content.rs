@@ -477,6 +477,109 @@ async fn eviction_without_rot_costs_no_second_digest() {
     assert!(node.metrics.content.proved.get() >= 20);
 }
 
+// Chunks in memory.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_below_a_chunk_in_memory_is_never_served_and_ends_it_when_seen() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::open(&dir);
+    let content = bytes(200_000, 40);
+    let object = node.fill("/a", &content);
+    for _ in 0..3 {
+        assert_eq!(read(&object).await.unwrap(), content);
+    }
+    let metrics = &node.metrics.content;
+    assert_eq!(metrics.memory_bytes.get(), 200_000);
+    rot(&dir_of(&node, object.id()).join("data"), 70_000);
+    assert_eq!(read(&object).await.unwrap(), content);
+    assert!(object.in_memory(1, &(4_464..4_465)).is_some());
+    assert_eq!(object.verify(), (3, 1));
+    assert_eq!(metrics.memory_bytes.get(), 200_000 - i64::from(CHUNK));
+    assert!(matches!(
+        object.read(1, 0..1).await,
+        Err(ReadError::Missing { index: 1, .. })
+    ));
+    object.write(1, &content[65_536..131_072]).unwrap();
+    assert_eq!(read(&object).await.unwrap(), content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_version_leaves_the_memory_and_the_new_one_is_read() {
+    let (dir, content) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let file = content.path().join("a.bin");
+    let [first, second] = [bytes(200_000, 41), bytes(200_000, 42)];
+    fs::write(&file, &first).unwrap();
+    let node = Node::open(&dir);
+    let stop = node.publish(content.path());
+    let metrics = Arc::clone(&node.metrics);
+    // The first version may be digested once more until its times are settled.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let old = loop {
+        let object = found(&node.library, "/a.bin").await;
+        if let Some(object) = object
+            && read(&object).await.is_ok_and(|bytes| bytes == first)
+            && metrics.content.memory_bytes.get() == 200_000
+            && metrics.content.published_hashed.get() == 1
+        {
+            break object;
+        }
+        assert!(Instant::now() < deadline, "never kept in memory");
+    };
+    assert!(metrics.content.from_memory.get() > 0);
+    // In place: an open reader of the old version would see the new bytes.
+    let open = OpenOptions::new().write(true).open(&file).unwrap();
+    open.write_all_at(&second, 0).unwrap();
+    drop(open);
+    eventually("the new version is published", || {
+        let now = node.library.get("/a.bin").unwrap();
+        if let Some(bytes) = old.in_memory(0, &(0..CHUNK)) {
+            assert_eq!(bytes, first[..65_536]);
+        }
+        now.id() != old.id()
+    })
+    .await;
+    assert_eq!(metrics.content.memory_bytes.get(), 0);
+    assert_eq!(old.in_memory(0, &(0..CHUNK)), None);
+    assert!(matches!(
+        old.read(0, 0..CHUNK).await,
+        Err(ReadError::Corrupt { index: 0, .. })
+    ));
+    let new = node.library.get("/a.bin").unwrap();
+    for _ in 0..3 {
+        assert_eq!(read(&new).await.unwrap(), second);
+    }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_and_may_be_none() {
+    for chunks in [0, 1, 3] {
+        let dir = TempDir::new().unwrap();
+        let most = chunks * u64::from(CHUNK);
+        let node = Node::with(StoreConfig {
+            memory: Some(most),
+            ..config(&dir)
+        });
+        let [small, large] = [bytes(100_000, 43), bytes(500_000, 44)];
+        let objects = [node.fill("/small", &small), node.fill("/large", &large)];
+        let metrics = &node.metrics.content;
+        for round in 0..12 {
+            assert_eq!(read(&objects[0]).await.unwrap(), small);
+            if round % 3 == 0 {
+                assert_eq!(read(&objects[1]).await.unwrap(), large);
+            }
+            let used = metrics.memory_bytes.get();
+            assert!((0..=most as i64).contains(&used), "{used} of {most}");
+        }
+        assert_eq!(metrics.from_memory.get() > 0, chunks > 0);
+        assert!(metrics.from_disk.get() > 0);
+        drop(objects);
+        assert!(node.store.remove("/small").unwrap());
+        assert!(node.store.remove("/large").unwrap());
+        assert_eq!(metrics.memory_bytes.get(), 0);
+    }
+}
+
 // Published directories.
 
 #[tokio::test(flavor = "multi_thread")]
