@@ -132,6 +132,15 @@ fn benches(c: &mut Criterion<CpuTime>) {
     group.bench_function("hit_hot", |b| {
         b.iter(|| black_box(answer(&cache, black_box(&packets[7]), now, &mut out)));
     });
+    let mut near = cache.near(1);
+    group.bench_function("hit_near", |b| {
+        let mut at = 0;
+        b.iter(|| {
+            at = (at + 7_919) % NAMES;
+            let query = Query::parse(black_box(&packets[at])).unwrap();
+            black_box(cache.answer_near(&mut near, &query, Partition(0), now, 1_232, &mut out))
+        });
+    });
     group.bench_function("miss", |b| {
         let mut at = 0;
         b.iter(|| {

@@ -6,6 +6,7 @@
 
 use super::Outcome;
 use super::resolver::cache::{Cache, Cached, Partition};
+use super::resolver::near::Near;
 use super::wire::{HEADER_LEN, NAME_MAX, Query, Rcode, Section, Writer};
 use super::zone::path::{Path, resolve_pointer, suffix_in_message};
 use super::zone::tree::{
@@ -53,6 +54,20 @@ pub fn answer(
     limit: usize,
     out: &mut [u8],
 ) -> Action {
+    answer_near(query, view, None, now, seed, limit, out)
+}
+
+/// As [`answer`], with the copies of the cache's answers that the thread has of its own.
+#[must_use]
+pub fn answer_near(
+    query: &Query<'_>,
+    view: View<'_>,
+    near: Option<&mut Near>,
+    now: Now,
+    seed: u64,
+    limit: usize,
+    out: &mut [u8],
+) -> Action {
     let path = Path::new(query.name);
     let place = if query.qclass == CLASS_IN {
         find_zone(view.zones, &path, query.qtype)
@@ -65,7 +80,11 @@ pub fn answer(
         && !is_transfer(query.qtype)
         && let Some((cache, partition)) = view.cache
     {
-        return match cache.answer(query, partition, now, limit, out) {
+        let cached = match near {
+            Some(near) => cache.answer_near(near, query, partition, now, limit, out),
+            None => cache.answer(query, partition, now, limit, out),
+        };
+        return match cached {
             Cached::Fresh { len, .. } => Action::Respond {
                 len,
                 outcome: Outcome::CacheHit,

@@ -14,6 +14,7 @@ use hickory_proto::rr::Name;
 
 use super::answer::{self, Action, View};
 use super::resolver::Resolver;
+use super::resolver::near::Near;
 use super::wire::{self, Query, Rcode, Reject};
 use super::zone::{self, Zone, Zones};
 use super::{Config, Outcome, Transport, ZoneConfig};
@@ -182,7 +183,14 @@ impl Engine {
         Snapshot {
             engine: self,
             serving: self.serving.load(),
+            near: None,
         }
+    }
+
+    /// A table of copies of cached answers for one of `workers` threads; `None` without a resolver.
+    #[must_use]
+    pub fn near(&self, workers: usize) -> Option<Near> {
+        Some(self.resolver.as_ref()?.cache().near(workers))
     }
 
     /// Resolves a packet the fast path declined; the whole answer is in `out`, empty if there is none.
@@ -273,14 +281,21 @@ impl Engine {
 pub struct Snapshot<'e> {
     engine: &'e Engine,
     serving: Guard<Arc<Serving>>,
+    near: Option<&'e mut Near>,
 }
 
-impl Snapshot<'_> {
+impl<'e> Snapshot<'e> {
+    /// This snapshot with the copies of cached answers that the thread has of its own ([`Engine::near`]).
+    #[must_use]
+    pub fn with(self, near: Option<&'e mut Near>) -> Self {
+        Self { near, ..self }
+    }
+
     /// Answers a packet from own zones or the cache, if that is possible at once. `out` must hold the
     /// largest answer of the transport (`udp_payload`, 65,535 bytes); `seed` rotates addresses.
     #[must_use]
     pub fn fast(
-        &self,
+        &mut self,
         packet: &[u8],
         client: IpAddr,
         transport: Transport,
@@ -305,7 +320,8 @@ impl Snapshot<'_> {
             cache,
         };
         let limit = self.engine.limit(&query, transport).min(out.len());
-        match answer::answer(&query, view, now, seed, limit, out) {
+        let near = self.near.as_deref_mut();
+        match answer::answer_near(&query, view, near, now, seed, limit, out) {
             Action::Respond {
                 outcome: Outcome::Refused,
                 ..
@@ -457,7 +473,7 @@ mod tests {
             mono_ns: 1,
             unix_ms: 1,
         };
-        let snapshot = engine.snapshot();
+        let mut snapshot = engine.snapshot();
         let fast = snapshot.fast(&packet, CLIENT, Transport::Udp, now, 0, &mut out);
         match fast {
             Fast::Respond { outcome, .. } => assert_eq!(outcome, expected, "{name}"),

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::op::Message;
 
 use super::*;
+use crate::dns::resolver::CacheConfig;
 use crate::dns::zone::load_text;
 use crate::dns::{TtlOverride, ZoneConfig};
+use crate::metrics::Metrics;
 
 pub(super) fn config(name: &str, ttls: Vec<TtlOverride>) -> ZoneConfig {
     ZoneConfig {
@@ -366,6 +369,53 @@ fn answer_outside_own_zones_or_class_is_refused() {
             outcome: Outcome::Refused
         }
     );
+}
+
+#[test]
+fn answer_of_an_own_zone_comes_before_a_copy_of_a_cached_one() {
+    let (own, none) = (zones(&[("test.", ZONE)]), zones(&[]));
+    let packet = packet("www.test. A +rd");
+    let query = Query::parse(&packet).expect("a good query");
+    let config = CacheConfig {
+        size: 1 << 20,
+        min_ttl: Duration::ZERO,
+        max_ttl: Duration::from_secs(86_400),
+        negative_max_ttl: Duration::from_secs(3_600),
+        stale: Duration::ZERO,
+        stale_wait: Duration::ZERO,
+        stale_ttl: Duration::ZERO,
+        failure_ttl: (Duration::ZERO, Duration::ZERO),
+        entry: 16 << 10,
+    };
+    let cache = Cache::new(config, Arc::new(Metrics::new()));
+    let mut near = cache.near(1);
+    let mut ask = |zones| {
+        let view = View {
+            zones,
+            cache: Some((&cache, Partition(0))),
+        };
+        let mut out = [0; 512];
+        let action = answer_near(&query, view, Some(&mut near), NOW, 0, 512, &mut out);
+        let len = match action {
+            Action::Respond { len, .. } => len,
+            Action::Recurse => 0,
+        };
+        (action, out[..len].to_vec())
+    };
+    let (_, message) = ask(&own);
+    assert_eq!(ask(&none).0, Action::Recurse);
+    assert!(cache.store(&query, Partition(0), &message, NOW));
+    for (zones, expected) in [
+        (&none, Outcome::CacheHit),
+        (&none, Outcome::CacheHit),
+        (&own, Outcome::Authoritative),
+    ] {
+        let (action, _) = ask(zones);
+        assert!(
+            matches!(action, Action::Respond { outcome, .. } if outcome == expected),
+            "{action:?}, {expected:?} expected"
+        );
+    }
 }
 
 #[test]

@@ -130,6 +130,7 @@ impl Front {
         let mut parts: FuturesUnordered<BoxFuture<'static, Result<(), anyhow::Error>>> =
             FuturesUnordered::new();
         let mut beats = self.heartbeat.beats.iter();
+        let workers = beats.len();
         for bound in self.sockets {
             let listener = tokio::net::TcpListener::from_std(bound.tcp)
                 .with_context(|| format!("dns: TCP listener of {}", bound.address))?;
@@ -149,6 +150,7 @@ impl Front {
                     beat,
                     stop: Arc::clone(&stopping.flag),
                     payload: usize::from(self.config.udp_payload.max(UDP_PLAIN)),
+                    workers,
                 })?);
             }
         }

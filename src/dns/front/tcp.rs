@@ -331,7 +331,7 @@ impl Connection<'_> {
         }
         let now = Now::read();
         let flush = FLUSH.min(self.server.config.tcp_unread);
-        let snapshot = self.server.engine.snapshot();
+        let mut snapshot = self.server.engine.snapshot();
         let (mut at, mut out) = (0, 0);
         self.stalled = false;
         while let Some(packet) = frame(&input[at..filled]) {

@@ -14,6 +14,7 @@ use super::Beat;
 use super::mmsg::Batch;
 use super::slow::Slow;
 use crate::dns::engine::{Engine, Fast, error};
+use crate::dns::resolver::near::Near;
 use crate::dns::wire::Rcode;
 use crate::dns::{Outcome, Transport};
 use crate::metrics::Metrics;
@@ -31,6 +32,8 @@ pub(super) struct Worker {
     pub(super) stop: Arc<AtomicBool>,
     /// Largest answer, bytes.
     pub(super) payload: usize,
+    /// UDP workers in all.
+    pub(super) workers: usize,
 }
 
 impl Worker {
@@ -41,6 +44,7 @@ impl Worker {
     pub(super) fn run(self) -> io::Result<()> {
         let mut batch = Batch::new(Arc::clone(&self.socket), BATCH, self.payload, WAIT)?;
         let mut tally = Tally::new(Transport::Udp);
+        let mut near = self.engine.near(self.workers);
         // Successive queries get successive seeds, so the addresses of an RRset take turns.
         let mut seed = Now::read().mono_ns;
         let mut failures = 0;
@@ -70,14 +74,22 @@ impl Worker {
                 last_batches -= 1;
             }
             if count > 0 {
-                self.answer(&mut batch, count, now, &mut seed, &mut tally);
+                self.answer(near.as_mut(), &mut batch, count, now, &mut seed, &mut tally);
                 tally.flush(&self.metrics.dns, Now::read().since(now));
             }
         }
     }
 
-    fn answer(&self, batch: &mut Batch, count: usize, now: Now, seed: &mut u64, tally: &mut Tally) {
-        let snapshot = self.engine.snapshot();
+    fn answer(
+        &self,
+        near: Option<&mut Near>,
+        batch: &mut Batch,
+        count: usize,
+        now: Now,
+        seed: &mut u64,
+        tally: &mut Tally,
+    ) {
+        let mut snapshot = self.engine.snapshot().with(near);
         for index in 0..count {
             let message = batch.message(index);
             *seed = seed.wrapping_add(1);

@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 use super::CacheConfig;
 use super::entry::{Age, Entry};
 use super::key::{Kept, Key};
+use super::near::{Near, Versions};
 pub use super::partition::Partition;
 use super::reply::{Invalid, Reply, Ttls};
 use crate::dns::wire::Query;
@@ -27,6 +28,8 @@ pub struct Cache {
     config: CacheConfig,
     /// Counts flushes: what was fetched before one must not come in after it.
     generation: AtomicU64,
+    /// What tells the workers' copies of changes.
+    versions: Arc<Versions>,
     metrics: Arc<Metrics>,
 }
 
@@ -55,7 +58,7 @@ impl Cache {
     pub fn new(config: CacheConfig, metrics: Arc<Metrics>) -> Self {
         let entries = moka::sync::Cache::builder()
             .name("resolver")
-            .max_capacity(config.size)
+            .max_capacity(config.size - near_bytes(config.size))
             .weigher(|key: &Kept, entry: &Arc<Entry>| {
                 u32::try_from(key.len() + entry.weight() + OVERHEAD).unwrap_or(u32::MAX)
             })
@@ -67,8 +70,17 @@ impl Cache {
             entries,
             config,
             generation: AtomicU64::new(0),
+            versions: Versions::new(),
             metrics,
         }
+    }
+
+    /// A table of copies for one of `workers` threads, empty. All of them together stay within their part of the
+    /// cache's size. It serves no other cache.
+    #[must_use]
+    pub fn near(&self, workers: usize) -> Near {
+        let bytes = near_bytes(self.config.size) / workers.max(1) as u64;
+        Near::new(Arc::clone(&self.versions), bytes)
     }
 
     /// Answers `query` into `out`, at most `limit` bytes, from an entry of `partition`. Allocates nothing.
@@ -86,18 +98,50 @@ impl Cache {
         if query.qclass != super::message::CLASS_IN {
             return Cached::Miss;
         }
-        let Some(entry) = self.entries.get(&*Key::of(query, partition)) else {
+        match self.entries.get(&*Key::of(query, partition)) {
+            Some(entry) => self.answer_from(&entry, query, now, limit, out),
+            None => Cached::Miss,
+        }
+    }
+
+    /// As [`Cache::answer`], from the caller's own copies where they will do; what is not among them is copied.
+    #[must_use]
+    #[inline]
+    pub fn answer_near(
+        &self,
+        near: &mut Near,
+        query: &Query<'_>,
+        partition: Partition,
+        now: Now,
+        limit: usize,
+        out: &mut [u8],
+    ) -> Cached {
+        if query.qclass != super::message::CLASS_IN {
+            return Cached::Miss;
+        }
+        let key = Key::of(query, partition);
+        let spot = near.spot(&key);
+        if let Some((len, negative)) = near.answer(spot, &key, query, now, limit, out) {
+            return self.fresh(len, negative);
+        }
+        let Some(entry) = self.entries.get(&*key) else {
             return Cached::Miss;
         };
+        near.keep(spot, &key, &entry, now);
+        self.answer_from(&entry, query, now, limit, out)
+    }
+
+    fn answer_from(
+        &self,
+        entry: &Entry,
+        query: &Query<'_>,
+        now: Now,
+        limit: usize,
+        out: &mut [u8],
+    ) -> Cached {
         if let Some(age) = entry.age(now) {
-            let negative = entry.is_negative();
-            self.metrics.resolver.cache.count(if negative {
-                CacheRequest::Negative
-            } else {
-                CacheRequest::Hit
-            });
             let len = entry.write(query, age, limit, out);
-            return Cached::Fresh { len, negative };
+            return self.fresh(len, entry.is_negative());
         }
         if entry.refresh_failed_lately(now) && entry.is_stale(now, self.config.stale) {
             self.metrics.resolver.cache.count(CacheRequest::Stale);
@@ -105,6 +149,17 @@ impl Cache {
             return Cached::Stale { len };
         }
         Cached::Miss
+    }
+
+    /// Counts a fresh answer.
+    #[inline]
+    fn fresh(&self, len: usize, negative: bool) -> Cached {
+        self.metrics.resolver.cache.count(if negative {
+            CacheRequest::Negative
+        } else {
+            CacheRequest::Hit
+        });
+        Cached::Fresh { len, negative }
     }
 
     /// How an expired entry is to look.
@@ -142,6 +197,7 @@ impl Cache {
             if self.generation() != begun {
                 self.entries.invalidate(key);
             }
+            self.versions.change(key);
         }
         Ok(entry)
     }
@@ -188,11 +244,21 @@ impl Cache {
     /// Drops every entry whose key `matches`; returns how many. Walks the whole cache.
     pub(super) fn flush(&self, matches: impl Fn(&[u8]) -> bool) -> usize {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.entries
+        let gone = self
+            .entries
             .iter()
             .filter(|(key, _)| matches(key))
             .filter(|(key, _)| self.entries.remove(&***key).is_some())
-            .count()
+            .count();
+        // All, since copies may outlive their entry.
+        self.versions.change_all();
+        gone
+    }
+
+    /// Drops an entry as the cache does when it needs room: the copies do not hear of it.
+    #[cfg(test)]
+    pub(super) fn evict(&self, key: &[u8]) {
+        self.entries.invalidate(key);
     }
 
     /// The entries whose key `matches`. Walks the whole cache; does not count as use.
@@ -252,12 +318,22 @@ impl moka::Expiry<Kept, Arc<Entry>> for Life {
     }
 }
 
+/// What of a cache of `size` bytes the workers' copies may take.
+fn near_bytes(size: u64) -> u64 {
+    (size / NEAR_SHARE).min(NEAR_MAX)
+}
+
 fn secs(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// What moka and the allocator take per entry beside key and entry: hash bucket, entry info, two queue nodes, timer node.
 const OVERHEAD: usize = 300;
+
+/// The part of the cache's size that is set aside for the workers' copies, and the most of it, bytes: what fifteen
+/// workers use.
+const NEAR_SHARE: u64 = 16;
+const NEAR_MAX: u64 = 64 << 20;
 
 /// Records of one type at one name that are kept.
 const RRSET: usize = 100;

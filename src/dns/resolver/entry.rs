@@ -13,20 +13,26 @@ use crate::time::Now;
 /// One answer and when it was fetched.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    facts: Facts,
     wire: Box<[u8]>,
     /// Where its TTLs lie.
     ttls: Box<[u16]>,
+    /// Until when a refresh need not be tried, since one has failed (RFC 8767 section 5).
+    recheck_ns: AtomicU64,
+}
+
+/// What is known of an answer beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    /// When it was fetched, on the monotonic clock.
+    stored_ns: u64,
+    /// How long it is fresh from then on, nanoseconds.
+    fresh_ns: u64,
     /// Where the answer section ends.
     answers_end: u16,
     authentic: bool,
     negative: bool,
     rcode: u8,
-    /// When it was fetched, on the monotonic clock.
-    stored_ns: u64,
-    /// How long it is fresh from then on.
-    fresh: Duration,
-    /// Until when a refresh need not be tried, since one has failed (RFC 8767 section 5).
-    recheck_ns: AtomicU64,
 }
 
 /// How old an entry is to look.
@@ -42,26 +48,38 @@ impl Entry {
     /// An entry fetched at `now`.
     pub(crate) fn new(reply: Reply, now: Now) -> Self {
         Self {
-            answers_end: u16::try_from(reply.answers_end).unwrap_or(u16::MAX),
+            facts: Facts {
+                stored_ns: now.mono_ns,
+                fresh_ns: u64::from(reply.ttl) * NANOS,
+                answers_end: u16::try_from(reply.answers_end).unwrap_or(u16::MAX),
+                authentic: reply.authentic,
+                negative: reply.negative,
+                rcode: reply.rcode,
+            },
             wire: reply.wire.into(),
             ttls: reply.ttls.into(),
-            authentic: reply.authentic,
-            negative: reply.negative,
-            rcode: reply.rcode,
-            stored_ns: now.mono_ns,
-            fresh: Duration::from_secs(reply.ttl.into()),
             recheck_ns: AtomicU64::new(0),
         }
     }
 
+    /// What is known of it beside its bytes.
+    pub(super) fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    /// Where the TTLs lie in [`Entry::wire`], in their order.
+    pub(super) fn ttls(&self) -> &[u16] {
+        &self.ttls
+    }
+
     /// NXDOMAIN or NODATA.
     pub(crate) fn is_negative(&self) -> bool {
-        self.negative
+        self.facts.negative
     }
 
     /// The response code, 0 or 3.
     pub(crate) fn rcode(&self) -> u8 {
-        self.rcode
+        self.facts.rcode
     }
 
     /// The message as kept: no id, no flags of a client, the question in lower case, TTLs as fetched.
@@ -71,28 +89,26 @@ impl Entry {
 
     /// How long it is fresh from when it was fetched.
     pub(crate) fn fresh(&self) -> Duration {
-        self.fresh
+        Duration::from_nanos(self.facts.fresh_ns)
     }
 
     /// Its age at `now` if it is fresh then.
     #[inline]
     pub(crate) fn age(&self, now: Now) -> Option<Age> {
-        let age = now.mono_ns.saturating_sub(self.stored_ns);
-        (u128::from(age) < self.fresh.as_nanos())
-            .then(|| Age::Fresh(u32::try_from(age / NANOS).unwrap_or(u32::MAX)))
+        self.facts.age(now)
     }
 
     /// Seconds of freshness left at `now`; negative: expired that long ago.
     pub(crate) fn ttl_left(&self, now: Now) -> i64 {
-        let age = i64::try_from(now.mono_ns.saturating_sub(self.stored_ns) / NANOS);
-        let fresh = i64::try_from(self.fresh.as_secs());
+        let age = i64::try_from(now.mono_ns.saturating_sub(self.facts.stored_ns) / NANOS);
+        let fresh = i64::try_from(self.facts.fresh_ns / NANOS);
         fresh.unwrap_or(i64::MAX) - age.unwrap_or(i64::MAX)
     }
 
     /// Whether it was within its stale window at `now`: expired, but for less than `window`.
     pub(crate) fn is_stale(&self, now: Now, window: Duration) -> bool {
-        let age = Duration::from_nanos(now.mono_ns.saturating_sub(self.stored_ns));
-        age >= self.fresh && age < self.fresh.saturating_add(window)
+        let age = Duration::from_nanos(now.mono_ns.saturating_sub(self.facts.stored_ns));
+        age >= self.fresh() && age < self.fresh().saturating_add(window)
     }
 
     /// Remembers that a refresh has failed at `now` and need not be tried again for `pause`.
@@ -117,7 +133,30 @@ impl Entry {
         self.wire.len() + OPT_MAX
     }
 
-    /// Writes the answer to `query` into `out`, at most `limit` bytes; returns its length.
+    /// Writes the answer to `query` into `out`; see [`Facts::write`].
+    #[inline]
+    pub(crate) fn write(&self, query: &Query<'_>, age: Age, limit: usize, out: &mut [u8]) -> usize {
+        self.facts
+            .write(&self.wire, &self.ttls, query, age, limit, out)
+    }
+}
+
+impl Facts {
+    /// NXDOMAIN or NODATA.
+    #[inline]
+    pub(super) fn is_negative(&self) -> bool {
+        self.negative
+    }
+
+    /// The age at `now` of an answer that is fresh then.
+    #[inline]
+    pub(super) fn age(&self, now: Now) -> Option<Age> {
+        let age = now.mono_ns.saturating_sub(self.stored_ns);
+        (age < self.fresh_ns).then(|| Age::Fresh(u32::try_from(age / NANOS).unwrap_or(u32::MAX)))
+    }
+
+    /// Writes the answer to `query` into `out`, at most `limit` bytes; returns its length. `wire` and `ttls` are those
+    /// of the entry.
     ///
     /// What does not fit goes by whole sections: first the authority section of a positive answer (which no client
     /// needs, unless it asked for proofs), then everything, with TC set. An RRset is never cut in two.
@@ -125,7 +164,15 @@ impl Entry {
     /// # Panics
     /// If `out` is too short for a header, the question and OPT: 12 + 259 + 17 bytes.
     #[inline]
-    pub(crate) fn write(&self, query: &Query<'_>, age: Age, limit: usize, out: &mut [u8]) -> usize {
+    pub(super) fn write(
+        &self,
+        wire: &[u8],
+        ttls: &[u16],
+        query: &Query<'_>,
+        age: Age,
+        limit: usize,
+        out: &mut [u8],
+    ) -> usize {
         let limit = limit.min(out.len());
         let opt = match (query.edns, age) {
             (None, _) => 0,
@@ -135,16 +182,16 @@ impl Entry {
         let question_end = 12 + query.name.len() + 4;
         let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let room = limit.saturating_sub(opt);
-        let end = if self.wire.len() <= room {
-            self.wire.len()
+        let end = if wire.len() <= room {
+            wire.len()
         } else if !self.negative && !dnssec_ok && usize::from(self.answers_end) <= room {
             usize::from(self.answers_end)
         } else {
             question_end
         };
-        let cut = end == question_end && self.wire.len() > question_end;
+        let cut = end == question_end && wire.len() > question_end;
 
-        out[..end].copy_from_slice(&self.wire[..end]);
+        out[..end].copy_from_slice(&wire[..end]);
         out[..2].copy_from_slice(&query.id.to_be_bytes());
         out[2] = 0x80 | u8::from(cut) << 1 | u8::from(query.recursion_desired);
         // AD is for those who ask for it, by DO or by AD (RFC 6840 section 5.8).
@@ -155,12 +202,12 @@ impl Entry {
             | self.rcode;
         if cut {
             out[6..10].fill(0);
-        } else if end < self.wire.len() {
+        } else if end < wire.len() {
             out[8..10].fill(0);
         }
         out[12..question_end].copy_from_slice(query.question());
 
-        for &at in &self.ttls {
+        for &at in ttls {
             let at = usize::from(at);
             if at >= end {
                 break;

@@ -115,8 +115,8 @@ impl Borrow<[u8]> for Kept {
     }
 }
 
-/// QTYPE, flags, partition.
-const TAIL: usize = 5;
+/// Bytes behind the name: QTYPE, flags, partition.
+pub(super) const TAIL: usize = 5;
 
 #[cfg(test)]
 mod tests {

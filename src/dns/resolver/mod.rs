@@ -1,7 +1,8 @@
 //! The caching, forwarding resolver.
 //!
 //! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
-//! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka), `failure` (what not to
+//! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka),
+//! [`near`] (a worker's copies of the hottest), `failure` (what not to
 //! ask again), `flight` (one fetch for equal questions), `forward` (hickory-resolver's pool), then the driver,
 //! [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
 
@@ -37,6 +38,8 @@ mod key;
 mod entry;
 
 pub mod cache;
+
+pub mod near;
 
 mod failure;
 
@@ -82,7 +85,7 @@ pub struct ForwardZone {
 /// Settings of the resolver cache.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Bytes, keys and bookkeeping included.
+    /// Bytes, keys and bookkeeping included. A sixteenth of it, at most 64 MiB, is for the UDP workers' own copies.
     pub size: u64,
     /// Floor of positive TTLs.
     pub min_ttl: Duration,
