@@ -1,0 +1,147 @@
+//! `[[publish]]`, `[[mirror]]` and `[store]`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::super::read::Section;
+use super::super::units;
+use super::common::{Paths, bytes, ms, secs};
+use crate::content::{PublishConfig, StoreConfig};
+use crate::peer::MirrorConfig;
+
+pub(super) fn publish(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<PublishConfig> {
+    let mut prefixes = BTreeSet::new();
+    let mut publish = Vec::new();
+    for section in sections {
+        let prefix = prefix(section);
+        let dir = section.text("dir");
+        if dir.is_empty() && !section.failed("dir") {
+            section.error("dir", "expected the path of a directory");
+        }
+        let index = section.text_or("index", "index.html");
+        if index.contains('/') {
+            section.error("index", format!("found {index:?}, expected a file name"));
+        }
+        if !prefixes.insert(prefix.clone()) {
+            section.error(
+                "prefix",
+                format!("found {prefix:?} a second time, expected it once"),
+            );
+        }
+        let listing = section.boolean_or("listing", false);
+        section.end();
+        publish.push(PublishConfig {
+            prefix,
+            dir: paths.resolve(section, "dir", &dir),
+            index,
+            listing,
+        });
+    }
+    publish
+}
+
+pub(super) fn mirrors(
+    sections: &[Section<'_, '_>],
+    publish: &[PublishConfig],
+) -> Vec<MirrorConfig> {
+    let mut prefixes = BTreeSet::new();
+    let mut mirrors = Vec::new();
+    for section in sections {
+        let prefix = prefix(section);
+        let from = section.list("from", NODE_EXPECTED, node_url);
+        if from.is_empty() && !section.failed("from") {
+            section.error("from", format!("expected at least one: {NODE_EXPECTED}"));
+        }
+        section.choice_or_first("mode", &["replicate"]);
+        if !prefixes.insert(prefix.clone()) {
+            section.error(
+                "prefix",
+                format!("found {prefix:?} a second time, expected it once"),
+            );
+        }
+        if publish.iter().any(|p| p.prefix == prefix) {
+            let message =
+                format!("found {prefix:?}, which is published here, expected another prefix");
+            section.error("prefix", message);
+        }
+        let interval = section.duration_or("interval", ms(100)..=secs(86_400), secs(5));
+        let in_flight = section.integer_or("in_flight", 1..=1_024, 8);
+        let filling = section.integer_or("filling", 1..=1_024, 4);
+        section.end();
+        mirrors.push(MirrorConfig {
+            prefix,
+            from,
+            interval,
+            in_flight,
+            filling,
+        });
+    }
+    mirrors
+}
+
+pub(super) fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
+    let config = StoreConfig {
+        dir: state.join("store"),
+        size: section.size("size", 1 << 20..=1 << 50),
+        chunk: bytes(section, "chunk", 64 << 10..=16 << 20),
+        objects: section.integer("objects", 1..=100_000_000),
+        small_object: bytes(section, "small_object", 0..=16 << 20),
+        small_total: section.size("small_total", 0..=1 << 40),
+        memory: section.parsed("memory", MEMORY, |text| {
+            if text.is_empty() {
+                return Some(None);
+            }
+            units::size(text)
+                .filter(|bytes| *bytes <= 1 << 50)
+                .map(Some)
+        }),
+        buffers: section.size("buffers", 0..=1 << 40),
+    };
+    if !config.chunk.is_multiple_of(64 << 10) {
+        let found = config.chunk;
+        let expected = "expected a multiple of 64 KiB";
+        section.error("chunk", format!("found {found} bytes, {expected}"));
+    }
+    section.end();
+    config
+}
+
+/// A URL path prefix, `/` unless configured.
+fn prefix(section: &Section<'_, '_>) -> String {
+    let prefix = section.text_or("prefix", "/");
+    let clean = prefix.starts_with('/')
+        && prefix.ends_with('/')
+        && !prefix.contains("//")
+        && !prefix.split('/').any(|s| s == "." || s == "..")
+        && !prefix.contains(['?', '#', '%', '\\'])
+        && !prefix.chars().any(char::is_control);
+    if !clean {
+        let expected = "expected a path that begins and ends with '/', such as \"/videos/\"";
+        section.error("prefix", format!("found {prefix:?}, {expected}"));
+    } else if crate::peer::message::ROOT.starts_with(&prefix) && prefix != "/" {
+        section.error(
+            "prefix",
+            format!("found {prefix:?}, which nodes use among themselves"),
+        );
+    }
+    prefix
+}
+
+/// The base URL of another node, without a final slash.
+fn node_url(text: &str) -> Result<String, String> {
+    let good = text.parse::<::http::Uri>().is_ok_and(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.authority().is_some_and(|a| !a.as_str().contains('@'))
+            && uri.path() == "/"
+            && uri.query().is_none()
+    });
+    if good {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(format!("found {text:?}, expected {NODE_EXPECTED}"))
+    }
+}
+
+const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080\"";
+
+const MEMORY: &str = "a size such as \"2 GiB\", or \"\" for an eighth of the memory";

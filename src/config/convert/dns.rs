@@ -1,0 +1,61 @@
+//! `[dns]`: the front.
+
+use std::net::SocketAddr;
+
+use super::super::read::Section;
+use super::common::{addresses, bytes, ms, secs};
+use crate::dns;
+
+pub(super) fn settings(section: &Section<'_, '_>) -> dns::Config {
+    let mut config = dns::Config {
+        listen: addresses(section, "listen"),
+        workers: section.integer("workers", 0..=1_024),
+        udp_payload: section.integer("udp_payload", 512..=4_096),
+        queries_in_flight: section.integer("queries_in_flight", 1..=1_000_000),
+        queries_in_flight_per_network: section
+            .integer("queries_in_flight_per_network", 1..=1_000_000),
+        udp_late: section.duration("udp_late", ms(100)..=secs(60)),
+        tcp_connections: section.integer("tcp_connections", 1..=1_000_000),
+        tcp_connections_per_address: section.integer("tcp_connections_per_address", 1..=1_000_000),
+        tcp_idle: section.duration("tcp_idle", ms(100)..=secs(3_600)),
+        tcp_message: section.duration("tcp_message_time", ms(100)..=secs(3_600)),
+        tcp_unanswered: section.integer("tcp_unanswered", 1..=65_535),
+        tcp_unread: bytes(section, "tcp_unread", 65_537..=1 << 30),
+        tcp_unread_time: section.duration("tcp_unread_time", ms(100)..=secs(3_600)),
+    };
+    if config.udp_payload > 1_232 {
+        let why = "answers above 1232 bytes may be fragmented and lost";
+        section.warning(
+            "udp_payload",
+            format!("found {}; {why}", config.udp_payload),
+        );
+    }
+    for (part, whole) in [
+        ("queries_in_flight_per_network", "queries_in_flight"),
+        ("tcp_connections_per_address", "tcp_connections"),
+    ] {
+        let value = |key| match key {
+            "queries_in_flight_per_network" => config.queries_in_flight_per_network,
+            "queries_in_flight" => config.queries_in_flight,
+            "tcp_connections_per_address" => config.tcp_connections_per_address,
+            _ => config.tcp_connections,
+        };
+        if value(part) > value(whole) {
+            let (part_value, whole_value) = (value(part), value(whole));
+            let message =
+                format!("found {part_value}, more than {whole} ({whole_value}): no bound");
+            section.warning(part, message);
+        }
+    }
+    if section.is_default("listen") && !has_ipv6_loopback() {
+        config.listen.retain(SocketAddr::is_ipv4);
+        section.warning("listen", "this machine has no ::1; IPv4 only");
+    }
+    section.end();
+    config
+}
+
+/// Whether this machine has ::1.
+fn has_ipv6_loopback() -> bool {
+    std::net::UdpSocket::bind("[::1]:0").is_ok()
+}

@@ -1,0 +1,31 @@
+//! `[http]`: the server of what is published and mirrored.
+
+use super::super::read::Section;
+use super::common::{addresses, bytes, ms, secs};
+use crate::http;
+
+pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
+    let config = http::Config {
+        listen: addresses(section, "listen"),
+        connections: section.integer("connections", 1..=1_000_000),
+        connections_per_address: section.integer("connections_per_address", 1..=1_000_000),
+        silent: section.duration("silent", ms(100)..=secs(3_600)),
+        head_time: section.duration("head_time", ms(100)..=secs(3_600)),
+        idle: section.duration("idle", ms(100)..=secs(3_600)),
+        slow: section.duration("slow", ms(100)..=secs(3_600)),
+        head_size: bytes(section, "head_size", 8 << 10..=1 << 20),
+        headers: section.integer("headers", 10..=1_000),
+        streams: section.integer("streams", 1..=10_000),
+        ranges: section.integer("ranges", 1..=1_000),
+        fill_wait: section.duration("fill_wait", ms(100)..=secs(3_600)),
+        access_log: None,
+    };
+    if config.connections_per_address > config.connections {
+        let found = config.connections_per_address;
+        let message = format!("found {found}, more than connections: no bound");
+        section.warning("connections_per_address", message);
+    }
+    let workers = section.integer("workers", 0..=1_024);
+    section.end();
+    (config, workers)
+}

@@ -1,0 +1,196 @@
+//! `[resolver]`: who may recurse, upstreams, cache.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::super::read::Section;
+use super::super::units::duration_text;
+use super::common::{DOMAIN_EXPECTED, TTLS, bytes, domain, ms, secs};
+use crate::dns::resolver::{self, CacheConfig, ForwardZone};
+use crate::net::Network;
+
+pub(super) fn settings(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<resolver::Config> {
+    let mode = section.choice("mode", &["forward", "off"]);
+    let allow = section.list("allow", "networks such as \"192.0.2.0/24\"", |text| {
+        let network = Network::from_str(text);
+        network.map_err(|e| format!("found {e}"))
+    });
+    for (index, network) in ["0.0.0.0/0", "::/0"].iter().enumerate() {
+        let open = network.parse::<Network>().ok();
+        if mode != "off" && allow.iter().any(|n| Some(*n) == open) {
+            let family = if index == 0 { "IPv4" } else { "IPv6" };
+            let message = format!("{network} lets all of {family} recurse: an open resolver");
+            section.warning("allow", message);
+        }
+    }
+    let mut upstreams = upstreams(section, "upstreams");
+    for upstream in &upstreams {
+        not_itself(section, *upstream, own);
+    }
+    if mode == "forward" && upstreams.is_empty() && !section.failed("upstreams") {
+        upstreams = system_resolvers();
+        upstreams.retain(|u| !own.contains(u));
+        if upstreams.is_empty() {
+            let message =
+                "none configured and none in /etc/resolv.conf; foreign names get SERVFAIL";
+            section.warning("upstreams", message);
+        }
+    }
+    let mut zones = BTreeSet::new();
+    let mut forward = Vec::new();
+    for entry in section.sections("forward") {
+        let zone = entry.parsed("zone", DOMAIN_EXPECTED, domain);
+        let upstreams = self::upstreams(&entry, "upstreams");
+        if upstreams.is_empty() && !entry.failed("upstreams") {
+            entry.error(
+                "upstreams",
+                format!("expected at least one: {UPSTREAM_EXPECTED}"),
+            );
+        }
+        for upstream in &upstreams {
+            not_itself(&entry, *upstream, own);
+        }
+        if !zone.is_empty() && !zones.insert(zone.clone()) {
+            entry.error(
+                "zone",
+                format!("found {zone:?} a second time, expected it once"),
+            );
+        }
+        entry.end();
+        forward.push(ForwardZone { zone, upstreams });
+    }
+    let config = resolver::Config {
+        allow,
+        upstreams,
+        forward,
+        packets: section.integer("packets", 1..=1_000),
+        time: section.duration("time", ms(100)..=secs(60)),
+        waiters: section.integer("waiters", 1..=1_000_000),
+        fetches: section.integer("fetches", 1..=1_000_000),
+        cache: cache(&section.section("cache")),
+    };
+    if config.cache.stale_wait >= config.time && !config.cache.stale.is_zero() {
+        let message = "resolver.cache.stale_wait is not shorter: a stale answer comes too late";
+        section.warning("time", message);
+    }
+    section.end();
+    (mode == "forward").then_some(config)
+}
+
+fn cache(section: &Section<'_, '_>) -> CacheConfig {
+    let config = CacheConfig {
+        size: section.size("size", 64 << 10..=1 << 40),
+        min_ttl: section.duration("min_ttl", TTLS),
+        max_ttl: section.duration("max_ttl", TTLS),
+        negative_max_ttl: section.duration("negative_max_ttl", TTLS),
+        stale: section.duration("stale", TTLS),
+        stale_wait: section.duration("stale_wait", ms(1)..=secs(60)),
+        stale_ttl: section.duration("stale_ttl", secs(1)..=secs(3_600)),
+        failure_ttl: (
+            section.duration("failure_ttl_min", secs(1)..=secs(300)),
+            section.duration("failure_ttl_max", secs(1)..=secs(300)),
+        ),
+        entry: bytes(section, "entry", 512..=65_535),
+    };
+    let text = duration_text;
+    if config.min_ttl > config.max_ttl && !section.failed("max_ttl") {
+        let (min, max) = (text(config.min_ttl), text(config.max_ttl));
+        let message = format!("found \"{min}\", expected at most max_ttl (\"{max}\")");
+        section.error("min_ttl", message);
+    }
+    if config.failure_ttl.0 > config.failure_ttl.1 && !section.failed("failure_ttl_max") {
+        let (min, max) = (text(config.failure_ttl.0), text(config.failure_ttl.1));
+        let message = format!("found \"{min}\", expected at most failure_ttl_max (\"{max}\")");
+        section.error("failure_ttl_min", message);
+    }
+    if config.max_ttl > secs(604_800) {
+        let message = format!("\"{}\": longer than a week", text(config.max_ttl));
+        section.warning("max_ttl", message);
+    }
+    if config.max_ttl.is_zero() && !section.failed("max_ttl") {
+        section.warning("max_ttl", "\"0s\": nothing is cached");
+    }
+    if config.min_ttl > secs(3_600) {
+        let message = format!("\"{}\": changes are seen late", text(config.min_ttl));
+        section.warning("min_ttl", message);
+    }
+    section.end();
+    config
+}
+
+fn upstreams(section: &Section<'_, '_>, key: &'static str) -> Vec<SocketAddr> {
+    section.list(key, UPSTREAM_EXPECTED, |text| {
+        upstream(text).ok_or_else(|| format!("found {text:?}, expected {UPSTREAM_EXPECTED}"))
+    })
+}
+
+/// An address, with port 53 unless it has one.
+fn upstream(text: &str) -> Option<SocketAddr> {
+    let address = text.parse().ok().or_else(|| {
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        let address: IpAddr = bare.unwrap_or(text).parse().ok()?;
+        Some(SocketAddr::new(address, 53))
+    })?;
+    (address.port() != 0 && !address.ip().is_unspecified()).then_some(address)
+}
+
+fn not_itself(section: &Section<'_, '_>, upstream: SocketAddr, own: &[SocketAddr]) {
+    let itself = own.iter().any(|a| {
+        a.port() == upstream.port()
+            && (a.ip() == upstream.ip() || a.ip().is_unspecified() && upstream.ip().is_loopback())
+    });
+    if itself {
+        let message = format!("found {upstream}, where this node itself listens, expected another");
+        section.error("upstreams", message);
+    }
+}
+
+/// The `nameserver` lines of /etc/resolv.conf.
+fn system_resolvers() -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    nameservers(&text)
+}
+
+/// At most the first three are used, as in the C library.
+fn nameservers(text: &str) -> Vec<SocketAddr> {
+    let lines = text.lines().filter_map(|l| {
+        let mut words = l.split_whitespace();
+        (words.next() == Some("nameserver"))
+            .then(|| words.next())
+            .flatten()
+    });
+    lines.filter_map(upstream).take(3).collect()
+}
+
+const UPSTREAM_EXPECTED: &str =
+    "an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\"";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_upstream(text: &str, expected: Option<&str>) {
+        let expected = expected.map(|e| e.parse().unwrap());
+        assert_eq!(upstream(text), expected, "{text}");
+    }
+
+    #[test]
+    fn upstream_without_a_port_has_port_53() {
+        check_upstream("192.0.2.53", Some("192.0.2.53:53"));
+        check_upstream("192.0.2.53:5353", Some("192.0.2.53:5353"));
+        check_upstream("2001:db8::1", Some("[2001:db8::1]:53"));
+        check_upstream("[2001:db8::1]:53", Some("[2001:db8::1]:53"));
+        check_upstream("dns.example", None);
+        check_upstream("0.0.0.0", None);
+    }
+
+    #[test]
+    fn nameservers_are_the_first_three() {
+        let text = "# a\nnameserver 192.0.2.1\noptions edns0\nnameserver fe80::1%eth0\n\
+                    nameserver ::1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n";
+        let found: Vec<_> = nameservers(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.0.2.1:53", "[::1]:53", "192.0.2.2:53"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! `[[zone]]`: own zones.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use hickory_proto::rr::RecordType;
+
+use super::super::read::Section;
+use super::common::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs, whole_seconds};
+use crate::dns::{TtlOverride, ZoneConfig};
+
+pub(super) fn settings(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<ZoneConfig> {
+    let mut names = BTreeSet::new();
+    let mut zones = Vec::new();
+    for section in sections {
+        let name = section.parsed("name", DOMAIN_EXPECTED, domain);
+        let file = section.text("file");
+        if file.is_empty() && !section.failed("file") {
+            section.error("file", "expected the path of a master file");
+        }
+        let ttl = section.duration_or("ttl", TTLS, secs(3_600));
+        let mut ttls = Vec::new();
+        for (key, ttl) in section.durations("ttls", TTLS) {
+            match ttl_override(&key, seconds(ttl)) {
+                Some(ttl) => ttls.push(ttl),
+                None => section.error(
+                    "ttls",
+                    format!("found {key:?}, expected {TTL_KEY_EXPECTED}"),
+                ),
+            }
+            whole_seconds(section, "ttls", ttl);
+        }
+        whole_seconds(section, "ttl", ttl);
+        if ttl.is_zero() && !section.failed("ttl") {
+            section.warning("ttl", "0s: no resolver may keep any answer of this zone");
+        }
+        if !name.is_empty() && !names.insert(name.clone()) {
+            section.error(
+                "name",
+                format!("found {name:?} a second time, expected it once"),
+            );
+        }
+        section.end();
+        zones.push(ZoneConfig {
+            name,
+            file: paths.resolve_zone(section, &file),
+            ttl: seconds(ttl),
+            ttls,
+        });
+    }
+    zones
+}
+
+/// `www`, `www/AAAA` or `@`.
+fn ttl_override(key: &str, ttl: u32) -> Option<TtlOverride> {
+    let (name, rtype) = match key.split_once('/') {
+        Some((name, rtype)) => (name, Some(rtype.to_ascii_uppercase())),
+        None => (key, None),
+    };
+    let known = |t: &String| {
+        RecordType::from_str(t).is_ok()
+            || t.strip_prefix("TYPE")
+                .is_some_and(|n| n.parse::<u16>().is_ok())
+    };
+    let relative = name == "@" || domain(name).is_some() && !name.ends_with('.');
+    (relative && rtype.as_ref().is_none_or(known)).then(|| TtlOverride {
+        name: name.to_ascii_lowercase(),
+        rtype,
+        ttl,
+    })
+}
+
+const TTL_KEY_EXPECTED: &str = "a name relative to the zone such as \"www\", \"www/AAAA\" or \"@\"";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttl_override_names_a_name_and_maybe_a_type() {
+        let get = |key| ttl_override(key, 5).map(|t| (t.name, t.rtype));
+        assert_eq!(get("WWW"), Some(("www".into(), None)));
+        assert_eq!(get("a.b/aaaa"), Some(("a.b".into(), Some("AAAA".into()))));
+        assert_eq!(
+            get("@/TYPE65280"),
+            Some(("@".into(), Some("TYPE65280".into())))
+        );
+        assert_eq!(get("www/NOTYPE"), None);
+        assert_eq!(get("www.cdn.test."), None);
+    }
+}
