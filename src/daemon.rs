@@ -27,6 +27,7 @@ use crate::content::publish::Publisher;
 use crate::content::store::Store;
 use crate::dns::engine::Engine;
 use crate::dns::front::{Front, Heartbeat};
+use crate::dns::keeper::Keeper;
 use crate::dns::resolver::Resolver;
 use crate::http::access::Log;
 use crate::http::server::Server;
@@ -137,8 +138,8 @@ impl Node {
             let built = config.map(|c| Resolver::new(c, metrics.clone()));
             built.transpose().context("resolver")?
         };
-        let zones = settings.zones.clone();
-        let engine = Engine::new(&settings.dns, zones, resolver, metrics.clone());
+        let keeper = Arc::new(Keeper::new(settings.zones.clone(), metrics.clone()));
+        let engine = Engine::new(&settings.dns, keeper, resolver);
         let library = Library::new(&settings.store, Arc::clone(&metrics));
         Ok(Self {
             source,
@@ -228,7 +229,12 @@ impl Node {
             ));
         }
         let links = Links::new(settings.link.clone(), metrics.clone());
-        let reloader = Reloader::new(source, settings.clone(), engine.clone(), metrics.clone());
+        let reloader = Reloader::new(
+            source,
+            settings.clone(),
+            engine.keeper().clone(),
+            metrics.clone(),
+        );
         let zones = reloader.load_zones(None).await.unwrap_or_default();
         let start_time = i64::try_from(started.unix_ms / 1_000).unwrap_or(i64::MAX);
         metrics.node.start_time.set(start_time);
@@ -306,7 +312,7 @@ impl Loaded {
             running.spawn("watchdog", false, work);
         }
         handles.ready.store(true, Ordering::Release);
-        systemd::ready(&reload::summary(&handles.engine.zones()));
+        systemd::ready(&reload::summary(&handles.engine.keeper().zones()));
         running
     }
 }

@@ -14,7 +14,8 @@ use crate::content::library::Library;
 use crate::content::object::Role;
 use crate::content::store::Store;
 use crate::daemon::reload::Reloader;
-use crate::dns::engine::{Engine, ZoneStatus};
+use crate::dns::engine::Engine;
+use crate::dns::keeper::ZoneStatus;
 use crate::dns::resolver::{Flush, Resolver};
 use crate::metrics::Metrics;
 use crate::peer::replicate::MirrorHandle;
@@ -149,7 +150,7 @@ impl Handles {
     /// The own zones.
     #[must_use]
     pub fn zones(&self) -> Vec<api::Zone> {
-        self.engine.zones().into_iter().map(zone).collect()
+        self.engine.keeper().zones().into_iter().map(zone).collect()
     }
 
     /// One zone as text.
@@ -157,7 +158,7 @@ impl Handles {
     /// # Errors
     /// There is no such zone in service.
     pub fn zone_show(&self, name: &str) -> Result<api::ZoneText, VerbError> {
-        let text = self.engine.zone_text(&canonical(name));
+        let text = self.engine.keeper().zone_text(&canonical(name));
         let text = text.ok_or_else(|| self.no_zone(name))?;
         Ok(api::ZoneText { text })
     }
@@ -260,7 +261,7 @@ impl Handles {
     }
 
     fn no_zone(&self, name: &str) -> VerbError {
-        let zones = self.engine.zones();
+        let zones = self.engine.keeper().zones();
         let names: Vec<_> = zones.iter().map(|z| z.name.as_str()).collect();
         let expected = if names.is_empty() {
             "no zone is configured".to_owned()

@@ -3,17 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Settings, Source};
-use crate::dns::engine::{Engine, ZoneStatus};
+use crate::dns::keeper::{Keeper, ZoneStatus};
 use crate::metrics::Metrics;
 use crate::systemd;
 
-/// Reads configuration and zones again, one reload at a time.
+/// Reads configuration and zones again; the configuration one reload at a time.
 #[derive(Debug)]
 pub struct Reloader {
     source: Source,
     /// As the node was started; what differs from it needs a restart.
     running: Settings,
-    engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
     metrics: Arc<Metrics>,
     turn: tokio::sync::Mutex<()>,
     /// What was wrong with the configuration last time.
@@ -36,13 +36,13 @@ impl Reloader {
     pub(super) fn new(
         source: Source,
         running: Settings,
-        engine: Arc<Engine>,
+        keeper: Arc<Keeper>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             source,
             running,
-            engine,
+            keeper,
             metrics,
             turn: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
@@ -66,7 +66,7 @@ impl Reloader {
         let problems = match loaded {
             Ok(settings) => {
                 restart = self.changed(&settings);
-                self.engine.configure(settings.zones);
+                self.keeper.configure(settings.zones);
                 Vec::new()
             }
             Err(error) => error
@@ -92,23 +92,21 @@ impl Reloader {
         }
     }
 
-    /// Reads one zone file again. `None`: no such zone.
+    /// Reads one zone file again, beside whatever else is being read. `None`: no such zone.
     pub async fn zone(&self, name: String) -> Option<Vec<ZoneStatus>> {
-        let _turn = self.turn.lock().await;
         self.load_zones(Some(name)).await
     }
 
     /// Loads zones on the blocking pool. The engine says how it went.
     pub(super) async fn load_zones(&self, name: Option<String>) -> Option<Vec<ZoneStatus>> {
-        let engine = self.engine.clone();
-        let zones = blocking(move || engine.reload(name.as_deref())).await?;
+        let keeper = self.keeper.clone();
+        let zones = blocking(move || keeper.reload(name.as_deref())).await?;
         for zone in &zones {
             for warning in &zone.warnings {
                 tracing::warn!(zone = zone.name, %warning, "zone");
             }
         }
-        let good = self.engine.zones().iter().all(|z| z.problems.is_empty());
-        let good = good && self.problems().is_empty();
+        let good = self.keeper.is_good() && self.problems().is_empty();
         self.metrics.node.reload_good.set(i64::from(good));
         Some(zones)
     }

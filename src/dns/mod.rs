@@ -1,8 +1,8 @@
 //! Names: queries to answers.
 //!
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
-//! [`answer`] (the decision), [`resolver`] (cache and upstreams), [`engine`] (the two joined, with
-//! access lists and metrics), [`front`] (UDP threads and TCP).
+//! [`answer`] (the decision), [`resolver`] (cache and upstreams), [`keeper`] (the zones in service), [`engine`] (zones
+//! and resolver joined, with access lists and metrics), [`front`] (UDP threads and TCP).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +15,8 @@ pub mod zone;
 pub mod answer;
 
 pub mod resolver;
+
+pub mod keeper;
 
 pub mod engine;
 
@@ -132,7 +134,7 @@ pub struct Config {
 }
 
 /// One own zone, as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ZoneConfig {
     /// Its apex, as a domain name with a final dot, lower case.
     pub name: String,

@@ -250,7 +250,7 @@ fn reload_while_queried_loses_no_query_and_shows_no_mix() {
         .collect();
     for serial in 2..60 {
         std::fs::write(&server.file, zone(serial)).unwrap();
-        let status = server.engine.reload(Some("EXAMPLE.test")).unwrap();
+        let status = server.engine.keeper().reload(Some("EXAMPLE.test")).unwrap();
         assert_eq!(status[0].serial, Some(serial));
         assert_eq!(status[0].problems, [""; 0]);
     }
@@ -264,7 +264,7 @@ fn reload_while_queried_loses_no_query_and_shows_no_mix() {
 fn broken_zone_file_leaves_the_old_zone_in_service() {
     let server = Server::start(&zone(5), config());
     std::fs::write(&server.file, "@ IN SOA what\n").unwrap();
-    let status = server.engine.reload(None).unwrap();
+    let status = server.engine.keeper().reload(None).unwrap();
     assert_eq!(status[0].serial, Some(5));
     assert!(
         status[0]
@@ -280,9 +280,9 @@ fn broken_zone_file_leaves_the_old_zone_in_service() {
     assert!(text.contains(r#"headwater_zone_reload_failures_total{zone="example.test."} 1"#));
     assert!(text.contains(r#"headwater_zone_serial{zone="example.test."} 5"#));
     std::fs::write(&server.file, zone(6)).unwrap();
-    let status = server.engine.reload(None).unwrap();
+    let status = server.engine.keeper().reload(None).unwrap();
     assert_eq!((status[0].serial, status[0].problems.len()), (Some(6), 0));
-    assert!(server.engine.reload(Some("other.test.")).is_none());
+    assert!(server.engine.keeper().reload(Some("other.test.")).is_none());
 }
 
 #[test]

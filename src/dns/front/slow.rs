@@ -214,6 +214,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::keeper::Keeper;
 
     fn slow(total: usize, network: usize) -> (Arc<Slow>, Arc<Metrics>, tokio::runtime::Runtime) {
         let metrics = Arc::new(Metrics::new());
@@ -222,7 +223,8 @@ mod tests {
             queries_in_flight_per_network: network,
             ..super::super::tests::config()
         };
-        let engine = Arc::new(Engine::new(&config, vec![], None, Arc::clone(&metrics)));
+        let keeper = Arc::new(Keeper::new(vec![], Arc::clone(&metrics)));
+        let engine = Arc::new(Engine::new(&config, keeper, None));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();

@@ -34,7 +34,7 @@ mod build;
 mod read;
 
 pub use tree::Zone;
-pub use zones::Zones;
+pub use zones::{Change, Zones};
 
 pub(super) use zones::Place;
 
@@ -74,6 +74,15 @@ pub fn load(config: &ZoneConfig) -> Result<Loaded, Vec<Problem>> {
 pub fn load_text(config: &ZoneConfig, text: &[u8]) -> Result<Loaded, Vec<Problem>> {
     let name = config.file.display().to_string();
     build(config, |reader| reader.text(&name, text))
+}
+
+/// The wire form, lower case, of a zone's name. `None`: it is no name.
+#[must_use]
+pub fn apex(name: &str) -> Option<Arc<[u8]>> {
+    let mut apex = Vec::new();
+    name::from_text(name.as_bytes(), b"\0", &mut apex).ok()?;
+    apex.make_ascii_lowercase();
+    Some(apex.into())
 }
 
 fn build(config: &ZoneConfig, read: impl FnOnce(&mut Reader<'_>)) -> Result<Loaded, Vec<Problem>> {

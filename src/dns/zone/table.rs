@@ -1,7 +1,7 @@
 //! A hash table from names to numbers: open addressing, keys kept elsewhere, one cache line for most lookups.
 
 /// Numbers by the hash of a name. The caller compares the name itself.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     /// A power of two of slots, at most three quarters taken; or none.
     slots: Vec<Slot>,

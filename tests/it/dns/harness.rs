@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use headwater::dns::engine::Engine;
 use headwater::dns::front::{Front, Heartbeat, Inherited};
+use headwater::dns::keeper::Keeper;
 use headwater::dns::resolver::{self, Resolver};
 use headwater::dns::{Config, Outcome, Transport, ZoneConfig};
 use headwater::metrics::Metrics;
@@ -121,7 +122,7 @@ impl Server {
             name: "example.test.".to_owned(),
             file: file.clone(),
             ttl: 300,
-            ttls: vec![],
+            ..ZoneConfig::default()
         }];
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -132,8 +133,9 @@ impl Server {
             let _runtime = runtime.enter();
             Resolver::new(forward_to(upstream), Arc::clone(&metrics)).unwrap()
         });
-        let engine = Arc::new(Engine::new(&config, zones, resolver, Arc::clone(&metrics)));
-        let _ = engine.reload(None);
+        let keeper = Arc::new(Keeper::new(zones, Arc::clone(&metrics)));
+        let _ = keeper.reload(None);
+        let engine = Arc::new(Engine::new(&config, keeper, resolver));
         let front = Front::bind(config, Inherited::default(), Arc::clone(&metrics)).unwrap();
         let address = front.local_addrs()[0];
         let heartbeat = front.heartbeat();

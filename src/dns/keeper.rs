@@ -1,0 +1,362 @@
+//! The zones in service: which are configured, where each comes from, how it got on, and the snapshot that answers
+//! are read from.
+//!
+//! A zone goes three steps: its *source* gives records (`Kept::load`), what has to be made of them is made, and
+//! the result is *published* (`Keeper::publish`). Each zone has a lock of its own for the first two, so a slow load
+//! holds nobody else; publishing one zone costs the same whatever the others hold. All this is for the blocking
+//! pool; DNS threads only read [`Keeper::serving`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::ZoneConfig;
+use super::zone::{self, Change, Loaded, Problem, Zones};
+use crate::metrics::Metrics;
+use crate::time::Now;
+
+/// The configured zones and the snapshot in service.
+#[derive(Debug)]
+pub struct Keeper {
+    serving: ArcSwap<Zones>,
+    /// By apex, text form. Held for looking up and for replacing, never while a zone is loaded.
+    kept: Mutex<BTreeMap<String, Arc<Kept>>>,
+    /// Held from one snapshot to the next.
+    publishing: Mutex<()>,
+    metrics: Arc<Metrics>,
+}
+
+/// One configured zone.
+#[derive(Debug)]
+struct Kept {
+    /// Apex, text form.
+    name: String,
+    /// Held for a moment.
+    config: Mutex<Arc<ZoneConfig>>,
+    /// Held while the zone changes: loads go one after the other.
+    turn: Mutex<()>,
+    /// Held for a moment.
+    status: Mutex<ZoneStatus>,
+}
+
+/// The state of one configured zone, for `status` and `zone list`.
+#[derive(Clone, Debug)]
+pub struct ZoneStatus {
+    /// Apex, text form.
+    pub name: String,
+    /// Its master file.
+    pub file: String,
+    /// Serial in service; `None`: never loaded.
+    pub serial: Option<u32>,
+    /// Records in service.
+    pub records: usize,
+    /// When the zone in service was loaded, Unix milliseconds.
+    pub loaded_unix_ms: Option<u64>,
+    /// Why the last load failed (file:line: …), until one succeeds.
+    pub problems: Vec<String>,
+    /// Warnings of the last good load.
+    pub warnings: Vec<String>,
+}
+
+impl Keeper {
+    /// A keeper with no zones loaded yet: names of `zones` get SERVFAIL until [`Keeper::reload`].
+    #[must_use]
+    pub fn new(zones: Vec<ZoneConfig>, metrics: Arc<Metrics>) -> Self {
+        let keeper = Self {
+            serving: ArcSwap::default(),
+            kept: Mutex::default(),
+            publishing: Mutex::default(),
+            metrics,
+        };
+        keeper.configure(zones);
+        let kept = lock(&keeper.kept).clone();
+        let apexes = kept.keys().filter_map(|name| zone::apex(name));
+        keeper.swap(apexes.map(Change::Unavailable));
+        keeper
+    }
+
+    /// The zones of this instant. Take them once per batch: all its answers are of one version.
+    pub fn serving(&self) -> Guard<Arc<Zones>> {
+        self.serving.load()
+    }
+
+    /// Loads one zone (by apex, text form) or all, and puts each in service. A zone that does not load keeps the
+    /// version in service. Reads files: call it on the blocking pool, never on a DNS thread. Returns the state
+    /// after. `None`: no such zone.
+    #[must_use]
+    pub fn reload(&self, name: Option<&str>) -> Option<Vec<ZoneStatus>> {
+        let zones: Vec<Arc<Kept>> = {
+            let kept = lock(&self.kept);
+            match name.map(canonical) {
+                Some(name) => vec![kept.get(&name)?.clone()],
+                None => kept.values().cloned().collect(),
+            }
+        };
+        for zone in &zones {
+            self.load(zone);
+        }
+        Some(zones.iter().map(|zone| zone.status()).collect())
+    }
+
+    /// Replaces the configured zones (after a configuration reload); call `reload` next. Zones that are configured
+    /// no more are out of service at once, new ones come when they are loaded.
+    pub fn configure(&self, zones: Vec<ZoneConfig>) {
+        let old = lock(&self.kept).clone();
+        let mut new = BTreeMap::new();
+        for config in zones {
+            let name = canonical(&config.name);
+            let kept = match old.get(&name) {
+                Some(known) => {
+                    *lock(&known.config) = Arc::new(config);
+                    known.clone()
+                }
+                None => Arc::new(Kept::new(name.clone(), config)),
+            };
+            new.insert(name, kept);
+        }
+        let gone: Vec<String> = old
+            .into_keys()
+            .filter(|name| !new.contains_key(name))
+            .collect();
+        *lock(&self.kept) = new;
+        if gone.is_empty() {
+            return;
+        }
+        let apexes = gone.iter().filter_map(|name| zone::apex(name));
+        self.swap(apexes.map(Change::Remove));
+        for name in &gone {
+            self.metrics.dns.zone_gone(name);
+        }
+    }
+
+    /// The configured zones and their state, in the order of their names.
+    #[must_use]
+    pub fn zones(&self) -> Vec<ZoneStatus> {
+        let kept = lock(&self.kept).clone();
+        kept.values().map(|zone| zone.status()).collect()
+    }
+
+    /// Whether every zone loaded the last time it was tried.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let kept = lock(&self.kept);
+        kept.values()
+            .all(|zone| lock(&zone.status).problems.is_empty())
+    }
+
+    /// One zone as master-file text; `None`: no such zone, or it was never loaded.
+    #[must_use]
+    pub fn zone_text(&self, name: &str) -> Option<String> {
+        let apex = zone::apex(&canonical(name))?;
+        Some(self.serving().get(&apex)?.to_text())
+    }
+
+    /// Takes one zone from its source into service. Says so once: on failure in the log, too.
+    fn load(&self, kept: &Arc<Kept>) {
+        let _turn = lock(&kept.turn);
+        let config = lock(&kept.config).clone();
+        match zone::load(&config) {
+            Ok(loaded) => self.publish(kept, &config, loaded),
+            Err(problems) => self.failed(kept, &config, &problems),
+        }
+    }
+
+    /// Puts a zone in service.
+    fn publish(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded) {
+        let Loaded { zone, warnings } = loaded;
+        let (serial, records) = (zone.serial(), zone.records());
+        if !self.change(kept, Change::Serve(zone)) {
+            return;
+        }
+        let mut status = lock(&kept.status);
+        status.file = config.file.display().to_string();
+        status.serial = Some(serial);
+        status.records = records;
+        status.loaded_unix_ms = Some(Now::read().unix_ms);
+        status.problems.clear();
+        status.warnings = warnings.iter().map(ToString::to_string).collect();
+        tracing::info!(
+            zone = %kept.name, serial, records, warnings = status.warnings.len(), "zone loaded"
+        );
+        self.metrics
+            .dns
+            .zone_in_service(&kept.name, serial, records);
+    }
+
+    /// Keeps what is in service; without it the names of the zone are SERVFAIL.
+    fn failed(&self, kept: &Arc<Kept>, config: &ZoneConfig, problems: &[Problem]) {
+        let mut status = lock(&kept.status);
+        status.file = config.file.display().to_string();
+        status.problems = problems.iter().map(ToString::to_string).collect();
+        tracing::error!(
+            zone = %kept.name, problems = status.problems.len(),
+            first = status.problems.first().map_or("", String::as_str),
+            serial_in_service = status.serial, "zone not loaded"
+        );
+        let never = status.serial.is_none();
+        drop(status);
+        if never && let Some(apex) = zone::apex(&kept.name) {
+            self.change(kept, Change::Unavailable(apex));
+        }
+        self.metrics.dns.zone_failed(&kept.name);
+    }
+
+    /// Swaps the snapshot for one with `change` of this zone; false if the zone is configured no more.
+    fn change(&self, kept: &Arc<Kept>, change: Change) -> bool {
+        // Not to be removed between the look and the swap.
+        let current = lock(&self.kept);
+        let known = current
+            .get(&kept.name)
+            .is_some_and(|known| Arc::ptr_eq(known, kept));
+        if known {
+            self.swap([change]);
+        }
+        known
+    }
+
+    fn swap(&self, changes: impl IntoIterator<Item = Change>) {
+        let _publishing = lock(&self.publishing);
+        let next = self.serving.load().with(changes);
+        self.serving.store(Arc::new(next));
+    }
+}
+
+impl Kept {
+    fn new(name: String, config: ZoneConfig) -> Self {
+        Self {
+            status: Mutex::new(ZoneStatus {
+                name: name.clone(),
+                file: config.file.display().to_string(),
+                serial: None,
+                records: 0,
+                loaded_unix_ms: None,
+                problems: Vec::new(),
+                warnings: Vec::new(),
+            }),
+            name,
+            config: Mutex::new(Arc::new(config)),
+            turn: Mutex::new(()),
+        }
+    }
+
+    fn status(&self) -> ZoneStatus {
+        lock(&self.status).clone()
+    }
+}
+
+/// The key of a zone: lower case, with a final dot.
+fn canonical(name: &str) -> String {
+    let mut name = name.to_ascii_lowercase();
+    if !name.ends_with('.') {
+        name.push('.');
+    }
+    name
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A keeper of `zones` (none loaded) and the folder of their files: `a.test.` and `b.test.` are good.
+    fn keeper(zones: &[&str]) -> (Keeper, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a.test.", "b.test."] {
+            let text = "@ IN SOA ns hostmaster 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n";
+            std::fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let keeper = Keeper::new(configs(&folder, zones), Arc::new(Metrics::new()));
+        (keeper, folder)
+    }
+
+    fn configs(folder: &tempfile::TempDir, zones: &[&str]) -> Vec<ZoneConfig> {
+        let config = |name: &&str| ZoneConfig {
+            name: (*name).to_owned(),
+            file: folder.path().join(name.to_ascii_lowercase()),
+            ..ZoneConfig::default()
+        };
+        zones.iter().map(config).collect()
+    }
+
+    fn served(keeper: &Keeper) -> Vec<String> {
+        let zones = keeper.serving();
+        zones.iter().map(|zone| zone.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn zone_not_loaded_is_unavailable_until_it_is() {
+        let (keeper, folder) = keeper(&["a.test.", "missing.test."]);
+        assert!(keeper.serving().is_unavailable(b"\x01a\x04test\0"));
+        let states = keeper.reload(None).expect("all zones");
+        assert_eq!(states[0].problems, [""; 0]);
+        assert!(!states[1].problems.is_empty() && !keeper.is_good());
+        assert!(!keeper.serving().is_unavailable(b"\x01a\x04test\0"));
+        let missing = b"\x01x\x07missing\x04test\0";
+        assert!(keeper.serving().is_unavailable(missing));
+        let from = folder.path().join("b.test.");
+        std::fs::rename(from, folder.path().join("missing.test.")).expect("a file");
+        assert!(keeper.reload(Some("MISSING.test")).is_some());
+        assert!(!keeper.serving().is_unavailable(missing) && keeper.is_good());
+    }
+
+    #[test]
+    fn configure_removes_at_once_and_adds_with_the_next_reload() {
+        let (keeper, folder) = keeper(&["a.test."]);
+        let _ = keeper.reload(None);
+        keeper.configure(configs(&folder, &["a.test.", "B.test"]));
+        assert_eq!(served(&keeper), ["a.test."]);
+        assert!(!keeper.serving().is_unavailable(b"\x01b\x04test\0"));
+        keeper.configure(configs(&folder, &["B.test."]));
+        assert_eq!(served(&keeper), [""; 0]);
+        let states = keeper.reload(Some("b.test")).expect("the zone");
+        assert_eq!(states[0].name, "b.test.");
+        assert_eq!(served(&keeper), ["b.test."]);
+        assert!(keeper.reload(Some("a.test.")).is_none());
+        assert!(keeper.zone_text("b.test").is_some());
+    }
+
+    #[test]
+    fn reload_of_one_zone_reads_no_other_file() {
+        let (keeper, folder) = keeper(&["a.test.", "b.test."]);
+        let _ = keeper.reload(None);
+        std::fs::remove_file(folder.path().join("b.test.")).expect("the file");
+        let states = keeper.reload(Some("a.test.")).expect("the zone");
+        assert_eq!(states.len(), 1);
+        assert!(keeper.is_good());
+        assert_eq!(served(&keeper), ["a.test.", "b.test."]);
+    }
+
+    #[test]
+    fn slow_load_of_one_zone_does_not_hold_the_others() {
+        let (keeper, folder) = keeper(&["a.test.", "b.test."]);
+        let fifo = folder.path().join("b.test.");
+        std::fs::remove_file(&fifo).expect("the file");
+        // Opening it to read waits for a writer.
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe");
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| keeper.reload(Some("b.test.")));
+            let states = keeper.reload(Some("a.test.")).expect("the zone");
+            assert_eq!(states[0].serial, Some(1));
+            assert_eq!(served(&keeper), ["a.test."]);
+            let text = "@ IN SOA ns hostmaster 7 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n";
+            std::fs::write(&fifo, text).expect("a reader");
+            let states = slow.join().expect("no panic").expect("the zone");
+            assert_eq!(states[0].serial, Some(7));
+        });
+    }
+
+    #[test]
+    fn zone_removed_while_it_loads_does_not_come_back() {
+        let (keeper, folder) = keeper(&["a.test."]);
+        let kept = lock(&keeper.kept)["a.test."].clone();
+        keeper.configure(configs(&folder, &["b.test."]));
+        keeper.load(&kept);
+        assert_eq!(served(&keeper), [""; 0]);
+    }
+}
