@@ -7,7 +7,7 @@
 use super::Outcome;
 use super::resolver::cache::{Cache, Cached, Partition};
 use super::resolver::near::Near;
-use super::wire::{HEADER_LEN, NAME_MAX, Query, Rcode, Section, Writer};
+use super::wire::{Ede, HEADER_LEN, NAME_MAX, Query, Rcode, Reason, Section, Writer};
 use super::zone::path::{Path, resolve_pointer, suffix_in_message};
 use super::zone::tree::{
     A, AAAA, CNAME, DNAME, DS, Found, MARK_APEX, MARK_OWNER, NO_NODE, NS, Place as DataPlace,
@@ -113,8 +113,9 @@ pub fn answer_near(
     };
     let outcome = match place {
         Some(place) if !is_transfer(query.qtype) => answer.authoritative(&path, place),
-        _ => {
+        place => {
             answer.writer.rcode(Rcode::Refused);
+            answer.writer.reason(refusal(query, place.is_some(), view));
             Outcome::Refused
         }
     };
@@ -137,6 +138,24 @@ fn find_zone<'z>(zones: &'z Zones, path: &Path, qtype: u16) -> Option<Place<'z>>
 /// Zone transfers, and the mail lookups of RFC 883, are not served.
 fn is_transfer(qtype: u16) -> bool {
     matches!(qtype, 251..=254)
+}
+
+/// Why a query is refused.
+#[cold]
+fn refusal(query: &Query<'_>, own: bool, view: View<'_>) -> Reason {
+    if query.qclass != CLASS_IN {
+        Reason::new(Ede::NotSupported, "only class IN is served")
+    } else if is_transfer(query.qtype) {
+        if own {
+            Reason::new(Ede::Prohibited, "")
+        } else {
+            Ede::NotAuthoritative.into()
+        }
+    } else if query.recursion_desired && view.cache.is_none() {
+        Reason::new(Ede::Prohibited, "no zone of this server, and no recursion")
+    } else {
+        Reason::new(Ede::NotAuthoritative, "no zone of this server")
+    }
 }
 
 /// One answer in the making.

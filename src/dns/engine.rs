@@ -13,7 +13,7 @@ use super::answer::{self, Action, View};
 use super::keeper::Keeper;
 use super::resolver::Resolver;
 use super::resolver::near::Near;
-use super::wire::{self, Query, Rcode, Reject};
+use super::wire::{self, Ede, Query, Rcode, Reason, Reject};
 use super::zone::Zones;
 use super::{Config, Outcome, Transport};
 use crate::time::Now;
@@ -93,7 +93,9 @@ impl Engine {
         let query = match Query::parse(packet) {
             Ok(query) => query,
             Err(Reject::Drop) => return Outcome::Dropped,
-            Err(Reject::Error(rcode)) => return refuse(packet, rcode, out),
+            Err(Reject::Error(_) | Reject::CookieOnly(_)) => {
+                return owned(out, |out| error(packet, Rcode::FormErr, out));
+            }
         };
         match &self.resolver {
             Some(resolver) if resolver.allows(client) => {
@@ -102,15 +104,15 @@ impl Engine {
                 let limit = self.limit(&query, transport);
                 resolver.resolve(&query, limit, &budget, out).await
             }
-            _ => refuse(packet, Rcode::Refused, out),
+            _ => owned(out, |out| code(&query, Rcode::Refused, PROHIBITED, out)),
         }
     }
 
     /// Bytes an answer may have.
     fn limit(&self, query: &Query<'_>, transport: Transport) -> usize {
         match transport {
-            Transport::Tcp => MESSAGE_MAX,
             Transport::Udp => wire::udp_limit(query, self.udp_payload),
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => MESSAGE_MAX,
         }
     }
 }
@@ -146,9 +148,10 @@ impl<'e> Snapshot<'e> {
             Ok(query) => query,
             Err(Reject::Drop) => return Fast::Drop,
             Err(Reject::Error(rcode)) => return error(packet, rcode, out),
+            Err(Reject::CookieOnly(_)) => return error(packet, Rcode::FormErr, out),
         };
         if self.zones.is_unavailable(query.name) {
-            return error(packet, Rcode::ServFail, out);
+            return code(&query, Rcode::ServFail, NOT_LOADED, out);
         }
         let cache = match &self.engine.resolver {
             Some(resolver) if resolver.allows(client) => {
@@ -173,9 +176,19 @@ impl<'e> Snapshot<'e> {
     }
 }
 
-/// An answer that is only a code, written to `out`; none to a packet without a header.
+/// An answer that is only a code to a packet that is no query; none to one without a header.
 pub(super) fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Fast {
-    match wire::error(packet, rcode, out) {
+    let reason = (rcode == Rcode::NotImp).then_some(Ede::NotSupported.into());
+    respond(wire::error(packet, rcode, reason, out), rcode)
+}
+
+/// An answer that is only a code.
+pub(super) fn code(query: &Query<'_>, rcode: Rcode, reason: Reason, out: &mut [u8]) -> Fast {
+    respond(wire::code(query, rcode, Some(reason), out), rcode)
+}
+
+fn respond(len: usize, rcode: Rcode) -> Fast {
+    match len {
         0 => Fast::Drop,
         len => Fast::Respond {
             len,
@@ -184,31 +197,31 @@ pub(super) fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Fast {
     }
 }
 
-/// As [`error`], in a vector of its own.
-fn refuse(packet: &[u8], rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
+/// Has an answer that is only a code written to a vector.
+fn owned(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8]) -> Fast) -> Outcome {
+    out.clear();
     out.resize(wire::CODE_LEN_MAX, 0);
-    match error(packet, rcode, out) {
-        Fast::Respond { len, outcome } => {
-            out.truncate(len);
-            outcome
-        }
-        _ => {
-            out.clear();
-            Outcome::Dropped
-        }
-    }
+    let (len, outcome) = match write(out) {
+        Fast::Respond { len, outcome } => (len, outcome),
+        _ => (0, Outcome::Dropped),
+    };
+    out.truncate(len);
+    outcome
 }
 
-/// How an answer that is only a code is counted; those with other codes are never only a code.
+/// How an answer that is only a code is counted.
 fn outcome_of(rcode: Rcode) -> Outcome {
     match rcode {
         Rcode::FormErr => Outcome::Formerr,
         Rcode::NotImp => Outcome::Notimp,
-        Rcode::Refused => Outcome::Refused,
+        Rcode::Refused | Rcode::NotAuth | Rcode::NotZone => Outcome::Refused,
         Rcode::BadVers => Outcome::Badvers,
-        Rcode::ServFail | Rcode::NoError | Rcode::NxDomain | Rcode::YxDomain => Outcome::Servfail,
+        _ => Outcome::Servfail,
     }
 }
+
+const PROHIBITED: Reason = Reason::new(Ede::Prohibited, "recursion is not for this client");
+const NOT_LOADED: Reason = Reason::new(Ede::NotReady, "the zone is not in service");
 
 /// The largest message: its length has 16 bits.
 pub(super) const MESSAGE_MAX: usize = u16::MAX as usize;

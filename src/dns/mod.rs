@@ -29,6 +29,35 @@ pub enum Transport {
     Udp,
     /// A stream of length-prefixed messages (RFC 7766).
     Tcp,
+    /// The same within TLS (RFC 7858).
+    Tls,
+    /// HTTP exchanges within TLS (RFC 8484).
+    Https,
+    /// A QUIC stream for each query (RFC 9250).
+    Quic,
+}
+
+impl Transport {
+    /// All transports, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
+
+    /// The label value in `headwater_dns_queries_total{transport}`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Quic => "quic",
+        }
+    }
+
+    /// Whether nobody on the way can read what is asked.
+    #[must_use]
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Https | Self::Quic)
+    }
 }
 
 /// How one query ended. Every query has exactly one; the metric's outcomes sum to the queries.

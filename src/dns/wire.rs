@@ -1,8 +1,21 @@
 //! DNS messages on the wire: a borrowed, checked view of a query, and the writer of answers.
 //!
-//! Nothing here allocates. The layout is RFC 1035 section 4, EDNS is RFC 6891.
+//! Nothing here allocates. The layout is RFC 1035 section 4, EDNS is RFC 6891. From ground to roof: `ede` (why an
+//! answer is an error), `edns` (options in, options out), then queries and answers.
 
-/// Response codes used here (RFC 1035, RFC 6891).
+mod ede;
+
+mod edns;
+
+pub use self::ede::{Ede, Reason, TEXT_MAX};
+pub(super) use self::edns::Opt;
+pub use self::edns::{
+    BLOCK, CLIENT_COOKIE, Cookie, Edns, Extra, NSID_MAX, OPTIONS_OUT_MAX, Options, OptionsOut,
+    SERVER_COOKIE,
+};
+use self::edns::{EDNS_DO, OPT_LEN, REASONS_MAX};
+
+/// Response codes used here (RFC 1035, 2136, 6891, 7873).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Rcode {
@@ -20,19 +33,18 @@ pub enum Rcode {
     Refused = 5,
     /// A name that a DNAME makes too long (RFC 6672 section 2.2).
     YxDomain = 6,
+    /// An RRset that must not exist does (RFC 2136).
+    YxRrset = 7,
+    /// An RRset that must exist does not (RFC 2136).
+    NxRrset = 8,
+    /// Not authoritative for the zone (RFC 2136), or not authorised (RFC 8945).
+    NotAuth = 9,
+    /// A name outside of the zone (RFC 2136).
+    NotZone = 10,
     /// EDNS version not known.
     BadVers = 16,
-}
-
-/// The EDNS part of a query (RFC 6891).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edns {
-    /// The client's UDP payload size, bytes, as sent.
-    pub payload: u16,
-    /// EDNS version; only 0 is known.
-    pub version: u8,
-    /// The DO bit.
-    pub dnssec_ok: bool,
+    /// The server's cookie is missing or wrong (RFC 7873).
+    BadCookie = 23,
 }
 
 /// A standard query with one question, borrowed from the packet it came in.
@@ -44,6 +56,8 @@ pub struct Query<'a> {
     pub id: u16,
     /// RD.
     pub recursion_desired: bool,
+    /// AD: the client understands AD in the answer (RFC 6840 section 5.7).
+    pub authentic_data: bool,
     /// CD.
     pub checking_disabled: bool,
     /// The question's name in wire form, case as asked, at most 255 bytes, never compressed.
@@ -54,6 +68,10 @@ pub struct Query<'a> {
     pub qclass: u16,
     /// The OPT record, if one came.
     pub edns: Option<Edns>,
+    /// Where the TSIG record begins in the packet, if one came (RFC 8945); it is not checked here.
+    pub tsig: Option<u16>,
+    /// What the OPT of every answer to this query carries; nothing unless the engine says so.
+    pub extra: Extra<'a>,
 }
 
 /// Why a packet is not a [`Query`], and what the client gets.
@@ -63,13 +81,15 @@ pub enum Reject {
     Drop,
     /// An answer with this code (see [`error`]).
     Error(Rcode),
+    /// No question, but a COOKIE: an answer with the server's cookie and nothing else (RFC 7873 section 5.4).
+    CookieOnly(Edns),
 }
 
 impl<'a> Query<'a> {
     /// Reads a packet. QDCOUNT other than 1, records in the answer or authority section, a name that is
-    /// compressed or runs over, more than one OPT or one with an owner: FORMERR; an opcode other than QUERY:
-    /// NOTIMP; EDNS version above 0: BADVERS. Of the EDNS options the first [`OPTIONS_MAX`] are looked at; bytes
-    /// behind the last record are ignored.
+    /// compressed or runs over, more than one OPT or one with an owner, a COOKIE of a length that none has, a TSIG that is
+    /// not the last record: FORMERR; an opcode other than QUERY: NOTIMP; EDNS version above 0: BADVERS. Of the EDNS
+    /// options the first [`OPTIONS_MAX`] are looked at; bytes behind the last record are ignored.
     ///
     /// # Errors
     /// See [`Reject`].
@@ -85,7 +105,7 @@ impl<'a> Query<'a> {
             return Err(Reject::Error(Rcode::NotImp));
         }
         if header[4..10] != [0, 1, 0, 0, 0, 0] {
-            return Err(FORMERR);
+            return Err(cookie_only(packet).unwrap_or(FORMERR));
         }
         let name_len = name_len(&packet[HEADER_LEN..]).ok_or(FORMERR)?;
         let at = HEADER_LEN + name_len;
@@ -93,26 +113,39 @@ impl<'a> Query<'a> {
             return Err(FORMERR);
         };
         let additional = u16::from_be_bytes([header[10], header[11]]);
-        let edns = if additional == 0 {
-            None
-        } else {
-            let mut edns = None;
-            find_opt(packet, at + 4, additional, &mut edns).ok_or(FORMERR)?;
-            edns
-        };
-        if edns.is_some_and(|e| e.version != 0) {
+        let mut found = Found::default();
+        if additional > 0 {
+            found.read(packet, at + 4, additional).ok_or(FORMERR)?;
+        }
+        if found.edns.is_some_and(|e| e.version != 0) {
             return Err(Reject::Error(Rcode::BadVers));
         }
         Ok(Self {
             packet,
             id: u16::from_be_bytes([header[0], header[1]]),
             recursion_desired: header[2] & FLAG_RD != 0,
+            authentic_data: header[3] & FLAG_AD != 0,
             checking_disabled: header[3] & FLAG_CD != 0,
             name: &packet[HEADER_LEN..at],
             qtype: u16::from_be_bytes([t0, t1]),
             qclass: u16::from_be_bytes([c0, c1]),
-            edns,
+            edns: found.edns,
+            tsig: found.tsig,
+            extra: Extra::default(),
         })
+    }
+
+    /// The DO bit.
+    #[inline]
+    #[must_use]
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// The COOKIE option.
+    #[must_use]
+    pub fn cookie(&self) -> Option<Cookie<'a>> {
+        self.edns?.options.cookie(self.packet)
     }
 
     /// Name, type and class as sent: what an answer repeats.
@@ -133,11 +166,11 @@ pub fn udp_limit(query: &Query<'_>, configured: u16) -> usize {
     })
 }
 
-/// Writes an answer that is only a code: header, the question if it can be read, OPT if the query had one.
-/// Returns its length. Works on any packet of at least a header; 0 for less, or when `out` is shorter than
-/// [`CODE_LEN_MAX`].
+/// Writes an answer that is only a code to a packet that is no [`Query`]: header, the question if it can be read, OPT
+/// (with `reason`) if the packet had one. Returns its length. Works on any packet of at least a header; 0 for less, or
+/// when `out` is shorter than [`CODE_LEN_MAX`].
 #[must_use]
-pub fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> usize {
+pub fn error(packet: &[u8], rcode: Rcode, reason: Option<Reason>, out: &mut [u8]) -> usize {
     let Some((header, _)) = packet.split_first_chunk::<HEADER_LEN>() else {
         return 0;
     };
@@ -155,33 +188,70 @@ pub fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> usize {
     } else {
         None
     };
-    let mut edns = None;
+    let mut found = Found::default();
     if let Some(len) = question_len
         && header[6..10] == [0; 4]
     {
         let additional = u16::from_be_bytes([header[10], header[11]]);
         // What is wrong behind the OPT is why we are here: the OPT still decides how the answer looks.
-        let _ = find_opt(packet, HEADER_LEN + len, additional, &mut edns);
+        let _ = found.read(packet, HEADER_LEN + len, additional);
     }
     let question = question_len.map_or(&[][..], |len| &packet[HEADER_LEN..HEADER_LEN + len]);
-    let mut writer = Writer::with_parts([header[0], header[1]], flags, question, edns, out);
+    let id = [header[0], header[1]];
+    let limit = out.len();
+    let extra = Extra::default();
+    let mut writer = Writer::with_parts(id, flags, question, found.edns, extra, limit, out);
     writer.rcode(rcode);
+    if let Some(reason) = reason {
+        writer.reason(reason);
+    }
     writer.finish()
+}
+
+/// Writes an answer that is only a code to `query`. Returns its length; 0 if `out` is shorter than [`CODE_LEN_MAX`].
+#[must_use]
+pub fn code(query: &Query<'_>, rcode: Rcode, reason: Option<Reason>, out: &mut [u8]) -> usize {
+    let Some(mut writer) = Writer::new(query, out.len(), out) else {
+        return 0;
+    };
+    writer.rcode(rcode);
+    if let Some(reason) = reason {
+        writer.reason(reason);
+    }
+    writer.finish()
+}
+
+/// Writes the answer to [`Reject::CookieOnly`]: a header and an OPT with `extra`. Returns its length; 0 if `packet` has
+/// no header or `out` is shorter than [`CODE_LEN_MAX`].
+#[must_use]
+pub fn cookie_answer(packet: &[u8], edns: Edns, extra: Extra<'_>, out: &mut [u8]) -> usize {
+    let Some((header, _)) = packet.split_first_chunk::<HEADER_LEN>() else {
+        return 0;
+    };
+    if out.len() < CODE_LEN_MAX {
+        return 0;
+    }
+    let flags = [FLAG_QR | (header[2] & FLAG_RD), header[3] & FLAG_CD];
+    let limit = out.len();
+    let id = [header[0], header[1]];
+    Writer::with_parts(id, flags, &[], Some(edns), extra, limit, out).finish()
 }
 
 /// Composes one answer in a caller's buffer: header, question as asked, records, and OPT when the query had one.
 ///
-/// Room for the OPT is set aside from the start, so it never falls to truncation. Records are appended raw, by
-/// whole RRsets: take a [`mark`](Self::mark), append, and go back to it if something did not fit.
+/// Room for the OPT and the query's [`Extra`] is set aside from the start, so they never fall to truncation. Records are
+/// appended raw, by whole RRsets: take a [`mark`](Self::mark), append, and go back to it if something did not fit.
 #[derive(Debug)]
 pub struct Writer<'o> {
     out: &'o mut [u8],
     len: usize,
     /// Most bytes of header, question and records.
     limit: usize,
+    /// Most bytes of all.
+    whole: usize,
     counts: [u16; 3],
     rcode: Rcode,
-    edns: Option<Edns>,
+    opt: Option<Opt<'o>>,
 }
 
 /// A section of an answer that records go to.
@@ -206,32 +276,40 @@ impl<'o> Writer<'o> {
     /// An answer to `query` of at most `limit` bytes (and never more than `out` holds): NOERROR, RD and CD as asked.
     /// `None` if `out` or `limit` is smaller than [`CODE_LEN_MAX`], the most that an empty answer takes.
     #[must_use]
-    pub fn new(query: &Query<'_>, limit: usize, out: &'o mut [u8]) -> Option<Self> {
+    pub fn new(query: &Query<'o>, limit: usize, out: &'o mut [u8]) -> Option<Self> {
         let limit = limit.min(out.len()).min(usize::from(u16::MAX));
         if limit < CODE_LEN_MAX {
             return None;
         }
         let rd = if query.recursion_desired { FLAG_RD } else { 0 };
         let cd = if query.checking_disabled { FLAG_CD } else { 0 };
-        let mut writer = Self::with_parts(
+        Some(Self::with_parts(
             query.id.to_be_bytes(),
             [FLAG_QR | rd, cd],
             query.question(),
             query.edns,
+            query.extra,
+            limit,
             out,
-        );
-        writer.limit = limit - writer.opt_len();
-        Some(writer)
+        ))
     }
 
-    /// `out` holds at least [`CODE_LEN_MAX`] bytes.
+    /// `limit` is at least [`CODE_LEN_MAX`], and `out` holds that.
     fn with_parts(
         id: [u8; 2],
         flags: [u8; 2],
         question: &[u8],
         edns: Option<Edns>,
+        extra: Extra<'o>,
+        limit: usize,
         out: &'o mut [u8],
     ) -> Self {
+        let opt = edns.map(|edns| Opt {
+            dnssec_ok: edns.dnssec_ok,
+            extended: 0,
+            extra,
+            reasons: [None; REASONS_MAX],
+        });
         let asked = u8::from(!question.is_empty());
         let header = [id[0], id[1], flags[0], flags[1], 0, asked, 0, 0, 0, 0, 0, 0];
         let len = HEADER_LEN + question.len();
@@ -240,10 +318,11 @@ impl<'o> Writer<'o> {
         Self {
             out,
             len,
-            limit: len,
+            limit: limit - opt.as_ref().map_or(0, Opt::len),
+            whole: limit,
             counts: [0; 3],
             rcode: Rcode::NoError,
-            edns,
+            opt,
         }
     }
 
@@ -270,6 +349,24 @@ impl<'o> Writer<'o> {
     /// Sets the code; bits above the header's four go to the OPT.
     pub fn rcode(&mut self, rcode: Rcode) {
         self.rcode = rcode;
+    }
+
+    /// Adds a reason, if the query had an OPT: at most [`REASONS_MAX`], and only as far as there is room (RFC 8914 section
+    /// 3 puts the records first). To be sure of room, say it before the records.
+    pub fn reason(&mut self, reason: impl Into<Reason>) {
+        let reason = reason.into();
+        let room = self.limit - self.len;
+        let Some(opt) = &mut self.opt else {
+            return;
+        };
+        let Some(free) = opt.reasons.iter_mut().find(|slot| slot.is_none()) else {
+            return;
+        };
+        let bare = Reason::from(reason.code);
+        if let Some(fits) = [reason, bare].into_iter().find(|r| r.len() <= room) {
+            self.limit -= fits.len();
+            *free = Some(fits);
+        }
     }
 
     /// What is written so far: the header's counts and code are filled in by [`finish`](Self::finish).
@@ -331,12 +428,9 @@ impl<'o> Writer<'o> {
         self.out[3] = (self.out[3] & 0xF0) | (low >> 4);
         let mut len = self.len;
         let mut additional = self.counts[Section::Additional as usize];
-        if let Some(edns) = self.edns {
-            let size = PAYLOAD.to_be_bytes();
-            let flags = if edns.dnssec_ok { EDNS_DO } else { 0 };
-            let opt = [0, 0, 41, size[0], size[1], extended, 0, flags, 0, 0, 0];
-            self.out[len..len + OPT_LEN].copy_from_slice(&opt);
-            len += OPT_LEN;
+        if let Some(mut opt) = self.opt {
+            opt.extended = extended;
+            len = opt.write(self.out, len, self.whole);
             additional += 1;
         }
         let [answer, authority, _] = self.counts;
@@ -344,10 +438,6 @@ impl<'o> Writer<'o> {
             self.out[at..at + 2].copy_from_slice(&count.to_be_bytes());
         }
         len
-    }
-
-    fn opt_len(&self) -> usize {
-        if self.edns.is_some() { OPT_LEN } else { 0 }
     }
 }
 
@@ -368,47 +458,69 @@ pub fn name_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Walks `count` records from `at` and leaves the OPT's fields in `edns`, also when something behind it is
-/// wrong. `None`: a record runs over, a second OPT, or an OPT whose owner is not the root.
-fn find_opt(packet: &[u8], mut at: usize, count: u16, edns: &mut Option<Edns>) -> Option<()> {
-    // A record takes at least 11 bytes, so the packet's length bounds this loop.
-    for _ in 0..count {
-        let owner = at;
-        at = skip_name(packet, at)?;
-        let fixed = packet.get(at..at + 10)?;
-        let rdlen = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
-        let rdata = packet.get(at + 10..at + 10 + rdlen)?;
-        if fixed[..2] == [0, 41] {
-            if at != owner + 1 || edns.is_some() {
-                return None;
-            }
-            let found = Edns {
-                payload: u16::from_be_bytes([fixed[2], fixed[3]]),
-                version: fixed[5],
-                dnssec_ok: fixed[6] & EDNS_DO != 0,
-            };
-            *edns = Some(found);
-            // Another version may lay its options out differently; BADVERS comes first.
-            if found.version == 0 {
-                check_options(rdata)?;
-            }
-        }
-        at += 10 + rdlen;
-    }
-    Some(())
+/// What the additional section of a query holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    edns: Option<Edns>,
+    tsig: Option<u16>,
 }
 
-/// Bounds of the first [`OPTIONS_MAX`] options. None of them changes an answer yet.
-fn check_options(rdata: &[u8]) -> Option<()> {
-    let mut rest = rdata;
-    for _ in 0..OPTIONS_MAX {
-        if rest.is_empty() {
-            break;
+impl Found {
+    /// Walks `count` records from `at`. What was found stays, also when something behind it is wrong. `None`: a record
+    /// runs over, a second OPT, an OPT whose owner is not the root, or a record behind the TSIG.
+    fn read(&mut self, packet: &[u8], mut at: usize, count: u16) -> Option<()> {
+        // A record takes at least 11 bytes, so the packet's length bounds this loop.
+        for _ in 0..count {
+            let owner = at;
+            at = skip_name(packet, at)?;
+            let fixed = packet.get(at..at + 10)?;
+            let rdata = at + 10;
+            let end = rdata + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+            if end > packet.len() || self.tsig.is_some() {
+                return None;
+            }
+            if fixed[..2] == [0, 41] {
+                if at != owner + 1 || self.edns.is_some() {
+                    return None;
+                }
+                let edns = self.edns.insert(Edns {
+                    payload: u16::from_be_bytes([fixed[2], fixed[3]]),
+                    version: fixed[5],
+                    dnssec_ok: fixed[6] & EDNS_DO != 0,
+                    options: Options::default(),
+                });
+                // Another version may lay its options out differently; BADVERS comes first.
+                if edns.version == 0 && end > rdata {
+                    edns.options = Options::read(packet, rdata, end)?;
+                }
+            } else if fixed[..2] == [0, 250] {
+                self.tsig = u16::try_from(owner).ok();
+            }
+            at = end;
         }
-        let len = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
-        rest = rest.get(4 + len..)?;
+        Some(())
     }
-    Some(())
+}
+
+/// Whether a packet without the usual counts is one without any question but with a COOKIE.
+#[cold]
+fn cookie_only(packet: &[u8]) -> Option<Reject> {
+    let counts = packet.get(4..HEADER_LEN)?;
+    if counts[..6] != [0; 6] {
+        return None;
+    }
+    let mut found = Found::default();
+    found.read(
+        packet,
+        HEADER_LEN,
+        u16::from_be_bytes([counts[6], counts[7]]),
+    )?;
+    let edns = found.edns?;
+    if edns.version != 0 {
+        return Some(Reject::Error(Rcode::BadVers));
+    }
+    let cookie = edns.options.cookie(packet);
+    cookie.map(|_| Reject::CookieOnly(edns))
 }
 
 /// The end of a name that may be compressed. The pointer is not followed: only the end matters here.
@@ -439,216 +551,20 @@ pub const HEADER_LEN: usize = 12;
 /// The longest name, bytes.
 pub const NAME_MAX: usize = 255;
 
-/// The longest answer without a record, bytes: header, longest question, OPT.
-pub const CODE_LEN_MAX: usize = HEADER_LEN + NAME_MAX + 4 + OPT_LEN;
+/// The longest answer without a record, bytes: header, longest question, OPT with all it may carry.
+pub const CODE_LEN_MAX: usize =
+    HEADER_LEN + NAME_MAX + 4 + OPT_LEN + OPTIONS_OUT_MAX + REASONS_MAX * (6 + TEXT_MAX);
+const _: () = assert!(CODE_LEN_MAX <= UDP_PLAIN as usize);
 
 const LABEL_MAX: usize = 63;
-const OPT_LEN: usize = 11;
 const FLAG_QR: u8 = 0x80;
 const OPCODE_MASK: u8 = 0x78;
 const FLAG_AA: u8 = 0x04;
 const FLAG_TC: u8 = 0x02;
 const FLAG_RD: u8 = 0x01;
 const FLAG_RA: u8 = 0x80;
+const FLAG_AD: u8 = 0x20;
 const FLAG_CD: u8 = 0x10;
-const EDNS_DO: u8 = 0x80;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn packet(counts: [u16; 4], body: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0xAB, 0xCD, 0x01, 0x10];
-        packet.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
-        packet.extend_from_slice(body);
-        packet
-    }
-
-    const QUESTION: &[u8] = b"\x03wWw\x04test\0\0\x01\0\x01";
-    const OPT: &[u8] = b"\0\0\x29\x10\0\0\0\x80\0\0\0";
-
-    fn asked(counts: [u16; 4], parts: &[&[u8]]) -> Vec<u8> {
-        packet(counts, &parts.concat())
-    }
-
-    #[track_caller]
-    fn rejected(packet: &[u8], reject: Reject) {
-        assert_eq!(Query::parse(packet).err(), Some(reject));
-    }
-
-    #[test]
-    fn parse_plain_question_is_borrowed_as_asked() {
-        let packet = asked([1, 0, 0, 0], &[QUESTION]);
-        let query = Query::parse(&packet).expect("a good query");
-        assert_eq!(query.id, 0xABCD);
-        assert!(query.recursion_desired && query.checking_disabled);
-        assert_eq!(query.name, b"\x03wWw\x04test\0");
-        assert_eq!((query.qtype, query.qclass), (1, 1));
-        assert_eq!(query.question(), QUESTION);
-        assert_eq!(query.edns, None);
-    }
-
-    #[test]
-    fn parse_opt_gives_payload_and_do() {
-        let packet = asked([1, 0, 0, 1], &[QUESTION, OPT]);
-        let edns = Query::parse(&packet).expect("a good query").edns;
-        assert_eq!(
-            edns,
-            Some(Edns {
-                payload: 4096,
-                version: 0,
-                dnssec_ok: true
-            })
-        );
-    }
-
-    #[test]
-    fn parse_runt_or_response_is_dropped() {
-        rejected(&[0; 11], Reject::Drop);
-        let mut response = asked([1, 0, 0, 0], &[QUESTION]);
-        response[2] |= FLAG_QR;
-        rejected(&response, Reject::Drop);
-    }
-
-    #[test]
-    fn parse_other_opcodes_are_notimp() {
-        for opcode in [1, 2, 4, 5, 6, 15] {
-            let mut packet = asked([1, 0, 0, 0], &[QUESTION]);
-            packet[2] |= opcode << 3;
-            rejected(&packet, Reject::Error(Rcode::NotImp));
-        }
-    }
-
-    #[test]
-    fn parse_malformed_is_formerr() {
-        let formerr = Reject::Error(Rcode::FormErr);
-        for counts in [[0, 0, 0, 0], [2, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0]] {
-            rejected(&asked(counts, &[QUESTION, QUESTION]), formerr);
-        }
-        let long = [&[63; 64][..]; 4].concat();
-        let bodies: &[&[&[u8]]] = &[
-            &[&QUESTION[..QUESTION.len() - 1]],
-            &[b"\x03ww"],
-            &[b"\xC0\x0C\0\x01\0\x01"],
-            &[b"\x40abc\0\0\x01\0\x01"],
-            &[&long, b"\0\0\x01\0\x01"],
-        ];
-        for body in bodies {
-            rejected(&asked([1, 0, 0, 0], body), formerr);
-        }
-        let additional: &[&[&[u8]]] = &[
-            &[QUESTION],                                                // counted, not there
-            &[QUESTION, &OPT[..10]],                                    // cut
-            &[QUESTION, b"\x01a", OPT],                                 // OPT with an owner
-            &[QUESTION, b"\0\0\x29\x10\0\0\0\0\0\0\x05\0\x0A\0\x08\0"], // option runs over
-        ];
-        for body in additional {
-            rejected(&asked([1, 0, 0, 1], body), formerr);
-        }
-        rejected(&asked([1, 0, 0, 2], &[QUESTION, OPT, OPT]), formerr);
-    }
-
-    #[test]
-    fn parse_name_of_255_bytes_is_taken_and_256_is_not() {
-        let name = |labels: &[u8]| -> Vec<u8> {
-            let label = |&len: &u8| [vec![len], vec![b'x'; usize::from(len)]].concat();
-            [labels.iter().flat_map(label).collect(), vec![0]].concat()
-        };
-        assert_eq!(name_len(&name(&[63, 63, 63, 61])), Some(255));
-        assert_eq!(name_len(&name(&[63, 63, 63, 62])), None);
-        assert_eq!(name_len(&name(&[63, 63, 63, 61, 1])), None);
-    }
-
-    #[test]
-    fn parse_later_edns_version_is_badvers_and_answered_with_opt() {
-        let mut opt = OPT.to_vec();
-        opt[6] = 1;
-        let packet = asked([1, 0, 0, 1], &[QUESTION, &opt]);
-        rejected(&packet, Reject::Error(Rcode::BadVers));
-        let mut out = [0; 512];
-        let len = error(&packet, Rcode::BadVers, &mut out);
-        let opt = &out[len - OPT_LEN..len];
-        assert_eq!(out[3] & 0x0F, 0);
-        assert_eq!(opt, b"\0\0\x29\x04\xD0\x01\0\x80\0\0\0");
-        assert_eq!(&out[10..12], &[0, 1]);
-    }
-
-    #[test]
-    fn parse_options_beyond_the_bound_are_not_looked_at() {
-        let mut rdata = [0, 10, 0, 0].repeat(OPTIONS_MAX);
-        rdata.extend([0, 10, 0xFF]);
-        let mut opt = b"\0\0\x29\x10\0\0\0\0\0".to_vec();
-        opt.extend(u16::try_from(rdata.len()).expect("131 bytes").to_be_bytes());
-        opt.extend(rdata);
-        assert!(Query::parse(&asked([1, 0, 0, 1], &[QUESTION, &opt])).is_ok());
-    }
-
-    #[test]
-    fn error_repeats_question_rd_and_cd() {
-        let packet = asked([1, 0, 0, 0], &[QUESTION]);
-        let mut out = [0; 512];
-        let len = error(&packet, Rcode::Refused, &mut out);
-        let mut expected = packet.clone();
-        expected[2] |= FLAG_QR;
-        expected[3] |= 5;
-        assert_eq!(&out[..len], &expected[..]);
-    }
-
-    #[test]
-    fn error_without_a_readable_question_is_a_header() {
-        let mut out = [0; 512];
-        let len = error(&asked([1, 0, 0, 0], &[b"\x09x"]), Rcode::FormErr, &mut out);
-        assert_eq!(
-            &out[..len],
-            &[0xAB, 0xCD, 0x81, 0x11, 0, 0, 0, 0, 0, 0, 0, 0]
-        );
-        assert_eq!(error(&[0; 11], Rcode::FormErr, &mut out), 0);
-    }
-
-    #[test]
-    fn udp_limit_follows_client_and_configuration() {
-        let mut packet = asked([1, 0, 0, 1], &[QUESTION, OPT]);
-        let at = packet.len() - 8;
-        for (payload, limit) in [(0, 512), (511, 512), (700, 700), (1232, 1232), (4096, 1232)] {
-            packet[at..at + 2].copy_from_slice(&u16::to_be_bytes(payload));
-            let query = Query::parse(&packet).expect("a good query");
-            assert_eq!(udp_limit(&query, 1232), limit);
-        }
-        let packet = asked([1, 0, 0, 0], &[QUESTION]);
-        assert_eq!(udp_limit(&Query::parse(&packet).expect("good"), 1232), 512);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_parse_or_get_an_answer_that_is_one(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            check_any(&bytes)?;
-        }
-
-        #[test]
-        fn any_damage_to_a_query_is_answered_within_bounds(
-            at in 0usize..100, value: u8, cut in 0usize..100,
-        ) {
-            let mut packet = asked([1, 0, 0, 1], &[QUESTION, OPT]);
-            let at = at % packet.len();
-            packet[at] = value;
-            packet.truncate(packet.len() - cut % packet.len());
-            check_any(&packet)?;
-        }
-    }
-
-    fn check_any(bytes: &[u8]) -> Result<(), TestCaseError> {
-        let mut out = [0; CODE_LEN_MAX];
-        let parsed = Query::parse(bytes);
-        if let Ok(query) = &parsed {
-            prop_assert!(query.name.len() <= NAME_MAX);
-            prop_assert!(query.question().starts_with(query.name));
-        }
-        let len = error(bytes, Rcode::FormErr, &mut out);
-        if bytes.len() >= HEADER_LEN {
-            let message = hickory_proto::op::Message::from_vec(&out[..len]);
-            prop_assert!(message.is_ok(), "{message:?}");
-        }
-        Ok(())
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use crate::dns::{Outcome, Transport};
 /// Handles of the `dns` topic.
 #[derive(Debug)]
 pub struct Metrics {
-    queries: [[IntCounter; Outcome::ALL.len()]; 2],
+    queries: [[IntCounter; Outcome::ALL.len()]; Transport::ALL.len()],
     duration: Durations,
     limits: [IntCounter; Limit::ALL.len()],
     /// Queries on the slow path now.
@@ -110,11 +110,10 @@ impl Metrics {
         );
         registry.register(Box::new(duration.clone())).expect(ONCE);
         let of = |transport: Transport| {
-            Outcome::ALL
-                .map(|o| queries.with_label_values(&[transport_label(transport), o.label()]))
+            Outcome::ALL.map(|o| queries.with_label_values(&[transport.label(), o.label()]))
         };
         Self {
-            queries: [of(Transport::Udp), of(Transport::Tcp)],
+            queries: Transport::ALL.map(of),
             duration,
             limits: Limit::ALL.map(|l| limits.with_label_values(&[l.label()])),
             in_flight: gauge(
@@ -321,13 +320,6 @@ impl Collector for Durations {
     }
 }
 
-fn transport_label(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-    }
-}
-
 /// Upper bounds of the buckets: a cache hit takes microseconds, a resolution up to seconds.
 const BOUNDS_NS: [u64; 14] = [
     10_000,
@@ -378,6 +370,9 @@ mod tests {
     fn outcomes_and_limits_are_indexed_by_their_discriminants() {
         for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, i);
+        }
+        for (i, transport) in Transport::ALL.into_iter().enumerate() {
+            assert_eq!(transport as usize, i);
         }
         for (i, limit) in Limit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, i);

@@ -15,6 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Files (or folders) that are functions of their arguments.
 const GROUND: &[&str] = &[
     "dns/wire.rs",
+    "dns/wire/ede.rs",
+    "dns/wire/edns.rs",
     "dns/answer.rs",
     "content/chunk.rs",
     "content/manifest.rs",

@@ -85,7 +85,7 @@ impl Cache {
 
     /// Answers `query` into `out`, at most `limit` bytes, from an entry of `partition`. Allocates nothing.
     ///
-    /// `out` has room for a header, a question and OPT (288 bytes) or more.
+    /// `out` holds [`CODE_LEN_MAX`](crate::dns::wire::CODE_LEN_MAX) bytes or more.
     #[must_use]
     pub fn answer(
         &self,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::reply::Reply;
-use crate::dns::wire::Query;
+use crate::dns::wire::{BLOCK, CODE_LEN_MAX, Ede, Opt, Query, Reason};
 use crate::time::Now;
 
 /// One answer and when it was fetched.
@@ -130,7 +130,7 @@ impl Entry {
 
     /// Room enough for [`Entry::write`].
     pub(crate) fn room(&self) -> usize {
-        self.wire.len() + OPT_MAX
+        self.wire.len() + CODE_LEN_MAX + usize::from(BLOCK)
     }
 
     /// Writes the answer to `query` into `out`; see [`Facts::write`].
@@ -162,7 +162,7 @@ impl Facts {
     /// needs, unless it asked for proofs), then everything, with TC set. An RRset is never cut in two.
     ///
     /// # Panics
-    /// If `out` is too short for a header, the question and OPT: 12 + 259 + 17 bytes.
+    /// If `out` is shorter than [`CODE_LEN_MAX`](crate::dns::wire::CODE_LEN_MAX).
     #[inline]
     pub(super) fn write(
         &self,
@@ -174,14 +174,15 @@ impl Facts {
         out: &mut [u8],
     ) -> usize {
         let limit = limit.min(out.len());
-        let opt = match (query.edns, age) {
-            (None, _) => 0,
-            (Some(_), Age::Fresh(_)) => OPT_LEN,
-            (Some(_), Age::Stale(_)) => OPT_MAX,
-        };
+        let opt = query.edns.map(|edns| Opt {
+            dnssec_ok: edns.dnssec_ok,
+            extended: 0,
+            extra: query.extra,
+            reasons: [self.reason(age), None],
+        });
         let question_end = 12 + query.name.len() + 4;
-        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let room = limit.saturating_sub(opt);
+        let dnssec_ok = query.dnssec_ok();
+        let room = limit.saturating_sub(opt.as_ref().map_or(0, Opt::len));
         let end = if wire.len() <= room {
             wire.len()
         } else if !self.negative && !dnssec_ok && usize::from(self.answers_end) <= room {
@@ -195,7 +196,7 @@ impl Facts {
         out[..2].copy_from_slice(&query.id.to_be_bytes());
         out[2] = 0x80 | u8::from(cut) << 1 | u8::from(query.recursion_desired);
         // AD is for those who ask for it, by DO or by AD (RFC 6840 section 5.8).
-        let wants = dnssec_ok || query.packet.get(3).is_some_and(|flags| flags & 0x20 != 0);
+        let wants = dnssec_ok || query.authentic_data;
         out[3] = 0x80
             | u8::from(self.authentic && wants && matches!(age, Age::Fresh(_))) << 5
             | u8::from(query.checking_disabled) << 4
@@ -222,27 +223,25 @@ impl Facts {
             *field = ttl.to_be_bytes();
         }
 
-        if opt > 0 {
-            out[11] = 1;
-            let do_high = u8::from(dnssec_ok) << 7;
-            let [size_high, size_low] = PAYLOAD.to_be_bytes();
-            out[end..end + OPT_LEN]
-                .copy_from_slice(&[0, 0, 41, size_high, size_low, 0, 0, do_high, 0, 0, 0]);
-            if opt == OPT_MAX {
-                // Extended DNS Error 3, Stale Answer (RFC 8914).
-                out[end + OPT_LEN - 1] = 6;
-                out[end + OPT_LEN..end + OPT_MAX].copy_from_slice(&[0, 15, 0, 2, 0, 3]);
+        match opt {
+            None => end,
+            Some(opt) => {
+                out[11] = 1;
+                opt.write(out, end, limit)
             }
         }
-        end + opt
+    }
+
+    fn reason(&self, age: Age) -> Option<Reason> {
+        let code = match age {
+            Age::Fresh(_) => return None,
+            Age::Stale(_) if self.rcode == NXDOMAIN => Ede::StaleNxdomain,
+            Age::Stale(_) => Ede::StaleAnswer,
+        };
+        Some(code.into())
     }
 }
 
+const NXDOMAIN: u8 = 3;
+
 const NANOS: u64 = 1_000_000_000;
-
-/// OPT without options, and with the longest we add.
-const OPT_LEN: usize = 11;
-const OPT_MAX: usize = OPT_LEN + 6;
-
-/// The UDP payload size we say we take (DNS flag day 2020).
-const PAYLOAD: u16 = 1232;

@@ -19,7 +19,7 @@ use self::forward::Upstreams;
 use self::key::Key;
 use self::partition::Partitions;
 use super::Outcome;
-use super::wire::{self, Query, Rcode};
+use super::wire::{self, Ede, Query, Rcode};
 use crate::metrics::Metrics;
 use crate::metrics::resolver::CacheRequest;
 use crate::net::Network;
@@ -212,7 +212,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         if query.qclass != message::CLASS_IN || META_TYPES.contains(&query.qtype) {
-            return code(query, Rcode::NotImp, out);
+            return code(query, Rcode::NotImp, Ede::InvalidQueryType, out);
         }
         let inner = &self.inner;
         let key = Key::of(query, self.partition(query.name));
@@ -232,7 +232,8 @@ impl Resolver {
         } else {
             budget.remaining(now)
         };
-        let landed = if inner.failures.is_remembered(&key, now)
+        let remembered = inner.failures.is_remembered(&key, now);
+        let landed = if remembered
             || stale
                 .as_ref()
                 .is_some_and(|entry| entry.refresh_failed_lately(now))
@@ -256,7 +257,12 @@ impl Resolver {
             }
             (Err(Failed), None) => {
                 inner.metrics.resolver.cache.count(CacheRequest::Miss);
-                code(query, Rcode::ServFail, out)
+                let reason = if remembered {
+                    Ede::CachedError
+                } else {
+                    Ede::NoReachableAuthority
+                };
+                code(query, Rcode::ServFail, reason, out)
             }
         }
     }
@@ -449,10 +455,10 @@ fn write(entry: &Entry, query: &Query<'_>, age: Age, limit: usize, out: &mut Vec
 }
 
 /// Writes an answer that is only a code.
-fn code(query: &Query<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
+fn code(query: &Query<'_>, rcode: Rcode, reason: Ede, out: &mut Vec<u8>) -> Outcome {
     out.clear();
     out.resize(wire::CODE_LEN_MAX, 0);
-    let len = wire::error(query.packet, rcode, out);
+    let len = wire::code(query, rcode, Some(reason.into()), out);
     out.truncate(len);
     if let Some(flags) = out.get_mut(3) {
         *flags |= RECURSION_AVAILABLE;
