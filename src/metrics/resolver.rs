@@ -22,6 +22,14 @@ pub struct Metrics {
     pub fetches: IntGauge,
     /// Packets sent to upstreams: datagrams, TCP connects and TCP queries.
     pub upstream_packets: IntCounter,
+    /// Queries sent to an upstream once more, since no reply came.
+    pub retransmissions: IntCounter,
+    /// Packets that came to a socket of ours and were not the reply waited for.
+    pub rejected: Rejected,
+    /// UDP sockets open towards upstreams.
+    pub sockets: IntGauge,
+    /// TCP connections open to upstreams.
+    pub streams: IntGauge,
     /// Bounds that were hit.
     pub limits: Limits,
     upstream_queries: IntCounterVec,
@@ -42,6 +50,32 @@ pub struct Limits {
     pub entry: IntCounter,
     /// Answers with too many records of one type to be kept.
     pub records: IntCounter,
+    /// Fetches refused because too many are in flight beneath one zone.
+    pub zone_fetches: IntCounter,
+    /// Queries that had to wait because too many are in flight to their server.
+    pub server_fetches: IntCounter,
+    /// Queries not sent because all UDP sockets are in use.
+    pub sockets: IntCounter,
+    /// Queries not sent because of too many TCP connections.
+    pub streams: IntCounter,
+}
+
+/// Packets from a server that were not the reply waited for, by what was wrong:
+/// `headwater_resolver_upstream_rejected_total{reason}`.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// No DNS response, or one that ends early.
+    pub malformed: IntCounter,
+    /// Another id.
+    pub id: IntCounter,
+    /// Another question.
+    pub question: IntCounter,
+    /// The question in another case than it was asked in.
+    pub case: IntCounter,
+    /// Somebody else's cookie.
+    pub cookie: IntCounter,
+    /// Nothing was waited for any more.
+    pub late: IntCounter,
 }
 
 /// How the queries to one upstream ended: `headwater_resolver_upstream_queries_total{upstream,outcome}`.
@@ -73,6 +107,13 @@ impl Metrics {
             &["limit"],
         );
         let limit = |name: &str| limits.with_label_values(&[name]);
+        let rejected = super::counters(
+            registry,
+            "headwater_resolver_upstream_rejected_total",
+            "Packets from upstreams that were not the reply waited for, by what was wrong.",
+            &["reason"],
+        );
+        let reject = |name: &str| rejected.with_label_values(&[name]);
         Self {
             cache,
             cache_bytes: super::gauge(
@@ -100,6 +141,29 @@ impl Metrics {
                 "headwater_resolver_upstream_packets_total",
                 "Datagrams, TCP connects and TCP queries sent to upstreams.",
             ),
+            retransmissions: super::counter(
+                registry,
+                "headwater_resolver_upstream_retransmissions_total",
+                "Queries sent to an upstream once more, since no reply came.",
+            ),
+            rejected: Rejected {
+                malformed: reject("malformed"),
+                id: reject("id"),
+                question: reject("question"),
+                case: reject("case"),
+                cookie: reject("cookie"),
+                late: reject("late"),
+            },
+            sockets: super::gauge(
+                registry,
+                "headwater_resolver_upstream_sockets",
+                "UDP sockets open towards upstreams.",
+            ),
+            streams: super::gauge(
+                registry,
+                "headwater_resolver_upstream_streams",
+                "TCP connections open to upstreams.",
+            ),
             limits: Limits {
                 waiters: limit("waiters"),
                 fetches: limit("fetches"),
@@ -107,6 +171,10 @@ impl Metrics {
                 time: limit("time"),
                 entry: limit("entry"),
                 records: limit("records"),
+                zone_fetches: limit("zone_fetches"),
+                server_fetches: limit("server_fetches"),
+                sockets: limit("sockets"),
+                streams: limit("streams"),
             },
             upstream_queries: super::counters(
                 registry,

@@ -18,6 +18,8 @@ const GROUND: &[&str] = &[
     "dns/wire/ede.rs",
     "dns/wire/edns.rs",
     "dns/answer.rs",
+    "dns/resolver/upstream/query.rs",
+    "dns/resolver/upstream/health.rs",
     "content/chunk.rs",
     "content/manifest.rs",
     "content/have.rs",

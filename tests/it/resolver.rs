@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use headwater::dns::Outcome;
 use headwater::dns::resolver::budget::Budget;
 use headwater::dns::resolver::cache::{Cached, Partition};
+use headwater::dns::resolver::upstream;
 use headwater::dns::resolver::{CacheConfig, Config, Flush, ForwardZone, Resolver};
 use headwater::dns::wire::Query;
 use headwater::metrics::Metrics;
@@ -185,6 +186,7 @@ fn config(upstreams: &[&Upstream]) -> Config {
         time: Duration::from_secs(5),
         waiters: 1_000,
         fetches: 1_000,
+        upstream: upstream::Config::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::super::read::Section;
 use super::super::units::duration_text;
 use super::common::{DOMAIN_EXPECTED, TTLS, bytes, domain, ms, secs};
+use crate::dns::resolver::upstream::{self, Families};
 use crate::dns::resolver::{self, CacheConfig, ForwardZone};
 use crate::net::Network;
 
@@ -68,6 +69,14 @@ pub(super) fn settings(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<
         time: section.duration("time", ms(100)..=secs(60)),
         waiters: section.integer("waiters", 1..=1_000_000),
         fetches: section.integer("fetches", 1..=1_000_000),
+        upstream: upstream::Config {
+            sockets: section.integer("sockets", 16..=60_000),
+            streams: section.integer("streams", 1..=60_000),
+            servers: section.integer("servers", 1..=10_000_000),
+            fetches_per_server: section.integer("fetches_per_server", 1..=60_000),
+            fetches_per_zone: section.integer("fetches_per_zone", 1..=1_000_000),
+            families: families(section),
+        },
         cache: cache(&section.section("cache")),
     };
     if config.cache.stale_wait >= config.time && !config.cache.stale.is_zero() {
@@ -76,6 +85,21 @@ pub(super) fn settings(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<
     }
     section.end();
     (mode == "forward").then_some(config)
+}
+
+fn families(section: &Section<'_, '_>) -> Families {
+    let words = section.list("families", "\"ip4\" or \"ip6\"", |text| match text {
+        "ip4" => Ok(true),
+        "ip6" => Ok(false),
+        other => Err(format!("found {other:?}")),
+    });
+    if words.is_empty() && !section.failed("families") {
+        section.error("families", "found [], expected \"ip4\", \"ip6\" or both");
+    }
+    Families {
+        ip4: words.contains(&true),
+        ip6: words.contains(&false),
+    }
 }
 
 fn cache(section: &Section<'_, '_>) -> CacheConfig {

@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 
 use super::CacheConfig;
 use super::entry::{Age, Entry};
-use super::key::{Kept, Key};
+use super::key::{Kept, Key, Parts};
 use super::near::{Near, Versions};
 pub use super::partition::Partition;
 use super::reply::{Invalid, Reply, Ttls};
@@ -167,28 +167,25 @@ impl Cache {
         Age::Stale(secs(self.config.stale_ttl))
     }
 
-    /// Checks an upstream's `message` as the answer to the question that was asked (`name` in wire form) and keeps it if it may be kept.
-    ///
-    /// `begun` is [`Cache::generation`] from before the question was sent: if something was flushed since, the answer
-    /// is not kept. The entry returned answers those who wait, kept or not.
+    /// Checks an upstream's `message` as the answer to `question`.
     ///
     /// # Errors
     /// What is wrong with the message.
-    pub(crate) fn insert(
-        &self,
-        key: &[u8],
-        message: &[u8],
-        begun: u64,
-        now: Now,
-    ) -> Result<Arc<Entry>, Invalid> {
-        let parts = Key::parts(key);
-        let reply = Reply::read(
-            message,
-            parts.name,
-            parts.qtype,
-            parts.dnssec_ok,
-            self.ttls(),
-        )?;
+    pub(super) fn read(&self, question: Parts<'_>, message: &[u8]) -> Result<Reply, Invalid> {
+        let Parts {
+            name,
+            qtype,
+            dnssec_ok,
+            ..
+        } = question;
+        Reply::read(message, name, qtype, dnssec_ok, self.ttls())
+    }
+
+    /// Keeps a checked reply if it may be kept.
+    ///
+    /// `begun` is [`Cache::generation`] from before the question was sent: if something was flushed since, the answer
+    /// is not kept. The entry returned answers those who wait, kept or not.
+    pub(super) fn keep(&self, key: &[u8], reply: Reply, begun: u64, now: Now) -> Arc<Entry> {
         let keep = self.may_keep(&reply);
         let entry = Arc::new(Entry::new(reply, now));
         if keep && self.generation() == begun {
@@ -199,7 +196,7 @@ impl Cache {
             }
             self.versions.change(key);
         }
-        Ok(entry)
+        entry
     }
 
     /// Keeps an upstream's `message` as the answer to `query`, as a fetch would. For benches and tests.
@@ -207,7 +204,13 @@ impl Cache {
     /// Returns whether it was a valid answer to it.
     pub fn store(&self, query: &Query<'_>, partition: Partition, message: &[u8], now: Now) -> bool {
         let key = Key::of(query, partition);
-        self.insert(&key, message, self.generation(), now).is_ok()
+        match self.read(Key::parts(&key), message) {
+            Ok(reply) => {
+                self.keep(&key, reply, self.generation(), now);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     fn may_keep(&self, reply: &Reply) -> bool {
@@ -522,7 +525,8 @@ mod tests {
         assert!(cache.store(&asked.query(), Partition(0), &message, START));
         assert_eq!(cache.flush(|found| *found == *key), 1);
         assert_eq!(answer(&cache, &asked, START, 512).0, Cached::Miss);
-        assert!(cache.insert(&key, &message, begun, START).is_ok());
+        let late = cache.read(Key::parts(&key), &message).unwrap();
+        cache.keep(&key, late, begun, START);
         assert_eq!(answer(&cache, &asked, START, 512).0, Cached::Miss);
     }
 

@@ -1,8 +1,7 @@
 //! Single flight: equal questions share one fetch.
 //!
-//! A fetch runs on a task of its own, not on that of the client that came first: when that client goes away the
-//! others still get their answer. The number of flights is bounded by permits, the number of those who wait for
-//! each by a count.
+//! The client that came first fetches, the others wait. The number of flights is bounded by permits, the number of
+//! clients that want each answer by a count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +10,6 @@ use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::entry::Entry;
-use super::key::{Kept, Key};
 
 /// What a fetch brought; `None` while it is on its way.
 pub(super) type Landed = Option<Result<Arc<Entry>, Failed>>;
@@ -28,21 +26,32 @@ pub(super) struct Flights {
     waiters: usize,
 }
 
-type Table = Mutex<HashMap<Kept, Flight, RandomState>>;
+type Table = Mutex<Departures>;
+
+#[derive(Debug, Default)]
+struct Departures {
+    flights: HashMap<Arc<[u8]>, Flight, RandomState>,
+    /// For those who wait for a flight whose place another took after a flush, by its number.
+    displaced: HashMap<u64, watch::Sender<Landed>, RandomState>,
+    /// Numbers the flights.
+    next: u64,
+}
 
 /// One fetch in flight.
 #[derive(Debug)]
 struct Flight {
+    number: u64,
     /// The cache's generation when it began: who asks after a flush must not get what was asked before.
     generation: u64,
-    result: Arc<watch::Sender<Landed>>,
+    /// For those who wait; made for the first of them, since most flights have none.
+    result: Option<watch::Sender<Landed>>,
 }
 
 /// What a client that wants an answer is to do.
 #[derive(Debug)]
 pub(super) enum Seat {
-    /// Start the fetch, then wait.
-    Lead(Pilot, watch::Receiver<Landed>),
+    /// Fetch.
+    Lead(Pilot),
     /// Wait.
     Wait(watch::Receiver<Landed>),
     /// Too many wait for this already.
@@ -62,37 +71,42 @@ impl Flights {
     }
 
     /// A seat on the flight for `key`.
-    pub(super) fn board(&self, key: &Key, generation: u64) -> Seat {
+    pub(super) fn board(&self, key: &[u8], generation: u64) -> Seat {
         let mut table = lock(&self.table);
-        if let Some(flight) = table.get(&**key)
+        if let Some(flight) = table.flights.get_mut(key)
             && flight.generation == generation
         {
-            if flight.result.receiver_count() >= self.waiters {
-                return Seat::CrowdedOut;
-            }
-            return Seat::Wait(flight.result.subscribe());
+            return match &flight.result {
+                // The pilot is one of those who want the answer.
+                Some(result) if result.receiver_count() + 1 >= self.waiters => Seat::CrowdedOut,
+                None if self.waiters <= 1 => Seat::CrowdedOut,
+                Some(result) => Seat::Wait(result.subscribe()),
+                None => Seat::Wait(flight.wait()),
+            };
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Seat::Grounded;
         };
-        let (sender, receiver) = watch::channel(None);
-        let result = Arc::new(sender);
-        let key = Kept::from(&**key);
-        table.insert(
-            key.clone(),
-            Flight {
-                generation,
-                result: Arc::clone(&result),
-            },
-        );
-        let pilot = Pilot {
+        let number = table.next;
+        table.next += 1;
+        let key = Arc::<[u8]>::from(key);
+        let flight = Flight {
+            number,
+            generation,
+            result: None,
+        };
+        if let Some(old) = table.flights.insert(Arc::clone(&key), flight)
+            && let Some(result) = old.result
+        {
+            table.displaced.insert(old.number, result);
+        }
+        Seat::Lead(Pilot {
             key,
+            number,
             generation,
             table: Arc::clone(&self.table),
-            result,
             _permit: permit,
-        };
-        Seat::Lead(pilot, receiver)
+        })
     }
 
     /// Fetches that may still start.
@@ -101,13 +115,26 @@ impl Flights {
     }
 }
 
-/// Held by the task that fetches. Dropped without [`Pilot::land`] (a panic, a runtime that stops), those who wait
-/// learn that nothing will come.
+impl Flight {
+    fn wait(&mut self) -> watch::Receiver<Landed> {
+        match &self.result {
+            Some(result) => result.subscribe(),
+            None => {
+                let (sender, receiver) = watch::channel(None);
+                self.result = Some(sender);
+                receiver
+            }
+        }
+    }
+}
+
+/// Held by who fetches. Dropped without [`Pilot::land`] (a panic, a runtime that stops), those who wait learn
+/// that nothing will come.
 pub(super) struct Pilot {
-    key: Kept,
+    key: Arc<[u8]>,
+    number: u64,
     generation: u64,
     table: Arc<Table>,
-    result: Arc<watch::Sender<Landed>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -122,22 +149,33 @@ impl Pilot {
         self.generation
     }
 
+    /// What it will bring, for a client that does not fetch itself.
+    pub(super) fn wait(&self) -> Option<watch::Receiver<Landed>> {
+        let mut table = lock(&self.table);
+        let flight = table.flights.get_mut(&self.key)?;
+        (flight.number == self.number).then(|| flight.wait())
+    }
+
     /// Tells all who wait.
-    pub(super) fn land(self, result: Result<Arc<Entry>, Failed>) {
-        self.result.send_replace(Some(result));
+    pub(super) fn land(self, result: &Result<Arc<Entry>, Failed>) {
+        if let Some(waiting) = self.leave() {
+            waiting.send_replace(Some(result.clone()));
+        }
+    }
+
+    /// Takes the flight out of the table; returns where those listen who wait for it.
+    fn leave(&self) -> Option<watch::Sender<Landed>> {
+        let mut table = lock(&self.table);
+        match table.flights.get(&self.key) {
+            Some(flight) if flight.number == self.number => table.flights.remove(&self.key)?.result,
+            _ => table.displaced.remove(&self.number),
+        }
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        let mut table = lock(&self.table);
-        // After a flush another flight may have taken the place.
-        if table
-            .get(&*self.key)
-            .is_some_and(|flight| Arc::ptr_eq(&flight.result, &self.result))
-        {
-            table.remove(&*self.key);
-        }
+        drop(self.leave());
     }
 }
 
@@ -150,7 +188,7 @@ impl std::fmt::Debug for Pilot {
     }
 }
 
-fn lock(table: &Table) -> std::sync::MutexGuard<'_, HashMap<Kept, Flight, RandomState>> {
+fn lock(table: &Table) -> std::sync::MutexGuard<'_, Departures> {
     table
         .lock()
         .expect("nothing panics while the table is held")
@@ -158,6 +196,7 @@ fn lock(table: &Table) -> std::sync::MutexGuard<'_, HashMap<Kept, Flight, Random
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::Key;
     use super::super::partition::Partition;
     use super::*;
 
@@ -168,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn flight_dropped_by_its_pilot_strands_nobody() {
         let flights = Flights::new(10, 10);
-        let Seat::Lead(pilot, _leader) = flights.board(&key(b"\x01a\0"), 0) else {
+        let Seat::Lead(pilot) = flights.board(&key(b"\x01a\0"), 0) else {
             panic!("the first one leads");
         };
         let Seat::Wait(mut waiter) = flights.board(&key(b"\x01A\0"), 0) else {
@@ -206,13 +245,18 @@ mod tests {
     #[test]
     fn flight_begun_before_a_flush_takes_nobody_after_it() {
         let flights = Flights::new(10, 10);
-        let Seat::Lead(before, _r1) = flights.board(&key(b"\x01a\0"), 0) else {
+        let Seat::Lead(before) = flights.board(&key(b"\x01a\0"), 0) else {
             panic!("the first one leads");
         };
-        let Seat::Lead(_after, _r2) = flights.board(&key(b"\x01a\0"), 1) else {
+        let Seat::Wait(early) = flights.board(&key(b"\x01a\0"), 0) else {
+            panic!("the second one waits");
+        };
+        let Seat::Lead(_after) = flights.board(&key(b"\x01a\0"), 1) else {
             panic!("after a flush a new flight begins");
         };
-        drop(before);
+        before.land(&Err(Failed));
+        assert_eq!(early.borrow().as_ref().map(Result::is_err), Some(true));
         assert!(matches!(flights.board(&key(b"\x01a\0"), 1), Seat::Wait(_)));
+        assert!(lock(&flights.table).displaced.is_empty());
     }
 }

@@ -3,21 +3,27 @@
 //! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
 //! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka),
 //! [`near`] (a worker's copies of the hottest), `failure` (what not to
-//! ask again), `flight` (one fetch for equal questions), `forward` (hickory-resolver's pool), then the driver,
-//! [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
+//! ask again), `flight` (one fetch for equal questions), [`upstream`] (asking one server), `forward` (which of several),
+//! then the driver, [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use self::budget::Budget;
 use self::cache::{Cache, Partition};
 use self::entry::{Age, Entry};
 use self::failure::Failures;
 use self::flight::{Failed, Flights, Pilot, Seat};
-use self::forward::Upstreams;
+use self::forward::{Unanswered, Upstreams};
 use self::key::Key;
 use self::partition::Partitions;
+use self::reply::Reply;
+use self::upstream::Exchanger;
 use super::Outcome;
 use super::wire::{self, Ede, Query, Rcode};
 use crate::metrics::Metrics;
@@ -47,6 +53,8 @@ mod flight;
 
 mod names;
 
+pub mod upstream;
+
 mod forward;
 
 #[cfg(test)]
@@ -71,6 +79,8 @@ pub struct Config {
     pub waiters: usize,
     /// Fetches in flight to all upstreams.
     pub fetches: usize,
+    /// Bounds towards upstreams.
+    pub upstream: upstream::Config,
 }
 
 /// Names beneath `zone` go to `upstreams`.
@@ -120,6 +130,7 @@ struct Inner {
     partitions: Partitions,
     /// By partition: the default ones, then those of each forward zone.
     upstreams: Vec<Upstreams>,
+    exchanger: Arc<Exchanger>,
     metrics: Arc<Metrics>,
 }
 
@@ -127,7 +138,7 @@ impl Resolver {
     /// Builds pools and cache. Must be called inside the DNS runtime.
     ///
     /// # Errors
-    /// A forward zone that is no domain name or comes twice, or what hickory-resolver said of the upstreams.
+    /// A forward zone that is no domain name or comes twice, or what the kernel said to epoll.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, std::io::Error> {
         let zones = config
             .forward
@@ -147,13 +158,12 @@ impl Resolver {
                 config.forward[place].zone
             ))
         })?;
-        let pool = |addresses: &[SocketAddr]| {
-            Upstreams::new(addresses, config.time, &metrics).map_err(std::io::Error::other)
-        };
-        let mut upstreams = vec![pool(&config.upstreams)?];
-        for forward in &config.forward {
-            upstreams.push(pool(&forward.upstreams)?);
-        }
+        let exchanger = Arc::new(Exchanger::new(config.upstream, Arc::clone(&metrics))?);
+        let set = |addresses: &[SocketAddr]| Upstreams::new(addresses, &exchanger, &metrics);
+        let upstreams = std::iter::once(&config.upstreams)
+            .chain(config.forward.iter().map(|forward| &forward.upstreams))
+            .map(|addresses| set(addresses))
+            .collect();
         let inner = Arc::new(Inner {
             cache: Cache::new(config.cache.clone(), Arc::clone(&metrics)),
             failures: Failures::new(
@@ -163,6 +173,7 @@ impl Resolver {
             flights: Flights::new(config.fetches, config.waiters),
             partitions,
             upstreams,
+            exchanger,
             config,
             metrics,
         });
@@ -227,11 +238,9 @@ impl Resolver {
             return Outcome::Resolved;
         }
         let stale = held.filter(|entry| entry.is_stale(now, inner.config.cache.stale));
-        let patience = if stale.is_some() {
-            budget.remaining(now).min(inner.config.cache.stale_wait)
-        } else {
-            budget.remaining(now)
-        };
+        let patience = stale
+            .is_some()
+            .then(|| budget.remaining(now).min(inner.config.cache.stale_wait));
         let remembered = inner.failures.is_remembered(&key, now);
         let landed = if remembered
             || stale
@@ -272,15 +281,24 @@ impl Resolver {
         &self,
         key: &Key,
         budget: &Budget,
-        patience: Duration,
+        patience: Option<Duration>,
     ) -> Result<Arc<Entry>, Failed> {
         let inner = &self.inner;
         let limits = &inner.metrics.resolver.limits;
         let mut result = match inner.flights.board(key, inner.cache.generation()) {
             Seat::Wait(result) => result,
-            Seat::Lead(pilot, result) => {
-                tokio::spawn(fly(Arc::clone(inner), pilot, budget.share()));
-                result
+            Seat::Lead(pilot) => {
+                let result = patience.and_then(|_| pilot.wait());
+                let flight = Flight::new(fly(Arc::clone(inner), pilot, budget.share()));
+                match result {
+                    // It ends within the budget by itself.
+                    None => return flight.await,
+                    Some(result) => {
+                        // Goes on when this client has been given something stale.
+                        drop(flight);
+                        result
+                    }
+                }
             }
             Seat::CrowdedOut => {
                 limits.waiters.inc();
@@ -291,6 +309,7 @@ impl Resolver {
                 return Err(Failed);
             }
         };
+        let patience = patience.unwrap_or_else(|| budget.remaining(Now::read()));
         match tokio::time::timeout(patience, result.wait_for(Option::is_some)).await {
             Ok(Ok(landed)) => landed.clone().unwrap_or(Err(Failed)),
             // The task that fetched is gone, or it takes too long for this client.
@@ -367,29 +386,59 @@ fn is(key: &[u8], name: &[u8], qtype: Option<u16>) -> bool {
     parts.name == name && qtype.is_none_or(|qtype| parts.qtype == qtype)
 }
 
-/// One fetch, on its own task: asks, checks, keeps, tells those who wait.
-async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) {
+/// A fetch, polled by the client that came first; dropped before its end, it goes on as a task of its own, since others may
+/// wait for it. So the usual fetch costs no task.
+struct Flight(Option<BoxFuture<'static, Result<Arc<Entry>, Failed>>>);
+
+impl Flight {
+    fn new(fetch: impl Future<Output = Result<Arc<Entry>, Failed>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(fetch)))
+    }
+}
+
+impl Future for Flight {
+    type Output = Result<Arc<Entry>, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(fetch) = &mut self.0 else {
+            return Poll::Ready(Err(Failed));
+        };
+        let polled = fetch.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(fetch) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(fetch);
+        }
+    }
+}
+
+/// One fetch: asks, checks, keeps, tells those who wait.
+async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) -> Result<Arc<Entry>, Failed> {
     let metrics = &inner.metrics.resolver;
     let question = Key::parts(pilot.key());
-    let result = match ask(&inner, question, &budget).await {
-        Ok(reply) => {
-            let now = Now::read();
-            let kept = inner
-                .cache
-                .insert(pilot.key(), &reply, pilot.generation(), now);
-            kept.map_err(|error| error.to_string())
-        }
-        Err(error) => Err(error),
-    };
+    let result = ask(&inner, question, &budget).await;
     let now = Now::read();
     let landed = match result {
-        Ok(entry) => {
+        Ok(reply) => {
             inner.failures.forget(pilot.key());
-            Ok(entry)
+            Ok(inner
+                .cache
+                .keep(pilot.key(), reply, pilot.generation(), now))
         }
         Err(error) => {
-            if budget.packets() == 0 {
-                metrics.limits.packets.inc();
+            match error {
+                Unanswered::Exhausted => metrics.limits.packets.inc(),
+                Unanswered::TimeUp => metrics.limits.time.inc(),
+                Unanswered::Busy | Unanswered::Nobody => {}
             }
             tracing::debug!(
                 name = %names::text(question.name),
@@ -397,33 +446,36 @@ async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) {
                 %error,
                 "fetch failed"
             );
-            if inner.cache.generation() == pilot.generation() {
-                inner.failures.remember(pilot.key(), now);
-            }
-            if let Some(entry) = inner.cache.held(pilot.key()) {
-                entry.refresh_failed(now, RECHECK);
+            // That we were too busy says nothing about the question.
+            if error != Unanswered::Busy {
+                if inner.cache.generation() == pilot.generation() {
+                    inner.failures.remember(pilot.key(), now);
+                }
+                if let Some(entry) = inner.cache.held(pilot.key()) {
+                    entry.refresh_failed(now, RECHECK);
+                }
             }
             Err(Failed)
         }
     };
-    pilot.land(landed);
+    pilot.land(&landed);
+    landed
 }
 
-/// Asks the upstreams of the key's partition, within the budget's time.
-async fn ask(inner: &Inner, question: key::Parts<'_>, budget: &Budget) -> Result<Vec<u8>, String> {
+/// Asks the upstreams of the key's partition, within the budget.
+async fn ask(
+    inner: &Inner,
+    question: key::Parts<'_>,
+    budget: &Budget,
+) -> Result<Reply, Unanswered> {
     let upstreams = inner
         .upstreams
         .get(usize::from(question.partition.0))
-        .ok_or_else(|| String::from("no upstreams"))?;
-    let left = budget.remaining(Now::read());
-    match tokio::time::timeout(left, upstreams.fetch(question, budget)).await {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => {
-            inner.metrics.resolver.limits.time.inc();
-            Err(String::from("out of time"))
-        }
-    }
+        .ok_or(Unanswered::Nobody)?;
+    let read = |message: &[u8]| inner.cache.read(question, message);
+    upstreams
+        .fetch(&inner.exchanger, question, budget, read)
+        .await
 }
 
 /// Keeps the gauges true, as long as there is a resolver.
@@ -443,6 +495,7 @@ async fn keep_honest(inner: Weak<Inner>) {
         metrics.failures.set(gauge(inner.failures.settle()));
         let busy = inner.config.fetches.saturating_sub(inner.flights.free());
         metrics.fetches.set(gauge(busy as u64));
+        inner.exchanger.tidy(Now::read());
     }
 }
 

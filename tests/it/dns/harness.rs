@@ -215,6 +215,7 @@ pub(super) fn forward_to(upstream: SocketAddr) -> resolver::Config {
         time: PATIENCE,
         waiters: 1000,
         fetches: 1000,
+        upstream: resolver::upstream::Config::default(),
     }
 }
 
