@@ -2,7 +2,8 @@
 //! `now` and `seed` in, bytes and an outcome out; allocates nothing.
 //!
 //! The walk is that of RFC 1034 section 4.3.2 with RFC 4592 (wildcards), RFC 2308 (negative answers), RFC 6672
-//! (DNAME), RFC 8482 (ANY) and RFC 9471 (glue).
+//! (DNAME), RFC 8482 (ANY) and RFC 9471 (glue). With DO, RRsets of signed zones come with their signatures, and what
+//! is missing with its proof (`proof`; RFC 4035 section 3.1).
 
 use super::Outcome;
 use super::resolver::cache::{Cache, Cached, Partition};
@@ -10,11 +11,15 @@ use super::resolver::near::Near;
 use super::wire::{Ede, HEADER_LEN, NAME_MAX, Query, Rcode, Reason, Section, Writer};
 use super::zone::path::{Path, resolve_pointer, suffix_in_message};
 use super::zone::tree::{
-    A, AAAA, CNAME, DNAME, DS, Found, MARK_APEX, MARK_OWNER, NO_NODE, NS, Place as DataPlace,
-    RECORD_HEAD, RRset, Zone, name_places, target_offset,
+    A, AAAA, CNAME, DNAME, DS, Encloser, Found, MARK_APEX, MARK_OWNER, NO_NODE, NS,
+    Place as DataPlace, RECORD_HEAD, RRSIG, RRset, Zone, name_places, target_offset,
 };
 use super::zone::{Place, Zones};
 use crate::time::Now;
+
+use self::proof::Proofs;
+
+mod proof;
 
 /// What a query may be answered from.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +115,10 @@ pub fn answer_near(
         qtype: query.qtype,
         seed,
         writer,
+        proofs: query
+            .edns
+            .is_some_and(|edns| edns.dnssec_ok)
+            .then(Proofs::default),
     };
     let outcome = match place {
         Some(place) if !is_transfer(query.qtype) => answer.authoritative(&path, place),
@@ -165,6 +174,18 @@ struct Answer<'a, 'o> {
     qtype: u16,
     seed: u64,
     writer: Writer<'o>,
+    /// What is to be proved; `None`: signatures were not asked for.
+    proofs: Option<Proofs<'a>>,
+}
+
+/// A name being answered.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a, 'p> {
+    zone: &'a Zone,
+    path: &'p Path,
+    /// The label of `path` where the apex starts.
+    apex: usize,
+    spot: Spot,
 }
 
 /// A name in the message: where it starts, and where the apex of its zone starts.
@@ -175,8 +196,14 @@ struct Spot {
 }
 
 impl<'a> Answer<'a, '_> {
-    /// Follows aliases through own zones, then answers for the last name.
     fn authoritative(&mut self, question: &Path, place: Place<'a>) -> Outcome {
+        let outcome = self.follow(question, place);
+        self.prove_expansions();
+        outcome
+    }
+
+    /// Follows aliases through own zones, then answers for the last name.
+    fn follow(&mut self, question: &Path, place: Place<'a>) -> Outcome {
         self.writer.authoritative();
         let mut path = *question;
         let mut place = place;
@@ -186,34 +213,46 @@ impl<'a> Answer<'a, '_> {
             let zone = place.zone;
             let apex = suffix_in_message(self.writer.written(), owner, path.offset(place.apex));
             let spot = Spot { owner, apex };
+            let asked = Asked {
+                zone,
+                path: &path,
+                apex: place.apex,
+                spot,
+            };
             let target = match zone.find(&path, place.apex, place.hash) {
-                Found::Missing => return self.nxdomain(zone, spot),
+                Found::Missing(encloser) => return self.nxdomain(asked, encloser),
                 Found::Cut { node, depth: 0 } if self.qtype == DS => {
-                    return self.data(zone, node, spot);
+                    return self.data(asked, node, None);
                 }
                 Found::Cut { node, depth } => {
                     if slot == 0 {
                         self.writer.not_authoritative();
                     }
-                    let cut = suffix_in_message(self.writer.written(), owner, path.offset(depth));
-                    return self.referral(zone, node, Spot { owner: cut, apex });
+                    return self.referral(asked, node, depth);
                 }
                 Found::Dname { node, depth } => {
                     let target = self.dname(zone, node, spot, &path, depth);
                     target.filter(|_| slot < CHAIN_MAX && self.qtype != CNAME)
                 }
-                found @ (Found::Node(node) | Found::Wildcard(node)) => {
+                found @ (Found::Node(node) | Found::Wildcard { node, .. }) => {
+                    let encloser = match found {
+                        Found::Wildcard { encloser, .. } => Some(encloser),
+                        _ => None,
+                    };
                     let Some(alias) = self.alias(zone, node) else {
-                        return self.data(zone, node, spot);
+                        return self.data(asked, node, encloser);
                     };
                     // A loop ends where it closes; a wildcard is another name each time, the bound ends it.
-                    let exact = matches!(found, Found::Node(_));
+                    let exact = encloser.is_none();
                     if slot == CHAIN_MAX
                         || exact && seen.iter().flatten().any(|at| is_same(*at, (zone, node)))
                     {
                         return Outcome::Authoritative;
                     }
                     seen[slot] = Some((zone, node)).filter(|_| exact);
+                    if let Some(encloser) = encloser {
+                        self.expanded(asked, encloser);
+                    }
                     self.put(zone, alias, Section::Answer, spot)
                         .map(|start| start + RECORD_HEAD)
                 }
@@ -224,6 +263,10 @@ impl<'a> Answer<'a, '_> {
             };
             let message = self.writer.written();
             owner = resolve_pointer(message, target);
+            if owner > POINTER_MAX {
+                self.writer.truncated(); // Nothing could point to it.
+                return Outcome::Authoritative;
+            }
             let Some(next) = Path::from_message(message, owner) else {
                 return Outcome::Authoritative;
             };
@@ -245,44 +288,69 @@ impl<'a> Answer<'a, '_> {
     }
 
     /// The records asked for, with the addresses of what they name; or that there are none. ANY is answered with one
-    /// RRset (RFC 8482 section 4.1).
-    fn data(&mut self, zone: &Zone, node: u32, spot: Spot) -> Outcome {
-        let rrset = if self.qtype == ANY {
-            zone.rrsets_of(node).first()
-        } else {
-            zone.rrset(node, self.qtype)
+    /// RRset (RFC 8482 section 4.1), and RRSIG with the signatures of one (section 7). `encloser` is there if the node is a wildcard that stands in for the name.
+    fn data(&mut self, asked: Asked<'a, '_>, node: u32, encloser: Option<Encloser>) -> Outcome {
+        let zone = asked.zone;
+        let some = (self.qtype == RRSIG)
+            .then(|| zone.some_signatures(node))
+            .flatten();
+        let rrset = match self.qtype {
+            ANY => zone.rrsets_of(node).first(),
+            RRSIG => some.as_ref(),
+            rtype => zone.rrset(node, rtype),
         };
         let Some(rrset) = rrset else {
-            self.negative(zone, spot);
+            self.negative(asked);
+            match encloser {
+                None => self.prove_nodata(asked, node, 0),
+                Some(encloser) => self.prove_wildcard_nodata(asked, node, encloser),
+            }
             return Outcome::Nodata;
         };
-        if let Some(start) = self.put(zone, rrset, Section::Answer, spot) {
+        if let Some(encloser) = encloser {
+            self.expanded(asked, encloser);
+        }
+        if let Some(start) = self.put(zone, rrset, Section::Answer, asked.spot) {
+            self.prove_expansions();
             self.additional(zone, rrset, start);
         }
         Outcome::Authoritative
     }
 
-    fn nxdomain(&mut self, zone: &Zone, spot: Spot) -> Outcome {
+    fn nxdomain(&mut self, asked: Asked<'a, '_>, encloser: Encloser) -> Outcome {
         self.writer.rcode(Rcode::NxDomain);
-        self.negative(zone, spot);
+        self.negative(asked);
+        self.prove_missing(asked, encloser);
         Outcome::Nxdomain
     }
 
     /// The SOA with the lower of its TTL and its last field (RFC 2308 section 3).
-    fn negative(&mut self, zone: &Zone, spot: Spot) {
-        let owner = spot.apex;
-        self.put(
-            zone,
-            zone.negative(),
-            Section::Authority,
-            Spot { owner, ..spot },
-        );
+    fn negative(&mut self, asked: Asked<'a, '_>) {
+        let spot = Spot {
+            owner: asked.spot.apex,
+            ..asked.spot
+        };
+        self.put(asked.zone, asked.zone.negative(), Section::Authority, spot);
     }
 
-    fn referral(&mut self, zone: &Zone, node: u32, spot: Spot) -> Outcome {
+    /// The name servers of the cut whose name starts at label `depth`, their keys or that there are none, and glue.
+    fn referral(&mut self, asked: Asked<'a, '_>, node: u32, depth: usize) -> Outcome {
+        let (zone, spot) = (asked.zone, asked.spot);
+        let message = self.writer.written();
+        let owner = suffix_in_message(message, spot.owner, asked.path.offset(depth));
+        let cut = Spot { owner, ..spot };
         if let Some(ns) = zone.rrset(node, NS)
-            && let Some(start) = self.put(zone, ns, Section::Authority, spot)
+            && let Some(start) = self.put(zone, ns, Section::Authority, cut)
         {
+            if self.proofs.is_some() && zone.is_signed() {
+                match zone.rrset(node, DS) {
+                    Some(ds) => {
+                        self.put(zone, ds, Section::Authority, cut);
+                    }
+                    None => self.prove_nodata(asked, node, depth),
+                }
+                self.prove_expansions();
+            }
             self.additional(zone, ns, start);
         }
         Outcome::Referral
@@ -309,7 +377,12 @@ impl<'a> Answer<'a, '_> {
                 {
                     let owner = resolve_pointer(message, at + RECORD_HEAD + offset);
                     let required = rrset.rtype == NS && stored[end - start - 1] == MARK_OWNER;
-                    self.put_additional(zone, addresses, owner, required);
+                    // What a wildcard gives would need a proof of its own.
+                    let proved =
+                        self.proofs.is_none() || !zone.is_signed() || !zone.is_wildcard(target);
+                    if proved {
+                        self.put_additional(zone, addresses, owner, required);
+                    }
                 }
                 at = end;
             }
@@ -319,21 +392,21 @@ impl<'a> Answer<'a, '_> {
     fn put_additional(&mut self, zone: &Zone, rrset: &RRset, owner: usize, required: bool) {
         let mark = self.writer.mark();
         let bytes = zone.bytes_of(rrset);
+        let (signatures, signed) = self.signatures(zone, rrset);
+        let count = rrset.count + signed;
         if owner <= POINTER_MAX {
             let start = self.writer.position();
-            if self.writer.append(bytes) {
+            if self.writer.append(bytes) && self.writer.append(signatures) {
                 point_owners(self.writer.written_mut(), start, owner);
-                self.writer.count(Section::Additional, rrset.count);
+                self.writer.count(Section::Additional, count);
                 return;
             }
         } else if let Some(name) = Path::from_message(self.writer.written(), owner) {
             // Beyond the reach of a pointer, in a long answer over TCP: the name is written out.
-            let record = bytes.len() / usize::from(rrset.count); // Addresses of one type are equally long.
-            let mut records = bytes.chunks_exact(record);
-            if records.all(|record| {
+            if records(bytes).chain(records(signatures)).all(|record| {
                 self.writer.append(name.suffix(0)) && self.writer.append(&record[2..])
             }) {
-                self.writer.count(Section::Additional, rrset.count);
+                self.writer.count(Section::Additional, count);
                 return;
             }
         }
@@ -401,11 +474,26 @@ impl<'a> Answer<'a, '_> {
         if !names.is_empty() {
             point_names(self.writer.written_mut(), start, names, spot);
         }
+        let (signatures, signed) = self.signatures(zone, rrset);
+        if !self.writer.append(signatures) {
+            self.writer.rewind(mark);
+            self.writer.truncated();
+            return None;
+        }
         if spot.owner != HEADER_LEN {
             point_owners(self.writer.written_mut(), start, spot.owner);
         }
-        self.writer.count(section, rrset.count);
+        self.writer.count(section, rrset.count + signed);
         Some(start)
+    }
+
+    /// The signatures of an RRset that go with it, and how many; none if they were not asked for.
+    fn signatures<'z>(&self, zone: &'z Zone, rrset: &RRset) -> (&'z [u8], u16) {
+        if self.proofs.is_none() || !zone.is_signed() {
+            return (&[], 0);
+        }
+        let signatures = zone.signatures_of(rrset);
+        (zone.signature_bytes(signatures), signatures.count)
     }
 }
 
@@ -451,6 +539,19 @@ fn point_names(message: &mut [u8], start: usize, places: &[DataPlace], spot: Spo
         }
         record += RECORD_HEAD + data_len(message, record);
     }
+}
+
+/// The stored records of an RRset, or of its signatures, one by one.
+fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (record, after) = rest.split_at(RECORD_HEAD + data_len(rest, 0));
+        rest = after;
+        Some(record)
+    })
 }
 
 fn data_len(message: &[u8], record: usize) -> usize {

@@ -3,6 +3,7 @@
 //! Every name of the list is asked for every type, then again in other shapes: without EDNS, with small and large
 //! payloads, with DO, in mixed case, over TCP. Code, flags, sections and TTLs must be equal, or one of
 //! [`DIFFERENCES`] must turn NSD's answer into ours; each of those is argued, and one that no answer needs is stale.
+//! `signed` asks the same of signed zones, with DO.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -41,13 +42,25 @@ pub(crate) fn compare(ours: SocketAddr) {
     let theirs = SocketAddr::from((Ipv4Addr::LOCALHOST, nsd.port));
     let questions = questions();
     assert!(questions.len() >= 200, "{} questions", questions.len());
+    alike(ours, theirs, "NSD", &questions, DIFFERENCES);
+}
+
+/// Asks both servers the same questions. Each answer is alike, or the differences turn theirs into ours, and none of
+/// these is there for nothing.
+pub(crate) fn alike(
+    ours: SocketAddr,
+    theirs: SocketAddr,
+    peer: &str,
+    questions: &[Question],
+    differences: &[Difference],
+) {
     let mut used = BTreeSet::new();
     let mut unlike = Vec::new();
-    for question in &questions {
+    for question in questions {
         let (seen_ours, seen_theirs) = (question.ask(ours), question.ask(theirs));
         let mut adjusted = seen_theirs.clone();
         let mut needed = Vec::new();
-        for difference in DIFFERENCES.iter().filter(|_| seen_ours != seen_theirs) {
+        for difference in differences.iter().filter(|_| seen_ours != seen_theirs) {
             let before = adjusted.clone();
             (difference.adjust)(question, &seen_ours, &mut adjusted);
             if adjusted != before {
@@ -58,18 +71,20 @@ pub(crate) fn compare(ours: SocketAddr) {
             used.extend(needed);
         } else {
             unlike.push(format!(
-                "{question:?}\n  ours   {seen_ours:?}\n  theirs {seen_theirs:?}"
+                "{question:?}\n  ours   {}\n  theirs {}",
+                seen_ours.beside(&adjusted),
+                adjusted.beside(&seen_ours)
             ));
         }
     }
     let total = questions.len();
     assert!(
         unlike.is_empty(),
-        "{} of {total} answers are unlike NSD's for no reason given:\n{}",
+        "{} of {total} answers are unlike those of {peer} for no reason given:\n{}",
         unlike.len(),
         unlike[..unlike.len().min(SHOWN)].join("\n")
     );
-    for difference in DIFFERENCES {
+    for difference in differences {
         let Difference { name, why, .. } = difference;
         assert!(
             used.contains(name),
@@ -79,107 +94,140 @@ pub(crate) fn compare(ours: SocketAddr) {
 }
 
 /// What is meant to be unlike, and why ours is right.
-const DIFFERENCES: &[Difference] = &[
-    Difference {
-        name: "minimal",
-        why: "A positive answer carries no NS of the zone and no addresses of those: nobody needs them, and they \
+const DIFFERENCES: &[Difference] = &[MINIMAL, ANY, GLUE];
+
+pub(crate) const MINIMAL: Difference = Difference {
+    name: "minimal",
+    why: "A positive answer carries no NS of the zone and no addresses of those: nobody needs them, and they \
               make answers larger for an attacker's reflections. NSD has a switch for it, but that one also drops \
               the addresses of MX and SRV targets, which save a client its next question.",
-        adjust: |_, _, theirs| {
-            if theirs.answer.is_empty()
-                || !theirs.authority.iter().all(|record| record.rtype == "NS")
-            {
-                return;
-            }
-            let named = |sections: &BTreeSet<Row>, owner: &str| {
-                sections
-                    .iter()
-                    .any(|record| record.data.split(' ').next_back() == Some(owner))
-            };
-            let authority = std::mem::take(&mut theirs.authority);
-            // A referral at the end of an alias stays: it is what the answer says.
-            if authority
+    adjust: |_, _, theirs| {
+        let ours = |row: &Row| ZONES.contains(&row.owner.trim_end_matches('.'));
+        let servers = |row: &Row| row.rtype == "NS" || row.covers(2);
+        // A referral, or the proof of a negative answer, at the end of an alias stays: it is what the answer says.
+        let says = |row: &Row| row.rtype == "SOA" || row.rtype == "NS" && !ours(row);
+        if theirs.answer.is_empty() || theirs.authority.iter().any(says) {
+            return;
+        }
+        let named = |sections: &BTreeSet<Row>, owner: &str| {
+            sections
                 .iter()
-                .any(|record| !ZONES.contains(&record.owner.trim_end_matches('.')))
-            {
-                theirs.authority = authority;
-                return;
-            }
-            let answer = &theirs.answer;
-            theirs
-                .additional
-                .retain(|record| named(answer, &record.owner) || !named(&authority, &record.owner));
-        },
+                .any(|record| record.data.split(' ').next_back() == Some(owner))
+        };
+        let (authority, kept) = std::mem::take(&mut theirs.authority)
+            .into_iter()
+            .partition(servers);
+        theirs.authority = kept;
+        let answer = &theirs.answer;
+        theirs
+            .additional
+            .retain(|record| named(answer, &record.owner) || !named(&authority, &record.owner));
     },
-    Difference {
-        name: "any",
-        why: "Both answer ANY with one RRset (RFC 8482 section 4.1). Which one is free; ours is that of the lowest \
-              type number.",
-        adjust: |question, ours, theirs| {
-            let single = |answer: &BTreeSet<Row>| {
-                let keys: BTreeSet<_> = answer.iter().map(|row| (&row.owner, &row.rtype)).collect();
-                keys.len() == 1
-            };
-            if question.rtype == "ANY" && single(&ours.answer) && single(&theirs.answer) {
-                theirs.answer.clone_from(&ours.answer);
-                theirs.additional.clone_from(&ours.additional);
-            }
-        },
-    },
-    Difference {
-        name: "glue",
-        why: "A referral that cannot hold all glue beneath the delegation has TC set (RFC 9471 section 3.1); NSD \
-              leaves glue out in silence, and a resolver that needs the missing part has no way to know.",
-        adjust: |_, ours, theirs| {
-            let referral = ours.answer.is_empty() && !ours.authoritative;
-            // NSD also points a name server's name to an equal question, which makes room for one address more.
-            if referral && ours.truncated && ours.additional.is_subset(&theirs.additional) {
-                theirs.truncated = true;
-                theirs.additional.clone_from(&ours.additional);
-            }
-        },
-    },
-];
+};
 
-/// A way in which NSD's answer is turned into ours.
-struct Difference {
-    name: &'static str,
-    why: &'static str,
-    adjust: fn(&Question, &Seen, &mut Seen),
+pub(crate) const ANY: Difference = Difference {
+    name: "any",
+    why: "Both answer ANY with one RRset (RFC 8482 section 4.1). Which one is free; ours is that of the lowest \
+              type number.",
+    adjust: |question, ours, theirs| {
+        let single = |answer: &BTreeSet<Row>| {
+            let keys: BTreeSet<_> = answer
+                .iter()
+                .filter(|row| row.rtype != "RRSIG")
+                .map(|row| (&row.owner, &row.rtype))
+                .collect();
+            keys.len() == 1
+        };
+        if question.rtype == "ANY" && single(&ours.answer) && single(&theirs.answer) {
+            theirs.answer.clone_from(&ours.answer);
+            theirs.additional.clone_from(&ours.additional);
+        }
+    },
+};
+
+pub(crate) const GLUE: Difference = Difference {
+    name: "glue",
+    why: "A referral that cannot hold all glue beneath the delegation has TC set (RFC 9471 section 3.1); NSD \
+              leaves glue out in silence, and a resolver that needs the missing part has no way to know.",
+    adjust: |_, ours, theirs| {
+        let referral = ours.answer.is_empty() && !ours.authoritative;
+        // NSD also points a name server's name to an equal question, which makes room for one address more.
+        if referral && ours.truncated && ours.additional.is_subset(&theirs.additional) {
+            theirs.truncated = true;
+            theirs.additional.clone_from(&ours.additional);
+        }
+    },
+};
+
+/// A way in which a peer's answer is turned into ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Difference {
+    pub(crate) name: &'static str,
+    pub(crate) why: &'static str,
+    pub(crate) adjust: fn(&Question, &Seen, &mut Seen),
+}
+
+impl Row {
+    /// Whether this is a signature of a type of which the number is below 4.
+    pub(crate) fn covers(&self, rtype: u8) -> bool {
+        // The data is shown in base64, made lower case: the number is in its first three characters.
+        let start = ["aaa", "aae", "aai", "aam"][usize::from(rtype)];
+        self.rtype == "RRSIG" && self.data.starts_with(start)
+    }
 }
 
 /// One question and how it is sent.
 #[derive(Clone, Debug)]
-struct Question {
-    name: String,
-    rtype: &'static str,
+pub(crate) struct Question {
+    pub(crate) name: String,
+    pub(crate) rtype: &'static str,
     /// EDNS payload size; `None`: no EDNS.
-    payload: Option<u16>,
-    dnssec_ok: bool,
-    tcp: bool,
+    pub(crate) payload: Option<u16>,
+    pub(crate) dnssec_ok: bool,
+    pub(crate) tcp: bool,
 }
 
 /// One answer, as far as it is compared. Sections are sets: their order means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    code: ResponseCode,
-    authoritative: bool,
-    truncated: bool,
+pub(crate) struct Seen {
+    pub(crate) code: ResponseCode,
+    pub(crate) authoritative: bool,
+    pub(crate) truncated: bool,
     /// Payload size and DO.
-    edns: Option<(u16, bool)>,
+    pub(crate) edns: Option<(u16, bool)>,
     question: String,
-    answer: BTreeSet<Row>,
-    authority: BTreeSet<Row>,
-    additional: BTreeSet<Row>,
+    pub(crate) answer: BTreeSet<Row>,
+    pub(crate) authority: BTreeSet<Row>,
+    pub(crate) additional: BTreeSet<Row>,
+}
+
+impl Seen {
+    /// What `other` does not have.
+    fn beside(&self, other: &Self) -> String {
+        let flags = (self.code, self.authoritative, self.truncated, self.edns);
+        let beside = |mine: &BTreeSet<Row>, theirs: &BTreeSet<Row>| {
+            let rows = mine.difference(theirs);
+            let rows: Vec<String> = rows
+                .map(|row| format!("{} {} {} {:.20}", row.owner, row.ttl, row.rtype, row.data))
+                .collect();
+            format!("{} of {}: {rows:?}", rows.len(), mine.len())
+        };
+        format!(
+            "{flags:?} an {} au {} ad {}",
+            beside(&self.answer, &other.answer),
+            beside(&self.authority, &other.authority),
+            beside(&self.additional, &other.additional)
+        )
+    }
 }
 
 /// One record; names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
-    owner: String,
+pub(crate) struct Row {
+    pub(crate) owner: String,
     ttl: u32,
-    rtype: String,
-    data: String,
+    pub(crate) rtype: String,
+    pub(crate) data: String,
 }
 
 fn questions() -> Vec<Question> {
@@ -191,12 +239,7 @@ fn questions() -> Vec<Question> {
         dnssec_ok: false,
         tcp: false,
     };
-    for name in NAMES {
-        let name = match *name {
-            "@" => "tricky.test.".to_owned(),
-            name if name.ends_with('.') => name.to_owned(),
-            name => format!("{name}.tricky.test."),
-        };
+    for name in names() {
         for (rtype, _) in TYPES {
             let question = plain(&name, rtype);
             questions.push(question.clone());
@@ -239,6 +282,15 @@ fn questions() -> Vec<Question> {
     questions
 }
 
+/// The names asked, absolute.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    NAMES.iter().map(|name| match *name {
+        "@" => "tricky.test.".to_owned(),
+        name if name.ends_with('.') => name.to_owned(),
+        name => format!("{name}.tricky.test."),
+    })
+}
+
 impl Question {
     fn packet(&self) -> Vec<u8> {
         let mut packet = vec![
@@ -270,6 +322,7 @@ impl Question {
         packet.push(0);
         let (_, number) = TYPES
             .iter()
+            .chain(SIGNED_TYPES)
             .find(|(name, _)| *name == self.rtype)
             .expect("a listed type");
         packet.extend(number.to_be_bytes());
@@ -355,7 +408,7 @@ fn over_tcp(server: SocketAddr, packet: &[u8]) -> Vec<u8> {
     answer
 }
 
-fn text(zone: &str) -> String {
+pub(crate) fn text(zone: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data/zones")
         .join(format!("{zone}.zone"));
@@ -363,14 +416,14 @@ fn text(zone: &str) -> String {
 }
 
 /// The zones both serve; each in the file of its name.
-const ZONES: [&str; 3] = ["tricky.test", "other.test", "child.tricky.test"];
+pub(crate) const ZONES: [&str; 3] = ["tricky.test", "other.test", "child.tricky.test"];
 
 /// Unlike answers that a failure shows.
 const SHOWN: usize = 20;
 
 const WAIT: Duration = Duration::from_secs(2);
 
-const TYPES: &[(&str, u16)] = &[
+pub(crate) const TYPES: &[(&str, u16)] = &[
     ("A", 1),
     ("AAAA", 28),
     ("NS", 2),
@@ -385,6 +438,15 @@ const TYPES: &[(&str, u16)] = &[
     ("CAA", 257),
     ("TYPE65280", 65_280),
     ("ANY", 255),
+];
+
+/// Types of signed zones, asked only there.
+pub(crate) const SIGNED_TYPES: &[(&str, u16)] = &[
+    ("RRSIG", 46),
+    ("NSEC", 47),
+    ("DNSKEY", 48),
+    ("NSEC3", 50),
+    ("NSEC3PARAM", 51),
 ];
 
 /// Names asked, relative to tricky.test. unless they end in a dot.

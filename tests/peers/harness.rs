@@ -220,6 +220,51 @@ impl Nsd {
     }
 }
 
+/// Knot DNS with zones read from files, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Knot {
+    /// UDP and TCP port on 127.0.0.1.
+    pub(crate) port: u16,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Knot {
+    /// Starts Knot with `(apex, master file text)` zones and waits until it answers each.
+    pub(crate) fn start(zones: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let port = free_port();
+        let at = dir.path().display();
+        let mut config = format!(
+            "server:\n  rundir: \"{at}\"\n  listen: 127.0.0.1@{port}\n  udp-workers: 1\n  tcp-workers: 1\n  \
+             background-workers: 1\ndatabase:\n  storage: \"{at}\"\ntemplate:\n  - id: default\n    \
+             storage: \"{at}\"\n    semantic-checks: off\n    zonefile-sync: -1\n    journal-content: none\nzone:\n"
+        );
+        for (index, (apex, text)) in zones.iter().enumerate() {
+            let file = format!("{index}.zone");
+            fs::write(dir.path().join(&file), text).expect("the temporary directory is writable");
+            writeln!(config, "  - domain: {apex}\n    file: {file}").expect("a String takes all");
+        }
+        let file = dir.path().join("knot.conf");
+        fs::write(&file, config).expect("the temporary directory is writable");
+        let mut command = Command::new(tool("knotd"));
+        command.arg("-c").arg(&file);
+        let mut process = Process::spawn("knotd", command, dir.path().join("log"));
+        for (apex, _) in zones {
+            poll(READY, "Knot to answer", || {
+                process.assert_running();
+                let soa = try_dig(port, &[apex, "SOA", "+time=1"])?;
+                (soa.status == "NOERROR").then_some(())
+            });
+        }
+        Self {
+            port,
+            _process: process,
+            _dir: dir,
+        }
+    }
+}
+
 /// Unbound that answers for zones of its own and nothing else.
 #[derive(Debug)]
 pub(crate) struct Unbound {
@@ -523,6 +568,9 @@ pub(crate) fn tool(name: &str) -> PathBuf {
             let package = match name {
                 "dig" => "bind9-dnsutils",
                 "kdig" => "knot-dnsutils",
+                "knotd" => "knot",
+                "dnssec-keygen" | "dnssec-signzone" => "bind9-utils",
+                "ldns-keygen" | "ldns-signzone" => "ldnsutils",
                 "promtool" => "prometheus",
                 other => other,
             };

@@ -22,3 +22,5 @@ mod prometheus;
 mod replication;
 
 mod resolver;
+
+mod signed;

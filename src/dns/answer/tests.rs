@@ -564,6 +564,7 @@ fn answer_over_tcp_writes_out_owners_that_no_pointer_reaches() {
 fn answer_path_names_nothing_that_allocates() {
     let files = [
         ("answer", include_str!("../answer.rs")),
+        ("proof", include_str!("proof.rs")),
         ("wire", include_str!("../wire.rs")),
         ("path", include_str!("../zone/path.rs")),
     ];

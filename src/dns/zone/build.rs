@@ -1,16 +1,18 @@
 //! Records to a zone: the checks that need all of them, and the encoding of RRsets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::denial::Denial;
 use super::name;
 use super::path::{Path, ROOT_HASH, hash_label};
 use super::rdata;
 use super::report::{At, Report};
+use super::signed;
 use super::table::Table;
 use super::tree::{
-    A, AAAA, APEX, CNAME, CUT, DNAME, DNAME_HERE, DS, Found, MARK_APEX, MARK_OWNER, MX, NO_NODE,
-    NS, Node, Place, RECORD_HEAD, RRset, SOA, WILDCARD, WILDCARD_BELOW, Zone, name_places,
-    target_offset,
+    A, AAAA, APEX, CNAME, CUT, DNAME, DNAME_HERE, DS, Found, HASHED, MARK_APEX, MARK_OWNER, MX,
+    NO_NODE, NS, NSEC, NSEC3, Node, Place, RECORD_HEAD, RRSIG, RRset, SOA, Signatures, WILDCARD,
+    WILDCARD_BELOW, Zone, name_places, target_offset,
 };
 use crate::dns::TtlOverride;
 use crate::dns::wire::CODE_LEN_MAX;
@@ -24,6 +26,8 @@ pub(super) struct Builder {
     nodes: Vec<Node>,
     hashes: Vec<u64>,
     table: Table,
+    /// Nodes of NSEC3 records by their first label.
+    hashed: HashMap<Vec<u8>, u32>,
     labels: Vec<u8>,
     records: Vec<Raw>,
     data: Vec<u8>,
@@ -37,6 +41,8 @@ pub(super) struct Builder {
 struct Raw {
     node: u32,
     rtype: u16,
+    /// The type a signature covers; else 0.
+    covered: u16,
     len: u16,
     /// In `data`.
     start: usize,
@@ -44,11 +50,20 @@ struct Raw {
     at: At,
 }
 
-/// The records of one type at one name: a range of the sorted list.
+impl Raw {
+    /// What a zone's records are sorted by.
+    fn key(&self) -> (u32, u16, u16) {
+        (self.node, self.rtype, self.covered)
+    }
+}
+
+/// The records of one type at one name, or of the signatures there those that cover one type: a range of the sorted
+/// list.
 #[derive(Clone, Copy, Debug)]
 struct Group {
     node: u32,
     rtype: u16,
+    covered: u16,
     start: usize,
     end: usize,
     ttl: u32,
@@ -74,6 +89,7 @@ impl Builder {
             }],
             hashes: vec![apex_hash],
             table: Table::default(),
+            hashed: HashMap::new(),
             labels: vec![0],
             records: Vec::new(),
             data: Vec::new(),
@@ -114,12 +130,18 @@ impl Builder {
                 name::to_text(&self.apex),
             ));
         };
-        let node = self.intern(&path, below);
+        let covered = signed::covered(rtype, data);
+        let node = if below == 1 && (rtype == NSEC3 || covered == NSEC3) {
+            self.intern_hashed(path.label(0))
+        } else {
+            self.intern(&path, below)
+        };
         let start = self.data.len();
         self.data.extend_from_slice(data);
         self.records.push(Raw {
             node,
             rtype,
+            covered,
             len: data.len() as u16, // The encoder gives at most 65,535 bytes.
             start,
             ttl,
@@ -144,6 +166,25 @@ impl Builder {
                 .child(node, hash, label)
                 .unwrap_or_else(|| self.grow(node, hash, label));
         }
+        node
+    }
+
+    /// The node of an NSEC3 record.
+    fn intern_hashed(&mut self, label: &[u8]) -> u32 {
+        if let Some(&node) = self.hashed.get(label) {
+            return node;
+        }
+        let node = self.nodes.len() as u32; // As in `grow`.
+        self.nodes.push(Node {
+            parent: APEX,
+            label: self.labels.len() as u32,
+            rrsets: 0,
+            rrset_count: 0,
+            flags: HASHED,
+        });
+        self.labels.extend_from_slice(label);
+        self.hashes.push(0); // Never looked up.
+        self.hashed.insert(label.to_vec(), node);
         node
     }
 
@@ -176,7 +217,7 @@ impl Builder {
 
     /// Checks the records, applies configured TTLs, and builds the zone. `None`: there were errors.
     pub(super) fn finish(mut self, overrides: &[TtlOverride], report: &mut Report) -> Option<Zone> {
-        self.records.sort_by_key(|raw| (raw.node, raw.rtype)); // Stable: file order inside an RRset.
+        self.records.sort_by_key(Raw::key); // Stable: file order inside an RRset.
         self.drop_duplicates(report);
         let mut groups = self.groups(report);
         self.check(&groups, report);
@@ -185,7 +226,8 @@ impl Builder {
             .iter()
             .find(|group| group.node == APEX && group.rtype == SOA)
             .copied()?;
-        let zone = self.encode(&groups, soa, report);
+        let mut zone = self.encode(&groups, soa, report);
+        zone.look_for_chain(report);
         zone.check_targets(report, |node, rtype, index| {
             let group =
                 groups.binary_search_by_key(&(node, rtype), |group| (group.node, group.rtype));
@@ -253,11 +295,12 @@ impl Builder {
         for (at, raw) in self.records.iter().enumerate() {
             match groups
                 .last_mut()
-                .filter(|last| (last.node, last.rtype) == (raw.node, raw.rtype))
+                .filter(|last| (last.node, last.rtype, last.covered) == raw.key())
             {
                 None => groups.push(Group {
                     node: raw.node,
                     rtype: raw.rtype,
+                    covered: raw.covered,
                     start: at,
                     end: at + 1,
                     ttl: raw.ttl,
@@ -330,7 +373,7 @@ impl Builder {
             // RRSIG, NSEC and KEY may stand beside it (RFC 4034 section 2.5, RFC 2181 section 10.1).
             for other in at_name
                 .iter()
-                .filter(|group| !matches!(group.rtype, CNAME | 25 | 46 | 47))
+                .filter(|group| !matches!(group.rtype, CNAME | KEY | RRSIG | NSEC))
             {
                 let at = self.records[other.start]
                     .at
@@ -407,7 +450,13 @@ impl Builder {
                 .and_then(|below| self.lookup(&path, below));
             let mut matched = false;
             for group in groups.iter_mut().filter(|group| Some(group.node) == node) {
-                if wanted.is_none_or(|(_, rtype)| rtype == Some(group.rtype)) {
+                // Signatures keep to what they cover (RFC 4034 section 3).
+                let of = if group.rtype == RRSIG {
+                    group.covered
+                } else {
+                    group.rtype
+                };
+                if wanted.is_none_or(|(_, rtype)| rtype == Some(of)) {
                     group.ttl = set.ttl;
                     matched = true;
                 }
@@ -430,7 +479,8 @@ impl Builder {
 
     fn encode(&self, groups: &[Group], soa: Group, report: &mut Report) -> Zone {
         let mut nodes = self.nodes.clone();
-        let mut rrsets = Vec::with_capacity(groups.len());
+        let mut rrsets: Vec<RRset> = Vec::with_capacity(groups.len());
+        let mut covers = Vec::new();
         let mut data = Vec::with_capacity(self.data.len() + self.records.len() * RECORD_HEAD);
         let mut places = Vec::new(); // Records with a target, in the order of `targets`.
         for group in groups {
@@ -438,8 +488,23 @@ impl Builder {
             if node.rrset_count == 0 {
                 node.rrsets = rrsets.len() as u32; // Fewer RRsets than records.
             }
-            node.rrset_count += 1; // At most 65,536 types, and storable ones are fewer.
-            let rrset = self.encode_rrset(group, group.ttl, places.len(), &mut data);
+            let part = self.encode_rrset(group, group.ttl, places.len(), &mut data);
+            if group.rtype == RRSIG {
+                covers.push((group.node, group.covered, signatures(part)));
+            }
+            let rrset =
+                match rrsets.pop_if(|last| node.rrset_count > 0 && last.rtype == group.rtype) {
+                    // The signatures of a name are one RRset, in the order of what they cover.
+                    Some(before) => RRset {
+                        count: before.count.saturating_add(part.count),
+                        len: before.len + part.len,
+                        ..before
+                    },
+                    None => {
+                        node.rrset_count += 1; // At most 65,536 types, and storable ones are fewer.
+                        part
+                    }
+                };
             if target_offset(group.rtype).is_some() {
                 places.extend(group.start..group.end);
             }
@@ -461,17 +526,21 @@ impl Builder {
             let at = raw.len() - from_end;
             u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
         };
-        let negative = self.encode_rrset(
-            &Group {
-                end: soa.start + 1,
-                ..soa
-            },
-            soa.ttl.min(number(4)),
-            0,
-            &mut data,
-        );
+        let negative_ttl = soa.ttl.min(number(4));
+        let only = Group {
+            end: soa.start + 1,
+            ..soa
+        };
+        let negative = self.encode_rrset(&only, negative_ttl, 0, &mut data);
+        let negative_signatures = groups
+            .iter()
+            .find(|group| (group.node, group.rtype, group.covered) == (APEX, RRSIG, SOA))
+            .map(|group| signatures(self.encode_rrset(group, negative_ttl, 0, &mut data)));
         let mut table = Table::with_capacity(nodes.len() - 1);
         for (node, &hash) in self.hashes.iter().enumerate().skip(1) {
+            if nodes[node].flags & HASHED != 0 {
+                continue;
+            }
             table.insert(hash, node as u32, |value| self.hashes[value as usize]);
         }
         let mut zone = Zone {
@@ -479,6 +548,10 @@ impl Builder {
             apex: self.apex.clone().into(),
             serial: number(20),
             records: self.records.len(),
+            signatures: signed::assign(&nodes, &rrsets, &covers),
+            negative_signatures: negative_signatures.unwrap_or_default(),
+            denial: Denial::None,
+            expires: None,
             nodes: nodes.into(),
             table,
             labels: self.labels.clone().into(),
@@ -591,7 +664,7 @@ impl Builder {
             return NO_NODE;
         };
         match zone.find(path, below, self.apex_hash) {
-            Found::Node(node) | Found::Wildcard(node) => node,
+            Found::Node(node) | Found::Wildcard { node, .. } => node,
             Found::Cut { .. } if rtype == NS => self.lookup(path, below).unwrap_or(NO_NODE),
             _ => NO_NODE,
         }
@@ -612,13 +685,14 @@ impl Builder {
         let mut below = vec![false; zone.nodes.len()]; // A parent comes before its children.
         for (at, node) in zone.nodes.iter().enumerate().skip(1) {
             let parent = node.parent as usize;
-            below[at] = below[parent] || zone.nodes[parent].flags & (CUT | DNAME_HERE) != 0;
+            below[at] = node.flags & HASHED == 0
+                && (below[parent] || zone.nodes[parent].flags & (CUT | DNAME_HERE) != 0);
         }
         for group in groups {
             let at = group.node as usize;
             let cut = zone.nodes[at].flags & CUT != 0;
             let kept = matches!(group.rtype, A | AAAA) && glue[at]
-                || cut && !below[at] && matches!(group.rtype, NS | DS | 46 | 47);
+                || cut && !below[at] && matches!(group.rtype, NS | DS | RRSIG | NSEC);
             if (below[at] || cut) && !kept {
                 report.warn(
                     self.records[group.start].at,
@@ -630,6 +704,15 @@ impl Builder {
                 );
             }
         }
+    }
+}
+
+/// An RRset of RRSIG records as signatures.
+fn signatures(rrset: RRset) -> Signatures {
+    Signatures {
+        start: rrset.start,
+        len: rrset.len,
+        count: rrset.count,
     }
 }
 
@@ -650,3 +733,5 @@ fn starts_with_name(bytes: &[u8], name: &[u8]) -> bool {
         .get(..name.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
+
+const KEY: u16 = 25;

@@ -1,8 +1,8 @@
 //! Own zones: master files in, immutable snapshots with pre-encoded RRsets out.
 //!
 //! From ground to roof: `name` (names as text), `path` (names as lookups walk them), `table` (hash table), `entry` (text to
-//! tokens), `rdata` (tokens to data, by `domain`), `tree` (a zone), `zones` (all of them), `report` (problems with
-//! their places), `advise` (warnings about targets), `build` (records to a zone), `read` (files to records).
+//! tokens), `rdata` (tokens to data, by `domain`), `denial` (NSEC and NSEC3 chains), `tree` (a zone), `zones` (all of them), `report` (problems with
+//! their places), `advise` (warnings about targets), `signed` (signatures and chains), `build` (records to a zone), `read` (files to records).
 
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ mod entry;
 
 pub(super) mod rdata;
 
+pub(super) mod denial;
+
 pub(super) mod tree;
 
 mod zones;
@@ -28,6 +30,8 @@ mod zones;
 mod report;
 
 mod advise;
+
+mod signed;
 
 mod build;
 

@@ -390,3 +390,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn load_of_a_signed_zone_finds_signatures_and_chain() {
+    let hash = "0p9mhaveqvm6t7vbl5lop2u3t2rp3tom";
+    let text = format!(
+        "@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\n@ NSEC3PARAM 1 0 1 -\n\
+         @ RRSIG SOA 13 1 300 20300101000000 20200101000000 1 test. AAAA\n\
+         @ RRSIG NS 13 1 300 20290101000000 20200101000000 1 test. AAAA\n\
+         {hash} A 192.0.2.1\n\
+         {hash} NSEC3 1 0 1 - {hash} A\n"
+    );
+    let zone = load_text(&config(&[]), text.as_bytes())
+        .expect("a good zone")
+        .zone;
+    assert_eq!(zone.signatures_expire(), Some(1_861_920_000));
+    for (rtype, count) in [(tree::SOA, 1), (tree::NS, 1), (tree::NSEC3PARAM, 0)] {
+        let rrset = zone.rrset(tree::APEX, rtype).expect("it is in the file");
+        assert_eq!(zone.signatures_of(rrset).count, count);
+    }
+    assert_eq!(zone.signatures_of(zone.negative()).count, 1);
+    assert!(matches!(zone.denial(), denial::Denial::Nsec3(_)));
+    // The NSEC3 record is at a node of its own that no lookup finds; the address at the same name is found.
+    assert_eq!(zone.nodes.len(), 3);
+    let again = load_text(&config(&[]), zone.to_text().as_bytes()).expect("its own text");
+    assert_eq!(again.zone.to_text(), zone.to_text());
+}
+
+#[test]
+fn load_refuses_a_chain_that_costs_too_much() {
+    let text = "@ SOA ns host 1 2 3 4 5\n@ NS ns.example.\n@ NSEC3PARAM 1 0 51 -\n\
+                @ RRSIG SOA 13 1 300 20300101000000 20200101000000 1 test. AAAA\n";
+    let problems = load_text(&config(&[]), text.as_bytes()).expect_err("51 iterations");
+    assert!(
+        problems[0].message.contains("found 51 iterations"),
+        "{problems:?}"
+    );
+}

@@ -5,6 +5,7 @@
 //! where the apex or the owner would follow; a copy has it replaced by a pointer. A name costs about 80 bytes with
 //! one address.
 
+use super::denial::Denial;
 use super::name;
 use super::path::{Path, hash_label};
 use super::rdata;
@@ -31,6 +32,23 @@ pub struct Zone {
     pub(super) targets: Box<[u32]>,
     /// The SOA with the TTL of a negative answer (RFC 2308 section 3).
     pub(super) negative: RRset,
+    /// Per RRset its signatures, a part of the RRSIG RRset of the same name; empty if the zone is not signed.
+    pub(super) signatures: Box<[Signatures]>,
+    /// Those of `negative`.
+    pub(super) negative_signatures: Signatures,
+    /// How names and types are proved not to exist.
+    pub(super) denial: Denial,
+    /// When the first signature ends, seconds since 1970 as in RFC 4034 section 3.1.5.
+    pub(super) expires: Option<u32>,
+}
+
+/// The RRSIG records that cover one RRset.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::dns) struct Signatures {
+    /// In `data`.
+    pub(super) start: u32,
+    pub(super) len: u32,
+    pub(in crate::dns) count: u16,
 }
 
 /// A name of the zone.
@@ -67,9 +85,17 @@ pub(in crate::dns) enum Found {
     /// The name is beneath a DNAME. `depth` as above.
     Dname { node: u32, depth: usize },
     /// The name does not exist, but a wildcard at its closest encloser does (RFC 4592 section 3.3.1).
-    Wildcard(u32),
+    Wildcard { node: u32, encloser: Encloser },
     /// The name does not exist.
-    Missing,
+    Missing(Encloser),
+}
+
+/// The closest encloser of a name that does not exist (RFC 4592 section 3.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::dns) struct Encloser {
+    pub(in crate::dns) node: u32,
+    /// Label of the name where the encloser's name starts; at least 1.
+    pub(in crate::dns) depth: usize,
 }
 
 impl Zone {
@@ -100,6 +126,8 @@ impl Zone {
             + size_of_val(&*self.rrsets)
             + self.data.len()
             + size_of_val(&*self.targets)
+            + size_of_val(&*self.signatures)
+            + self.denial.bytes()
     }
 
     /// The zone as master-file lines (absolute names), for `headwater zone show`. The SOA comes first, the rest in
@@ -145,11 +173,18 @@ impl Zone {
             let label = path.label(depth);
             let child = hash_label(hash, label);
             let Some(next) = self.child(node, child, label) else {
+                let encloser = Encloser {
+                    node,
+                    depth: depth + 1,
+                };
                 if self.nodes[node as usize].flags & WILDCARD_BELOW == 0 {
-                    return Found::Missing;
+                    return Found::Missing(encloser);
                 }
                 let wildcard = self.child(node, hash_label(hash, WILDCARD), WILDCARD);
-                return wildcard.map_or(Found::Missing, Found::Wildcard);
+                return match wildcard {
+                    Some(node) => Found::Wildcard { node, encloser },
+                    None => Found::Missing(encloser),
+                };
             };
             (node, hash) = (next, child);
             let flags = self.nodes[node as usize].flags;
@@ -203,6 +238,73 @@ impl Zone {
         &self.data[start..start + rrset.len as usize]
     }
 
+    /// Whether the zone has signatures.
+    pub(in crate::dns) fn is_signed(&self) -> bool {
+        !self.signatures.is_empty()
+    }
+
+    /// When the first of the signatures ends, Unix seconds modulo 2^32; `None`: the zone is not signed.
+    #[must_use]
+    pub fn signatures_expire(&self) -> Option<u32> {
+        self.expires
+    }
+
+    /// The signatures of an RRset of this zone.
+    pub(in crate::dns) fn signatures_of(&self, rrset: &RRset) -> Signatures {
+        match self.rrsets.element_offset(rrset) {
+            Some(at) => self.signatures.get(at).copied().unwrap_or_default(),
+            None if std::ptr::eq(rrset, &self.negative) => self.negative_signatures,
+            None => Signatures::default(),
+        }
+    }
+
+    /// The signatures of one RRset of a node, as an RRset: what a question for RRSIG is answered with.
+    pub(in crate::dns) fn some_signatures(&self, node: u32) -> Option<RRset> {
+        let mut all = self
+            .rrsets_of(node)
+            .iter()
+            .map(|rrset| self.signatures_of(rrset));
+        let found = all.find(|signatures| signatures.count > 0)?;
+        Some(RRset {
+            rtype: RRSIG,
+            count: found.count,
+            start: found.start,
+            len: found.len,
+            targets: 0,
+        })
+    }
+
+    /// The records of signatures, as those of an RRset.
+    pub(in crate::dns) fn signature_bytes(&self, signatures: Signatures) -> &[u8] {
+        let start = signatures.start as usize;
+        &self.data[start..start + signatures.len as usize]
+    }
+
+    /// How names and types are proved not to exist.
+    pub(in crate::dns) fn denial(&self) -> &Denial {
+        &self.denial
+    }
+
+    /// The node above; the apex is above itself.
+    pub(in crate::dns) fn parent(&self, node: u32) -> u32 {
+        self.nodes[node as usize].parent
+    }
+
+    /// Whether a node stands in for names that do not exist.
+    pub(in crate::dns) fn is_wildcard(&self, node: u32) -> bool {
+        node != APEX && self.label(node) == WILDCARD
+    }
+
+    /// The labels of a node up to the apex, leftmost first, each with its length byte.
+    pub(in crate::dns) fn labels_of(&self, node: u32) -> impl Iterator<Item = &[u8]> {
+        let mut node = node;
+        std::iter::from_fn(move || {
+            let label = (node != APEX).then(|| self.label(node))?;
+            node = self.parent(node);
+            Some(label)
+        })
+    }
+
     /// Per record the node with the addresses of its target; empty if the type has no such target.
     pub(in crate::dns) fn targets_of(&self, rrset: &RRset) -> &[u32] {
         if target_offset(rrset.rtype).is_none() {
@@ -224,12 +326,8 @@ impl Zone {
     }
 
     /// The name of a node in wire form.
-    pub(super) fn owner(&self, mut node: u32) -> Vec<u8> {
-        let mut owner = Vec::new();
-        while node != APEX {
-            owner.extend_from_slice(self.label(node));
-            node = self.nodes[node as usize].parent;
-        }
+    pub(super) fn owner(&self, node: u32) -> Vec<u8> {
+        let mut owner: Vec<u8> = self.labels_of(node).flatten().copied().collect();
         owner.extend_from_slice(&self.apex);
         owner
     }
@@ -241,15 +339,11 @@ impl Zone {
 
     /// Sorts as RFC 4034 section 6.1 wants: labels from the apex down, each ended by two zero bytes, a zero inside
     /// a label written as 0 1.
-    fn sort_key(&self, mut node: u32) -> Vec<u8> {
-        let mut labels = Vec::new();
-        while node != APEX {
-            labels.push(&self.label(node)[1..]);
-            node = self.nodes[node as usize].parent;
-        }
+    pub(super) fn sort_key(&self, node: u32) -> Vec<u8> {
+        let labels: Vec<&[u8]> = self.labels_of(node).collect();
         let mut key = Vec::new();
         for label in labels.into_iter().rev() {
-            for &byte in label {
+            for &byte in &label[1..] {
                 key.push(byte);
                 if byte == 0 {
                     key.push(1);
@@ -265,7 +359,12 @@ impl Zone {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'a>(&'a [u8]);
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// The data as stored.
+    pub(super) fn data(self) -> &'a [u8] {
+        &self.0[RECORD_HEAD..]
+    }
+
     fn ttl(self) -> u32 {
         u32::from_be_bytes([self.0[6], self.0[7], self.0[8], self.0[9]])
     }
@@ -336,7 +435,7 @@ pub(in crate::dns) fn target_offset(rtype: u16) -> Option<usize> {
 }
 
 /// The apex of every zone.
-pub(super) const APEX: u32 = 0;
+pub(in crate::dns) const APEX: u32 = 0;
 
 /// No node.
 pub(in crate::dns) const NO_NODE: u32 = u32::MAX;
@@ -355,6 +454,9 @@ pub(super) const CUT: u16 = 1;
 pub(super) const WILDCARD_BELOW: u16 = 2;
 /// A node with a DNAME.
 pub(super) const DNAME_HERE: u16 = 4;
+/// A node with an NSEC3 record. It is in no table: its name does not exist (RFC 5155 section 7.2.8). Another node may
+/// have the same name.
+pub(super) const HASHED: u16 = 8;
 
 pub(super) const WILDCARD: &[u8] = b"\x01*";
 
@@ -368,3 +470,7 @@ pub(in crate::dns) const AAAA: u16 = 28;
 pub(in crate::dns) const SRV: u16 = 33;
 pub(in crate::dns) const DNAME: u16 = 39;
 pub(in crate::dns) const DS: u16 = 43;
+pub(in crate::dns) const RRSIG: u16 = 46;
+pub(in crate::dns) const NSEC: u16 = 47;
+pub(in crate::dns) const NSEC3: u16 = 50;
+pub(in crate::dns) const NSEC3PARAM: u16 = 51;
