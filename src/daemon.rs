@@ -18,6 +18,7 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::reload::Reloader;
+use self::secrets::Secrets;
 use crate::admin::api::Listener;
 use crate::admin::handles::Handles;
 use crate::admin::server::{Admin, Pages};
@@ -41,6 +42,8 @@ use crate::trace;
 mod first;
 
 pub mod reload;
+
+mod secrets;
 
 /// Runs a node until it is told to stop. `announce` gets one text once everything is ready: where the node
 /// listens, for people.
@@ -229,10 +232,13 @@ impl Node {
             ));
         }
         let links = Links::new(settings.link.clone(), metrics.clone());
+        let secrets = Secrets::new(&settings.dns, &settings.state, Arc::clone(&engine));
+        secrets.load()?;
         let reloader = Reloader::new(
             source,
             settings.clone(),
             engine.keeper().clone(),
+            secrets,
             metrics.clone(),
         );
         let zones = reloader.load_zones(None).await.unwrap_or_default();

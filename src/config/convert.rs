@@ -33,7 +33,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         source,
         state: &state,
     };
-    let dns = dns::settings(&root.section("dns"));
+    let dns = dns::settings(&root.section("dns"), &paths);
     let zones = zone::settings(&root.sections("zone"), &paths);
     let resolver = resolver::settings(&root.section("resolver"), &dns.listen);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));

@@ -248,18 +248,14 @@ impl<'r, 'a> Section<'r, 'a> {
         self.choice_or(key, words, Missing::Default(words[0]))
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, key: &'static str) -> bool {
+        self.boolean_with(key, Missing::Error)
+    }
+
     /// `true` or `false`; `default` when it is absent.
     pub(super) fn boolean_or(&self, key: &'static str, default: bool) -> bool {
-        self.read(
-            key,
-            Missing::Default(default),
-            "true or false",
-            |v| match &v.kind {
-                ValueKind::Boolean(b) => Some(*b),
-                ValueKind::String(s) if from_outside(v) => s.parse().ok(),
-                _ => None,
-            },
-        )
+        self.boolean_with(key, Missing::Default(default))
     }
 
     /// A whole number within `range`.
@@ -431,6 +427,14 @@ impl<'r, 'a> Section<'r, 'a> {
         self.read(key, missing, &quoted.join(" or "), |v| {
             let text = text(v)?;
             words.iter().copied().find(|w| **w == text)
+        })
+    }
+
+    fn boolean_with(&self, key: &'static str, missing: Missing<bool>) -> bool {
+        self.read(key, missing, "true or false", |v| match &v.kind {
+            ValueKind::Boolean(b) => Some(*b),
+            ValueKind::String(s) if from_outside(v) => s.parse().ok(),
+            _ => None,
         })
     }
 

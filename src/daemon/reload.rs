@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::secrets::Secrets;
 use crate::config::{Settings, Source};
 use crate::dns::keeper::{Keeper, ZoneStatus};
 use crate::metrics::Metrics;
@@ -14,6 +15,7 @@ pub struct Reloader {
     /// As the node was started; what differs from it needs a restart.
     running: Settings,
     keeper: Arc<Keeper>,
+    secrets: Arc<Secrets>,
     metrics: Arc<Metrics>,
     turn: tokio::sync::Mutex<()>,
     /// What was wrong with the configuration last time.
@@ -37,12 +39,14 @@ impl Reloader {
         source: Source,
         running: Settings,
         keeper: Arc<Keeper>,
+        secrets: Secrets,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             source,
             running,
             keeper,
+            secrets: Arc::new(secrets),
             metrics,
             turn: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
@@ -63,7 +67,7 @@ impl Reloader {
         let source = self.source.clone();
         let loaded = blocking(move || source.load()).await;
         let mut restart = Vec::new();
-        let problems = match loaded {
+        let mut problems = match loaded {
             Ok(settings) => {
                 restart = self.changed(&settings);
                 self.keeper.configure(settings.zones);
@@ -76,8 +80,10 @@ impl Reloader {
                 .map(ToString::to_string)
                 .collect(),
         };
+        let secrets = Arc::clone(&self.secrets);
+        problems.extend(blocking(move || secrets.reload()).await);
         for problem in &problems {
-            tracing::error!(%problem, "configuration not reloaded; the old one stays in service");
+            tracing::error!(%problem, "not reloaded; the old one stays in service");
         }
         for section in &restart {
             tracing::warn!(%section, "changed; takes effect after a restart");

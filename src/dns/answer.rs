@@ -39,6 +39,8 @@ pub enum Action {
         len: usize,
         /// How it is counted.
         outcome: Outcome,
+        /// What in own zones it was made from: answers that are equal have an equal source.
+        source: u64,
     },
     /// Neither zone nor cache has it: the slow path shall resolve it.
     Recurse,
@@ -93,10 +95,12 @@ pub fn answer_near(
             Cached::Fresh { len, .. } => Action::Respond {
                 len,
                 outcome: Outcome::CacheHit,
+                source: 0,
             },
             Cached::Stale { len } => Action::Respond {
                 len,
                 outcome: Outcome::CacheStale,
+                source: 0,
             },
             Cached::Miss => Action::Recurse,
         };
@@ -105,6 +109,7 @@ pub fn answer_near(
         return Action::Respond {
             len: 0,
             outcome: Outcome::Dropped,
+            source: 0,
         };
     };
     if view.cache.is_some() {
@@ -114,6 +119,7 @@ pub fn answer_near(
         zones: view.zones,
         qtype: query.qtype,
         seed,
+        source: 0,
         writer,
         proofs: query
             .edns
@@ -129,6 +135,7 @@ pub fn answer_near(
         }
     };
     Action::Respond {
+        source: answer.source,
         len: answer.writer.finish(),
         outcome,
     }
@@ -173,6 +180,7 @@ struct Answer<'a, 'o> {
     zones: &'a Zones,
     qtype: u16,
     seed: u64,
+    source: u64,
     writer: Writer<'o>,
     /// What is to be proved; `None`: signatures were not asked for.
     proofs: Option<Proofs<'a>>,
@@ -219,7 +227,11 @@ impl<'a> Answer<'a, '_> {
                 apex: place.apex,
                 spot,
             };
-            let target = match zone.find(&path, place.apex, place.hash) {
+            let found = zone.find(&path, place.apex, place.hash);
+            if slot == 0 {
+                self.source = source(place.hash, &found);
+            }
+            let target = match found {
                 Found::Missing(encloser) => return self.nxdomain(asked, encloser),
                 Found::Cut { node, depth: 0 } if self.qtype == DS => {
                     return self.data(asked, node, None);
@@ -495,6 +507,18 @@ impl<'a> Answer<'a, '_> {
         let signatures = zone.signatures_of(rrset);
         (zone.signature_bytes(signatures), signatures.count)
     }
+}
+
+/// The zone and the node, but for names that do not exist: one for them all.
+fn source(apex: u64, found: &Found) -> u64 {
+    let node = match found {
+        Found::Missing(_) => 0,
+        Found::Cut { node, .. }
+        | Found::Dname { node, .. }
+        | Found::Node(node)
+        | Found::Wildcard { node, .. } => u64::from(*node) + 1,
+    };
+    apex.wrapping_add(node)
 }
 
 fn is_same(one: (&Zone, u32), other: (&Zone, u32)) -> bool {

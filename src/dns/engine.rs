@@ -7,15 +7,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arc_swap::Guard;
+use arc_swap::{ArcSwapOption, Guard};
 
 use super::answer::{self, Action, View};
+use super::chaos::{self, Identity};
+use super::cookie::Cookies;
 use super::keeper::Keeper;
 use super::resolver::Resolver;
 use super::resolver::near::Near;
-use super::wire::{self, Ede, Query, Rcode, Reason, Reject};
+use super::rrl::{self, Equal, Verdict};
+use super::wire::{
+    self, BLOCK, Ede, Edns, Extra, OptionsOut, Query, Rcode, Reason, Reject, Writer,
+};
 use super::zone::Zones;
-use super::{Config, Outcome, Transport};
+use super::{Config, Outcome, RateLimit, Transport};
 use crate::time::Now;
 
 /// What the fast path says of a packet.
@@ -29,9 +34,32 @@ pub enum Fast {
         outcome: Outcome,
     },
     /// To be resolved on the slow path.
-    Slow,
-    /// No answer.
-    Drop,
+    Slow {
+        /// The client has shown a cookie of ours.
+        proven: bool,
+    },
+    /// No answer, and how that is counted.
+    Drop(Outcome),
+}
+
+/// What is known of a client from its query's options.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// It sent a cookie, and gets one.
+    cookie: bool,
+    /// It sent a good one: its address is its own.
+    proven: bool,
+    /// What its answer is padded to.
+    block: u16,
+}
+
+impl Standing {
+    fn extra(self, options: &OptionsOut) -> Extra<'_> {
+        Extra {
+            options: options.as_bytes(),
+            block: self.block,
+        }
+    }
 }
 
 /// Zones, resolver and limits behind one handle.
@@ -40,6 +68,12 @@ pub struct Engine {
     keeper: Arc<Keeper>,
     resolver: Option<Resolver>,
     udp_payload: u16,
+    identity: Identity,
+    cookies: ArcSwapOption<Cookies>,
+    cookies_required: bool,
+    rate_limit: Option<RateLimit>,
+    /// How long a stream may be idle, in units of 100 ms.
+    keepalive: u16,
 }
 
 impl Engine {
@@ -50,6 +84,11 @@ impl Engine {
             keeper,
             resolver,
             udp_payload: config.udp_payload,
+            identity: config.identity.clone(),
+            cookies: ArcSwapOption::default(),
+            cookies_required: config.cookies.as_ref().is_some_and(|c| c.required),
+            rate_limit: config.rate_limit.clone(),
+            keepalive: u16::try_from(config.tcp_idle.as_millis() / 100).unwrap_or(u16::MAX),
         }
     }
 
@@ -72,6 +111,7 @@ impl Engine {
             engine: self,
             zones: self.keeper.serving(),
             near: None,
+            buckets: None,
         }
     }
 
@@ -79,6 +119,17 @@ impl Engine {
     #[must_use]
     pub fn near(&self, workers: usize) -> Option<Near> {
         Some(self.resolver.as_ref()?.cache().near(workers))
+    }
+
+    /// Puts these secrets in service; `None`: cookies are ignored.
+    pub fn set_cookies(&self, cookies: Option<Cookies>) {
+        self.cookies.store(cookies.map(Arc::new));
+    }
+
+    /// The buckets of the rate limit for one thread; `None`: off.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<rrl::Table> {
+        Some(rrl::Table::new(self.rate_limit.as_ref()?.rate))
     }
 
     /// Resolves a packet the fast path declined; the whole answer is in `out`, empty if there is none.
@@ -90,13 +141,20 @@ impl Engine {
         out: &mut Vec<u8>,
     ) -> Outcome {
         out.clear();
-        let query = match Query::parse(packet) {
-            Ok(query) => query,
-            Err(Reject::Drop) => return Outcome::Dropped,
-            Err(Reject::Error(_) | Reject::CookieOnly(_)) => {
-                return owned(out, |out| error(packet, Rcode::FormErr, out));
-            }
+        // The fast path declines none but good queries.
+        let Ok(mut query) = Query::parse(packet) else {
+            return Outcome::Dropped;
         };
+        let mut options = OptionsOut::new();
+        let standing = self.options(
+            query.edns,
+            packet,
+            client,
+            transport,
+            Now::read(),
+            &mut options,
+        );
+        query.extra = standing.extra(&options);
         match &self.resolver {
             Some(resolver) if resolver.allows(client) => {
                 // The one budget of this client query: whatever it sets off spends from it.
@@ -104,8 +162,54 @@ impl Engine {
                 let limit = self.limit(&query, transport);
                 resolver.resolve(&query, limit, &budget, out).await
             }
-            _ => owned(out, |out| code(&query, Rcode::Refused, PROHIBITED, out)),
+            _ => {
+                out.resize(wire::CODE_LEN_MAX, 0);
+                let len = wire::code(&query, Rcode::Refused, Some(PROHIBITED), out);
+                out.truncate(len);
+                Outcome::Refused
+            }
         }
+    }
+
+    /// What the options of a query give rise to: options for its answer, and what is known of the client.
+    fn options(
+        &self,
+        edns: Option<Edns>,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        now: Now,
+        out: &mut OptionsOut,
+    ) -> Standing {
+        let mut standing = Standing::default();
+        let Some(Edns { options, .. }) = edns else {
+            return standing;
+        };
+        if options.nsid() && !self.identity.name.is_empty() {
+            out.nsid(self.identity.name.as_bytes());
+        }
+        if let Some(cookie) = options.cookie(packet)
+            && let Some(cookies) = &*self.cookies.load()
+        {
+            let checked = cookies.check(cookie, client, now);
+            out.cookie(cookie.client, &checked.server);
+            standing.cookie = true;
+            standing.proven = checked.valid;
+        }
+        if options.keepalive() && matches!(transport, Transport::Tcp | Transport::Tls) {
+            out.keepalive(self.keepalive);
+        }
+        if options.padding() && transport.is_encrypted() {
+            standing.block = BLOCK;
+        }
+        standing
+    }
+
+    /// Whether the rate limit leaves this client alone.
+    #[cold]
+    fn is_exempt(&self, client: IpAddr) -> bool {
+        let exempt = self.rate_limit.as_ref().map(|limit| &limit.exempt);
+        exempt.is_some_and(|networks| networks.iter().any(|n| n.contains(client)))
     }
 
     /// Bytes an answer may have.
@@ -123,13 +227,19 @@ pub struct Snapshot<'e> {
     engine: &'e Engine,
     zones: Guard<Arc<Zones>>,
     near: Option<&'e mut Near>,
+    buckets: Option<&'e mut rrl::Table>,
 }
 
 impl<'e> Snapshot<'e> {
-    /// This snapshot with the copies of cached answers that the thread has of its own ([`Engine::near`]).
+    /// This snapshot with what the thread has of its own: copies of cached answers ([`Engine::near`]), and the buckets
+    /// of the rate limit for what it answers over UDP ([`Engine::rate_limit`]).
     #[must_use]
-    pub fn with(self, near: Option<&'e mut Near>) -> Self {
-        Self { near, ..self }
+    pub fn with(self, near: Option<&'e mut Near>, buckets: Option<&'e mut rrl::Table>) -> Self {
+        Self {
+            near,
+            buckets,
+            ..self
+        }
     }
 
     /// Answers a packet from own zones or the cache, if that is possible at once. `out` must hold the
@@ -146,67 +256,212 @@ impl<'e> Snapshot<'e> {
     ) -> Fast {
         let query = match Query::parse(packet) {
             Ok(query) => query,
-            Err(Reject::Drop) => return Fast::Drop,
-            Err(Reject::Error(rcode)) => return error(packet, rcode, out),
-            Err(Reject::CookieOnly(_)) => return error(packet, Rcode::FormErr, out),
+            Err(reject) => return self.reject(reject, packet, client, transport, now, out),
         };
-        if self.zones.is_unavailable(query.name) {
-            return code(&query, Rcode::ServFail, NOT_LOADED, out);
+        let asked = Asked {
+            client,
+            transport,
+            now,
+            seed,
+        };
+        if query.edns.is_some_and(|edns| !edns.options.is_empty()) {
+            return self.answer_with_options(query, asked, out);
         }
-        let cache = match &self.engine.resolver {
-            Some(resolver) if resolver.allows(client) => {
-                Some((resolver.cache(), resolver.partition(query.name)))
+        self.answer(&query, asked, Standing::default(), out)
+    }
+
+    /// As [`answer`](Self::answer), after the options of the query.
+    #[inline(never)]
+    fn answer_with_options(&mut self, query: Query<'_>, asked: Asked, out: &mut [u8]) -> Fast {
+        let mut options = OptionsOut::new();
+        let Asked {
+            client,
+            transport,
+            now,
+            ..
+        } = asked;
+        let engine = self.engine;
+        let standing = engine.options(
+            query.edns,
+            query.packet,
+            client,
+            transport,
+            now,
+            &mut options,
+        );
+        let query = Query {
+            extra: standing.extra(&options),
+            ..query
+        };
+        let must = engine.cookies_required && transport == Transport::Udp;
+        if must && standing.cookie && !standing.proven {
+            return badcookie(&query, Outcome::Cookie, out);
+        }
+        self.answer(&query, asked, standing, out)
+    }
+
+    #[inline]
+    fn answer(
+        &mut self,
+        query: &Query<'_>,
+        asked: Asked,
+        standing: Standing,
+        out: &mut [u8],
+    ) -> Fast {
+        let engine = self.engine;
+        let limit = engine.limit(query, asked.transport).min(out.len());
+        let (len, outcome, source) = if query.qclass != CLASS_IN {
+            match chaos::answer(query, &engine.identity, &mut out[..limit]) {
+                (len, true) => (len, Outcome::Authoritative, u64::MAX),
+                (len, false) => (len, Outcome::Refused, 0),
             }
-            _ => None,
+        } else if self.zones.is_unavailable(query.name) {
+            let len = wire::code(query, Rcode::ServFail, Some(NOT_LOADED), out);
+            (len, Outcome::Servfail, 0)
+        } else {
+            let cache = match &engine.resolver {
+                Some(resolver) if resolver.allows(asked.client) => {
+                    Some((resolver.cache(), resolver.partition(query.name)))
+                }
+                _ => None,
+            };
+            let view = View {
+                zones: &self.zones,
+                cache,
+            };
+            let near = self.near.as_deref_mut();
+            match answer::answer_near(query, view, near, asked.now, asked.seed, limit, out) {
+                Action::Respond {
+                    len,
+                    outcome,
+                    source,
+                } => (len, outcome, source),
+                Action::Recurse => {
+                    return Fast::Slow {
+                        proven: standing.proven,
+                    };
+                }
+            }
         };
-        let view = View {
-            zones: &self.zones,
-            cache,
+        match outcome {
+            Outcome::Dropped => return Fast::Drop(Outcome::Dropped),
+            Outcome::CacheHit | Outcome::CacheStale => {}
+            _ if standing.proven => {}
+            _ => {
+                let kind = match outcome {
+                    Outcome::Authoritative => u64::from(query.qtype) << 8,
+                    other => other as u64,
+                };
+                let equal = Equal { source, kind };
+                match self.check(asked.client, equal, asked.now) {
+                    Verdict::Pass => {}
+                    Verdict::Drop => return Fast::Drop(Outcome::RateLimited),
+                    Verdict::Slip if standing.cookie => {
+                        return badcookie(query, Outcome::Slipped, out);
+                    }
+                    Verdict::Slip => return truncated(query, out),
+                }
+            }
+        }
+        Fast::Respond { len, outcome }
+    }
+
+    /// Answers a packet that is no query.
+    #[cold]
+    fn reject(
+        &mut self,
+        reject: Reject,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        now: Now,
+        out: &mut [u8],
+    ) -> Fast {
+        let fast = match reject {
+            Reject::Drop => Fast::Drop(Outcome::Dropped),
+            Reject::Error(rcode) => error(packet, rcode, out),
+            Reject::CookieOnly(edns) => {
+                let mut options = OptionsOut::new();
+                let engine = self.engine;
+                let edns = Some(edns);
+                let standing = engine.options(edns, packet, client, transport, now, &mut options);
+                match edns {
+                    Some(edns) if standing.cookie => {
+                        let extra = standing.extra(&options);
+                        let len = wire::cookie_answer(packet, edns, extra, out);
+                        respond(len, Outcome::Cookie)
+                    }
+                    // Cookies are off: a query without a question.
+                    _ => error(packet, Rcode::FormErr, out),
+                }
+            }
         };
-        let limit = self.engine.limit(&query, transport).min(out.len());
-        let near = self.near.as_deref_mut();
-        match answer::answer_near(&query, view, near, now, seed, limit, out) {
-            Action::Respond {
-                outcome: Outcome::Dropped,
-                ..
-            } => Fast::Drop,
-            Action::Respond { len, outcome } => Fast::Respond { len, outcome },
-            Action::Recurse => Fast::Slow,
+        let Fast::Respond { outcome, .. } = fast else {
+            return fast;
+        };
+        let equal = Equal {
+            source: 0,
+            kind: outcome as u64,
+        };
+        match self.check(client, equal, now) {
+            Verdict::Pass => fast,
+            // Such an answer is as short as one with TC.
+            Verdict::Slip | Verdict::Drop => Fast::Drop(Outcome::RateLimited),
         }
     }
+
+    /// Whether one more answer like this may go to `client`.
+    #[inline]
+    fn check(&mut self, client: IpAddr, equal: Equal, now: Now) -> Verdict {
+        let Some(buckets) = self.buckets.as_deref_mut() else {
+            return Verdict::Pass;
+        };
+        match buckets.check(client, equal, now) {
+            Verdict::Pass => Verdict::Pass,
+            _ if self.engine.is_exempt(client) => Verdict::Pass,
+            refused => refused,
+        }
+    }
+}
+
+/// How and when a query came.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    client: IpAddr,
+    transport: Transport,
+    now: Now,
+    /// Rotates addresses.
+    seed: u64,
 }
 
 /// An answer that is only a code to a packet that is no query; none to one without a header.
 pub(super) fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Fast {
     let reason = (rcode == Rcode::NotImp).then_some(Ede::NotSupported.into());
-    respond(wire::error(packet, rcode, reason, out), rcode)
+    let outcome = outcome_of(rcode);
+    respond(wire::error(packet, rcode, reason, out), outcome)
 }
 
-/// An answer that is only a code.
-pub(super) fn code(query: &Query<'_>, rcode: Rcode, reason: Reason, out: &mut [u8]) -> Fast {
-    respond(wire::code(query, rcode, Some(reason), out), rcode)
+/// Asks the client for the cookie that goes with this answer.
+fn badcookie(query: &Query<'_>, outcome: Outcome, out: &mut [u8]) -> Fast {
+    respond(wire::code(query, Rcode::BadCookie, None, out), outcome)
 }
 
-fn respond(len: usize, rcode: Rcode) -> Fast {
+/// Sends the client to TCP.
+#[cold]
+fn truncated(query: &Query<'_>, out: &mut [u8]) -> Fast {
+    let limit = out.len();
+    let len = Writer::new(query, limit, out).map_or(0, |mut writer| {
+        writer.truncated();
+        writer.finish()
+    });
+    respond(len, Outcome::Slipped)
+}
+
+fn respond(len: usize, outcome: Outcome) -> Fast {
     match len {
-        0 => Fast::Drop,
-        len => Fast::Respond {
-            len,
-            outcome: outcome_of(rcode),
-        },
+        0 => Fast::Drop(Outcome::Dropped),
+        len => Fast::Respond { len, outcome },
     }
-}
-
-/// Has an answer that is only a code written to a vector.
-fn owned(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8]) -> Fast) -> Outcome {
-    out.clear();
-    out.resize(wire::CODE_LEN_MAX, 0);
-    let (len, outcome) = match write(out) {
-        Fast::Respond { len, outcome } => (len, outcome),
-        _ => (0, Outcome::Dropped),
-    };
-    out.truncate(len);
-    outcome
 }
 
 /// How an answer that is only a code is counted.
@@ -222,6 +477,8 @@ fn outcome_of(rcode: Rcode) -> Outcome {
 
 const PROHIBITED: Reason = Reason::new(Ede::Prohibited, "recursion is not for this client");
 const NOT_LOADED: Reason = Reason::new(Ede::NotReady, "the zone is not in service");
+
+const CLASS_IN: u16 = 1;
 
 /// The largest message: its length has 16 bits.
 pub(super) const MESSAGE_MAX: usize = u16::MAX as usize;

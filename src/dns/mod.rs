@@ -1,18 +1,27 @@
 //! Names: queries to answers.
 //!
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
-//! [`answer`] (the decision), [`resolver`] (cache and upstreams), [`keeper`] (the zones in service), [`engine`] (zones
+//! [`answer`] (the decision), [`chaos`] (what the server tells of itself), [`cookie`] and [`rrl`] (who gets how
+//! much), [`resolver`] (cache and upstreams), [`keeper`] (the zones in service), [`engine`] (zones
 //! and resolver joined, with access lists and metrics), [`front`] (UDP threads and TCP).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net::Network;
+
 pub mod wire;
 
 pub mod zone;
 
 pub mod answer;
+
+pub mod chaos;
+
+pub mod cookie;
+
+pub mod rrl;
 
 pub mod resolver;
 
@@ -87,13 +96,20 @@ pub enum Outcome {
     Badvers,
     /// Nothing could be found out in time, or a bound was hit.
     Servfail,
+    /// Only a cookie: no question came with the client's (RFC 7873 section 5.4), or the server's is asked for
+    /// (BADCOOKIE).
+    Cookie,
+    /// Over the rate limit, and answered with TC or BADCOOKIE only.
+    Slipped,
+    /// Over the rate limit, and not answered.
+    RateLimited,
     /// No answer at all: a response, a runt, or a bound under attack.
     Dropped,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Authoritative,
         Self::Nodata,
         Self::Nxdomain,
@@ -106,6 +122,9 @@ impl Outcome {
         Self::Notimp,
         Self::Badvers,
         Self::Servfail,
+        Self::Cookie,
+        Self::Slipped,
+        Self::RateLimited,
         Self::Dropped,
     ];
 
@@ -125,6 +144,9 @@ impl Outcome {
             Self::Notimp => "notimp",
             Self::Badvers => "badvers",
             Self::Servfail => "servfail",
+            Self::Cookie => "cookie",
+            Self::Slipped => "slipped",
+            Self::RateLimited => "rate_limited",
             Self::Dropped => "dropped",
         }
     }
@@ -143,6 +165,8 @@ pub struct Config {
     pub queries_in_flight: usize,
     /// See `queries_in_flight`.
     pub queries_in_flight_per_network: usize,
+    /// The same per /24 or /56 for clients that have shown a cookie.
+    pub queries_in_flight_per_proven_network: usize,
     /// Over UDP, an answer later than this is dropped for a network that uses more than half of its
     /// `queries_in_flight_per_network` (a pulse of late answers is a weapon: DNSBomb).
     pub udp_late: Duration,
@@ -160,6 +184,30 @@ pub struct Config {
     pub tcp_unread: usize,
     /// See `tcp_unread`.
     pub tcp_unread_time: Duration,
+    /// What the server tells of itself; its name is also its NSID.
+    pub identity: chaos::Identity,
+    /// Cookies; `None`: off.
+    pub cookies: Option<CookieConfig>,
+    /// Response rate limiting; `None`: off.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// Settings of cookies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieConfig {
+    /// Whether clients that send a cookie over UDP must send a good one; else BADCOOKIE.
+    pub required: bool,
+    /// The file of the secrets; `None`: one in the state directory, made at the first start.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// Settings of response rate limiting.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// How much is allowed.
+    pub rate: rrl::Rate,
+    /// Networks without a limit.
+    pub exempt: Vec<Network>,
 }
 
 /// One own zone, as configured.

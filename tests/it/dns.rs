@@ -17,6 +17,8 @@ use self::harness::{
     Server, addresses, ask, config, framed, query, receive, receive_stream, texts, wait, zone,
 };
 
+mod edns;
+
 mod harness;
 
 mod slow;

@@ -1,12 +1,17 @@
 //! `[dns]`: the front.
 
 use std::net::SocketAddr;
+use std::str::FromStr as _;
 
 use super::super::read::Section;
-use super::common::{addresses, bytes, ms, secs};
-use crate::dns;
+use super::common::{Paths, addresses, bytes, ms, secs};
+use crate::dns::chaos::{self, Identity};
+use crate::dns::rrl::{self, Rate};
+use crate::dns::wire::NSID_MAX;
+use crate::dns::{self, CookieConfig, RateLimit};
+use crate::net::Network;
 
-pub(super) fn settings(section: &Section<'_, '_>) -> dns::Config {
+pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Config {
     let mut config = dns::Config {
         listen: addresses(section, "listen"),
         workers: section.integer("workers", 0..=1_024),
@@ -14,6 +19,8 @@ pub(super) fn settings(section: &Section<'_, '_>) -> dns::Config {
         queries_in_flight: section.integer("queries_in_flight", 1..=1_000_000),
         queries_in_flight_per_network: section
             .integer("queries_in_flight_per_network", 1..=1_000_000),
+        queries_in_flight_per_proven_network: section
+            .integer("queries_in_flight_per_proven_network", 1..=1_000_000),
         udp_late: section.duration("udp_late", ms(100)..=secs(60)),
         tcp_connections: section.integer("tcp_connections", 1..=1_000_000),
         tcp_connections_per_address: section.integer("tcp_connections_per_address", 1..=1_000_000),
@@ -22,6 +29,12 @@ pub(super) fn settings(section: &Section<'_, '_>) -> dns::Config {
         tcp_unanswered: section.integer("tcp_unanswered", 1..=65_535),
         tcp_unread: bytes(section, "tcp_unread", 65_537..=1 << 30),
         tcp_unread_time: section.duration("tcp_unread_time", ms(100)..=secs(3_600)),
+        identity: Identity {
+            version: short(section, "version", chaos::TEXT_MAX),
+            name: short(section, "nsid", NSID_MAX),
+        },
+        cookies: cookies(&section.section("cookies"), paths),
+        rate_limit: rate_limit(&section.section("rate_limit")),
     };
     if config.udp_payload > 1_232 {
         let why = "answers above 1232 bytes may be fragmented and lost";
@@ -53,6 +66,40 @@ pub(super) fn settings(section: &Section<'_, '_>) -> dns::Config {
     }
     section.end();
     config
+}
+
+/// A text of at most `max` bytes.
+fn short(section: &Section<'_, '_>, key: &'static str, max: usize) -> String {
+    let text = section.text(key);
+    if text.len() > max {
+        let found = text.len();
+        section.error(key, format!("found {found} bytes, expected at most {max}"));
+    }
+    text
+}
+
+fn cookies(section: &Section<'_, '_>, paths: &Paths<'_>) -> Option<CookieConfig> {
+    let enabled = section.boolean("enabled");
+    let required = section.boolean("required");
+    let file = section.text("secret_file");
+    section.end();
+    enabled.then(|| CookieConfig {
+        required,
+        secret_file: (!file.is_empty()).then(|| paths.resolve(section, "secret_file", &file)),
+    })
+}
+
+fn rate_limit(section: &Section<'_, '_>) -> Option<RateLimit> {
+    let rate = Rate {
+        responses: section.integer("responses", 0..=rrl::RATE_MAX),
+        slip: section.integer("slip", 0..=10),
+    };
+    let exempt = section.list("exempt", "networks such as \"192.0.2.0/24\"", |text| {
+        let network = Network::from_str(text);
+        network.map_err(|e| format!("found {e}"))
+    });
+    section.end();
+    (rate.responses > 0).then_some(RateLimit { rate, exempt })
 }
 
 /// Whether this machine has ::1.

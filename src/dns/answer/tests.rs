@@ -70,7 +70,8 @@ pub(super) fn ask(zones: &Zones, question: &str, seed: u64) -> (Message, Outcome
     let limit = crate::dns::wire::udp_limit(&query, 1232);
     let mut out = [0xFF; 4096];
     let view = View { zones, cache: None };
-    let Action::Respond { len, outcome } = answer(&query, view, NOW, seed, limit, &mut out) else {
+    let Action::Respond { len, outcome, .. } = answer(&query, view, NOW, seed, limit, &mut out)
+    else {
         panic!("no cache, so nothing to recurse for");
     };
     assert!(len <= limit, "{len} bytes");
@@ -366,7 +367,8 @@ fn answer_outside_own_zones_or_class_is_refused() {
         action,
         Action::Respond {
             len: packet.len(),
-            outcome: Outcome::Refused
+            outcome: Outcome::Refused,
+            source: 0
         }
     );
 }

@@ -253,6 +253,7 @@ impl Drop for Stopping {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::dns::chaos::Identity;
 
     /// The limits of the documentation, nothing to listen on.
     pub(in crate::dns) fn config() -> Config {
@@ -262,6 +263,7 @@ pub(super) mod tests {
             udp_payload: 1232,
             queries_in_flight: 4096,
             queries_in_flight_per_network: 200,
+            queries_in_flight_per_proven_network: 2000,
             udp_late: Duration::from_millis(1900),
             tcp_connections: 12_000,
             tcp_connections_per_address: 100,
@@ -270,6 +272,9 @@ pub(super) mod tests {
             tcp_unanswered: 100,
             tcp_unread: 256 << 10,
             tcp_unread_time: Duration::from_secs(15),
+            identity: Identity::default(),
+            cookies: None,
+            rate_limit: None,
         }
     }
 

@@ -30,6 +30,7 @@ pub(super) struct Slow {
     in_flight: Mutex<InFlight>,
     total_max: usize,
     network_max: usize,
+    proven_network_max: usize,
     late: Duration,
 }
 
@@ -67,11 +68,12 @@ impl Slow {
             in_flight: Mutex::default(),
             total_max: config.queries_in_flight,
             network_max: config.queries_in_flight_per_network,
+            proven_network_max: config.queries_in_flight_per_proven_network,
             late: config.udp_late,
         })
     }
 
-    /// A permit for a query of `client`.
+    /// A permit for a query of `client`; one that is `proven` to be at its address may have more at once.
     ///
     /// # Errors
     /// The limit that was reached; it has been counted.
@@ -79,8 +81,14 @@ impl Slow {
         self: &Arc<Self>,
         client: IpAddr,
         transport: Transport,
+        proven: bool,
         received: Now,
     ) -> Result<Permit, Limit> {
+        let network_max = if proven {
+            self.proven_network_max
+        } else {
+            self.network_max
+        };
         let network = client_network(client);
         let reached = {
             let mut in_flight = self.lock();
@@ -88,7 +96,7 @@ impl Slow {
                 Some(Limit::QueriesInFlight)
             } else {
                 let of_network = in_flight.networks.get(&network).copied().unwrap_or(0);
-                if of_network >= self.network_max {
+                if of_network >= network_max {
                     Some(Limit::QueriesInFlightPerNetwork)
                 } else {
                     in_flight.networks.insert(network, of_network + 1);
@@ -221,6 +229,7 @@ mod tests {
         let config = Config {
             queries_in_flight: total,
             queries_in_flight_per_network: network,
+            queries_in_flight_per_proven_network: network + 1,
             ..super::super::tests::config()
         };
         let keeper = Arc::new(Keeper::new(vec![], Arc::clone(&metrics)));
@@ -239,7 +248,7 @@ mod tests {
     }
 
     fn admit(slow: &Arc<Slow>, client: &str) -> Result<Permit, Limit> {
-        slow.admit(client.parse().unwrap(), Transport::Udp, Now::read())
+        slow.admit(client.parse().unwrap(), Transport::Udp, false, Now::read())
     }
 
     #[test]
@@ -251,10 +260,15 @@ mod tests {
             admit(&slow, "192.0.2.7").unwrap_err(),
             Limit::QueriesInFlightPerNetwork
         );
+        let address = "192.0.2.7".parse().unwrap();
+        let proven = || slow.admit(address, Transport::Udp, true, Now::read());
+        let with_a_cookie = proven().unwrap();
+        assert_eq!(proven().unwrap_err(), Limit::QueriesInFlightPerNetwork);
+        drop(with_a_cookie);
         let _other = admit(&slow, "198.51.100.1").unwrap();
         drop(first);
         let _third = admit(&slow, "192.0.2.7").unwrap();
-        assert_eq!(metrics.dns.limit_count(Limit::QueriesInFlightPerNetwork), 1);
+        assert_eq!(metrics.dns.limit_count(Limit::QueriesInFlightPerNetwork), 2);
         assert_eq!(metrics.dns.in_flight.get(), 3);
     }
 

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::slow::Slow;
 use crate::dns::engine::{Engine, Fast, MESSAGE_MAX, error};
 use crate::dns::wire::Rcode;
-use crate::dns::{Config, Outcome, Transport};
+use crate::dns::{Config, Transport};
 use crate::metrics::Metrics;
 use crate::metrics::dns::{Limit, Tally};
 use crate::time::Now;
@@ -344,7 +344,7 @@ impl Connection<'_> {
             let room = &mut output[out + 2..out + FRAME];
             let fast =
                 match snapshot.fast(packet, self.client, Transport::Tcp, now, self.seed, room) {
-                    Fast::Slow => self.hand_over(packet, now, room),
+                    Fast::Slow { proven } => self.hand_over(packet, proven, now, room),
                     done => Some(done),
                 };
             match fast {
@@ -354,8 +354,8 @@ impl Connection<'_> {
                     output[out..out + 2].copy_from_slice(&prefix.to_be_bytes());
                     out += 2 + len;
                 }
-                Some(_) => self.tally.count(Outcome::Dropped),
-                None => {}
+                Some(Fast::Drop(outcome)) => self.tally.count(outcome),
+                Some(Fast::Slow { .. }) | None => {}
             }
             if out >= flush {
                 self.write(&output[..out], now)?;
@@ -390,8 +390,18 @@ impl Connection<'_> {
     }
 
     /// Gives a query to the slow path; a refusal is answered at once.
-    fn hand_over(&mut self, packet: &[u8], now: Now, room: &mut [u8]) -> Option<Fast> {
-        match self.server.slow.admit(self.client, Transport::Tcp, now) {
+    fn hand_over(
+        &mut self,
+        packet: &[u8],
+        proven: bool,
+        now: Now,
+        room: &mut [u8],
+    ) -> Option<Fast> {
+        match self
+            .server
+            .slow
+            .admit(self.client, Transport::Tcp, proven, now)
+        {
             Ok(permit) => {
                 self.waiting += 1;
                 let sender = self.sender.clone();

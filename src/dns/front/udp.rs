@@ -13,8 +13,7 @@ use std::time::Duration;
 use super::Beat;
 use super::mmsg::Batch;
 use super::slow::Slow;
-use crate::dns::engine::{Engine, Fast, error};
-use crate::dns::resolver::near::Near;
+use crate::dns::engine::{Engine, Fast, Snapshot, error};
 use crate::dns::wire::Rcode;
 use crate::dns::{Outcome, Transport};
 use crate::metrics::Metrics;
@@ -45,6 +44,7 @@ impl Worker {
         let mut batch = Batch::new(Arc::clone(&self.socket), BATCH, self.payload, WAIT)?;
         let mut tally = Tally::new(Transport::Udp);
         let mut near = self.engine.near(self.workers);
+        let mut buckets = self.engine.rate_limit();
         // Successive queries get successive seeds, so the addresses of an RRset take turns.
         let mut seed = Now::read().mono_ns;
         let mut failures = 0;
@@ -74,7 +74,8 @@ impl Worker {
                 last_batches -= 1;
             }
             if count > 0 {
-                self.answer(near.as_mut(), &mut batch, count, now, &mut seed, &mut tally);
+                let snapshot = self.engine.snapshot().with(near.as_mut(), buckets.as_mut());
+                self.answer(snapshot, &mut batch, count, now, &mut seed, &mut tally);
                 tally.flush(&self.metrics.dns, Now::read().since(now));
             }
         }
@@ -82,19 +83,18 @@ impl Worker {
 
     fn answer(
         &self,
-        near: Option<&mut Near>,
+        mut snapshot: Snapshot<'_>,
         batch: &mut Batch,
         count: usize,
         now: Now,
         seed: &mut u64,
         tally: &mut Tally,
     ) {
-        let mut snapshot = self.engine.snapshot().with(near);
         for index in 0..count {
             let message = batch.message(index);
             *seed = seed.wrapping_add(1);
             let fast = if message.port == 0 {
-                Fast::Drop
+                Fast::Drop(Outcome::Dropped)
             } else if message.whole {
                 snapshot.fast(
                     message.packet,
@@ -112,8 +112,8 @@ impl Worker {
                     tally.count(outcome);
                     batch.reply(index, len);
                 }
-                Fast::Drop => tally.count(Outcome::Dropped),
-                Fast::Slow => self.hand_over(batch, index, now, tally),
+                Fast::Drop(outcome) => tally.count(outcome),
+                Fast::Slow { proven } => self.hand_over(batch, index, proven, now, tally),
             }
         }
         drop(snapshot);
@@ -125,10 +125,17 @@ impl Worker {
 
     /// Gives a query to the slow path. A network over its share gets nothing, since its addresses may well be
     /// forged; when all is full the client hears so at once and can ask elsewhere.
-    fn hand_over(&self, batch: &mut Batch, index: usize, now: Now, tally: &mut Tally) {
+    fn hand_over(
+        &self,
+        batch: &mut Batch,
+        index: usize,
+        proven: bool,
+        now: Now,
+        tally: &mut Tally,
+    ) {
         let peer = batch.peer(index);
         let message = batch.message(index);
-        match self.slow.admit(message.client, Transport::Udp, now) {
+        match self.slow.admit(message.client, Transport::Udp, proven, now) {
             Ok(permit) => self.slow.resolve_datagram(
                 permit,
                 message.packet.into(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use headwater::dns::chaos::Identity;
 use headwater::dns::engine::Engine;
 use headwater::dns::front::{Front, Heartbeat, Inherited};
 use headwater::dns::keeper::Keeper;
@@ -226,6 +227,7 @@ pub(super) fn config() -> Config {
         udp_payload: 1232,
         queries_in_flight: 4096,
         queries_in_flight_per_network: 200,
+        queries_in_flight_per_proven_network: 2000,
         udp_late: Duration::from_millis(1900),
         tcp_connections: 100,
         tcp_connections_per_address: 50,
@@ -234,6 +236,9 @@ pub(super) fn config() -> Config {
         tcp_unanswered: 100,
         tcp_unread: 256 << 10,
         tcp_unread_time: Duration::from_secs(15),
+        identity: Identity::default(),
+        cookies: None,
+        rate_limit: None,
     }
 }
 
