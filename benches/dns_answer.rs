@@ -97,6 +97,7 @@ fn answers(criterion: &mut Criterion) {
                 let view = View {
                     zones: &zones,
                     cache: None,
+                    policy: None,
                 };
                 black_box(answer(&query, view, now, next as u64, 1232, &mut out))
             });

@@ -239,8 +239,10 @@ impl Node {
             settings.clone(),
             engine.keeper().clone(),
             secrets,
+            engine.resolver().cloned(),
             metrics.clone(),
         );
+        reloader.load_policy().await;
         let zones = reloader.load_zones(None).await.unwrap_or_default();
         let start_time = i64::try_from(started.unix_ms / 1_000).unwrap_or(i64::MAX);
         metrics.node.start_time.set(start_time);

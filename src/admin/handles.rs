@@ -72,6 +72,13 @@ impl Handles {
         let mirrors: Vec<_> = self.mirrors();
         let mut problems: Vec<String> = zones.iter().flat_map(|z| z.problems.clone()).collect();
         problems.extend(self.reloader.problems());
+        let lists = self
+            .engine
+            .resolver()
+            .map(Resolver::lists)
+            .into_iter()
+            .flatten();
+        problems.extend(lists.flat_map(|list| list.problems));
         problems.extend(mirrors.iter().filter_map(|m| {
             let problem = m.problem.as_ref()?;
             Some(format!("mirror {}: {problem}", m.prefix))

@@ -22,6 +22,8 @@ mod http_server;
 
 mod link;
 
+mod policy;
+
 mod resolver;
 
 mod zone;
@@ -35,7 +37,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     };
     let dns = dns::settings(&root.section("dns"), &paths);
     let zones = zone::settings(&root.sections("zone"), &paths);
-    let resolver = resolver::settings(&root.section("resolver"), &dns.listen);
+    let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));
     let publish = content::publish(&root.sections("publish"), &paths);
     let mirrors = content::mirrors(&root.sections("mirror"), &publish);
@@ -58,6 +60,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         dns,
         zones,
         resolver,
+        policy,
         http,
         http_workers,
         publish,

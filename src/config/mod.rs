@@ -39,6 +39,8 @@ pub struct Settings {
     pub zones: Vec<dns::ZoneConfig>,
     /// The resolver; `None`: off.
     pub resolver: Option<dns::resolver::Config>,
+    /// What the resolver answers itself, or not as asked.
+    pub policy: dns::resolver::policy::Config,
     /// The HTTP server.
     pub http: http::Config,
     /// Threads of the HTTP runtime; 0: one per core.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::secrets::Secrets;
 use crate::config::{Settings, Source};
 use crate::dns::keeper::{Keeper, ZoneStatus};
+use crate::dns::resolver::{Resolver, policy};
 use crate::metrics::Metrics;
 use crate::systemd;
 
@@ -16,6 +17,9 @@ pub struct Reloader {
     running: Settings,
     keeper: Arc<Keeper>,
     secrets: Arc<Secrets>,
+    resolver: Option<Resolver>,
+    /// What the resolver's lists are made of.
+    policy: Mutex<policy::Config>,
     metrics: Arc<Metrics>,
     turn: tokio::sync::Mutex<()>,
     /// What was wrong with the configuration last time.
@@ -27,7 +31,7 @@ pub struct Reloader {
 pub struct Reloaded {
     /// The zones after it.
     pub zones: Vec<ZoneStatus>,
-    /// Problems of the configuration; then the old one stays in service.
+    /// Problems of the configuration and of lists; what they concern stays as it was.
     pub problems: Vec<String>,
     /// Sections that changed and need a restart.
     pub restart: Vec<String>,
@@ -40,13 +44,16 @@ impl Reloader {
         running: Settings,
         keeper: Arc<Keeper>,
         secrets: Secrets,
+        resolver: Option<Resolver>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             source,
+            policy: Mutex::new(running.policy.clone()),
             running,
             keeper,
             secrets: Arc::new(secrets),
+            resolver,
             metrics,
             turn: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
@@ -60,7 +67,7 @@ impl Reloader {
         problems.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the configuration's zones, and all zone files, again.
+    /// Reads the configuration's zones and lists, and all their files, again.
     pub async fn all(&self) -> Reloaded {
         let _turn = self.turn.lock().await;
         systemd::reloading();
@@ -71,6 +78,7 @@ impl Reloader {
             Ok(settings) => {
                 restart = self.changed(&settings);
                 self.keeper.configure(settings.zones);
+                *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = settings.policy;
                 Vec::new()
             }
             Err(error) => error
@@ -89,6 +97,7 @@ impl Reloader {
             tracing::warn!(%section, "changed; takes effect after a restart");
         }
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems.clone();
+        problems.extend(self.load_policy().await);
         let zones = self.load_zones(None).await.unwrap_or_default();
         systemd::ready(&summary(&zones));
         Reloaded {
@@ -112,9 +121,43 @@ impl Reloader {
                 tracing::warn!(zone = zone.name, %warning, "zone");
             }
         }
-        let good = self.keeper.is_good() && self.problems().is_empty();
+        let lists = self
+            .resolver
+            .as_ref()
+            .map(Resolver::lists)
+            .unwrap_or_default();
+        let good = self.keeper.is_good()
+            && self.problems().is_empty()
+            && lists.iter().all(|list| list.problems.is_empty());
         self.metrics.node.reload_good.set(i64::from(good));
         Some(zones)
+    }
+
+    /// Loads local data and blocklists on the blocking pool, and says how it went; returns the problems.
+    pub(super) async fn load_policy(&self) -> Vec<String> {
+        let Some(resolver) = self.resolver.clone() else {
+            return Vec::new();
+        };
+        let policy = self.policy.lock();
+        let policy = policy.unwrap_or_else(PoisonError::into_inner).clone();
+        let mut problems = Vec::new();
+        for list in blocking(move || resolver.load_policy(&policy)).await {
+            for warning in &list.warnings {
+                tracing::warn!(list = list.name, %warning, "left out of the list");
+            }
+            match list.problems.first() {
+                None => {
+                    let (rules, bytes) = (list.rules, list.bytes);
+                    tracing::info!(list = list.name, rules, bytes, "list loaded");
+                }
+                Some(first) => tracing::error!(
+                    list = list.name, problems = list.problems.len(), %first,
+                    rules_in_service = list.rules, "list not loaded"
+                ),
+            }
+            problems.extend(list.problems);
+        }
+        problems
     }
 
     /// Sections whose settings differ from those the node runs with.

@@ -5,9 +5,9 @@
 //! (DNAME), RFC 8482 (ANY) and RFC 9471 (glue). With DO, RRsets of signed zones come with their signatures, and what
 //! is missing with its proof (`proof`; RFC 4035 section 3.1).
 
-use super::Outcome;
 use super::resolver::cache::{Cache, Cached, Partition};
 use super::resolver::near::Near;
+use super::resolver::policy::{Policy, Ruling};
 use super::wire::{Ede, HEADER_LEN, NAME_MAX, Query, Rcode, Reason, Section, Writer};
 use super::zone::path::{Path, resolve_pointer, suffix_in_message};
 use super::zone::tree::{
@@ -15,6 +15,7 @@ use super::zone::tree::{
     Place as DataPlace, RECORD_HEAD, RRSIG, RRset, Zone, name_places, target_offset,
 };
 use super::zone::{Place, Zones};
+use super::{Outcome, Transport};
 use crate::time::Now;
 
 use self::proof::Proofs;
@@ -28,6 +29,8 @@ pub struct View<'a> {
     pub zones: &'a Zones,
     /// The resolver's cache and the partition of this name, if this client may recurse.
     pub cache: Option<(&'a Cache, Partition)>,
+    /// Local data, special-use names and blocklists, and what the query came over, if this client may recurse.
+    pub policy: Option<(&'a Policy, Transport)>,
 }
 
 /// What to do with a query.
@@ -81,6 +84,21 @@ pub fn answer_near(
     } else {
         None
     };
+    if place.is_none()
+        && query.qclass == CLASS_IN
+        && !is_transfer(query.qtype)
+        && let Some((policy, transport)) = view.policy
+        && let Some(ruling) = policy.answer(query, &path, transport, limit, out)
+    {
+        return match ruling {
+            Ruling::Respond { len, outcome } => Action::Respond {
+                len,
+                outcome,
+                source: 0,
+            },
+            Ruling::Alias => Action::Recurse,
+        };
+    }
     if place.is_none()
         && query.recursion_desired
         && query.qclass == CLASS_IN

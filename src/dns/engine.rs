@@ -14,7 +14,9 @@ use super::chaos::{self, Identity};
 use super::cookie::Cookies;
 use super::keeper::Keeper;
 use super::resolver::Resolver;
+use super::resolver::budget::Budget;
 use super::resolver::near::Near;
+use super::resolver::policy::{Alias, Policy};
 use super::rrl::{self, Equal, Verdict};
 use super::wire::{
     self, BLOCK, Ede, Edns, Extra, OptionsOut, Query, Rcode, Reason, Reject, Writer,
@@ -110,6 +112,7 @@ impl Engine {
         Snapshot {
             engine: self,
             zones: self.keeper.serving(),
+            policy: self.resolver.as_ref().map(Resolver::policy),
             near: None,
             buckets: None,
         }
@@ -160,13 +163,67 @@ impl Engine {
                 // The one budget of this client query: whatever it sets off spends from it.
                 let budget = resolver.budget();
                 let limit = self.limit(&query, transport);
-                resolver.resolve(&query, limit, &budget, out).await
+                let alias = resolver.policy().alias(&query);
+                match alias {
+                    None => resolver.resolve(&query, limit, &budget, out).await,
+                    Some(alias) => {
+                        self.alias(&alias, &query, client, limit, &budget, out)
+                            .await
+                    }
+                }
             }
             _ => {
                 out.resize(wire::CODE_LEN_MAX, 0);
                 let len = wire::code(&query, Rcode::Refused, Some(PROHIBITED), out);
                 out.truncate(len);
                 Outcome::Refused
+            }
+        }
+    }
+
+    /// Answers with a local CNAME and whatever its target has, here or elsewhere.
+    async fn alias(
+        &self,
+        alias: &Alias,
+        query: &Query<'_>,
+        client: IpAddr,
+        limit: usize,
+        budget: &Budget,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let packet = alias.query(query);
+        let mut answer = vec![0; MESSAGE_MAX];
+        let now = Now::read();
+        let fast = self.snapshot().fast(
+            &packet,
+            client,
+            Transport::Tcp,
+            now,
+            now.mono_ns,
+            &mut answer,
+        );
+        let outcome = match (fast, &self.resolver, Query::parse(&packet)) {
+            (Fast::Respond { len, outcome }, ..) => {
+                answer.truncate(len);
+                outcome
+            }
+            (Fast::Slow { .. }, Some(resolver), Ok(query)) => {
+                resolver
+                    .resolve(&query, MESSAGE_MAX, budget, &mut answer)
+                    .await
+            }
+            _ => Outcome::Dropped,
+        };
+        match alias.join(query, &answer, limit) {
+            Some(joined) if outcome != Outcome::Dropped => {
+                *out = joined;
+                outcome
+            }
+            _ => {
+                out.resize(wire::CODE_LEN_MAX, 0);
+                let len = wire::code(query, Rcode::ServFail, Some(Ede::Other.into()), out);
+                out.truncate(len);
+                Outcome::Servfail
             }
         }
     }
@@ -226,6 +283,7 @@ impl Engine {
 pub struct Snapshot<'e> {
     engine: &'e Engine,
     zones: Guard<Arc<Zones>>,
+    policy: Option<Guard<Arc<Policy>>>,
     near: Option<&'e mut Near>,
     buckets: Option<&'e mut rrl::Table>,
 }
@@ -328,6 +386,10 @@ impl<'e> Snapshot<'e> {
             let view = View {
                 zones: &self.zones,
                 cache,
+                policy: match (&self.policy, cache) {
+                    (Some(policy), Some(_)) => Some((policy, asked.transport)),
+                    _ => None,
+                },
             };
             let near = self.near.as_deref_mut();
             match answer::answer_near(query, view, near, asked.now, asked.seed, limit, out) {
@@ -345,7 +407,7 @@ impl<'e> Snapshot<'e> {
         };
         match outcome {
             Outcome::Dropped => return Fast::Drop(Outcome::Dropped),
-            Outcome::CacheHit | Outcome::CacheStale => {}
+            Outcome::CacheHit | Outcome::CacheStale | Outcome::Local | Outcome::Blocked => {}
             _ if standing.proven => {}
             _ => {
                 let kind = match outcome {

@@ -86,6 +86,10 @@ pub enum Outcome {
     CacheStale,
     /// Fetched from an upstream for this query (or together with an equal one).
     Resolved,
+    /// Local data or a special-use name.
+    Local,
+    /// A blocklist decided.
+    Blocked,
     /// The client may not ask this.
     Refused,
     /// The packet is malformed.
@@ -109,7 +113,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Authoritative,
         Self::Nodata,
         Self::Nxdomain,
@@ -117,6 +121,8 @@ impl Outcome {
         Self::CacheHit,
         Self::CacheStale,
         Self::Resolved,
+        Self::Local,
+        Self::Blocked,
         Self::Refused,
         Self::Formerr,
         Self::Notimp,
@@ -139,6 +145,8 @@ impl Outcome {
             Self::CacheHit => "cache_hit",
             Self::CacheStale => "cache_stale",
             Self::Resolved => "resolved",
+            Self::Local => "local",
+            Self::Blocked => "blocked",
             Self::Refused => "refused",
             Self::Formerr => "formerr",
             Self::Notimp => "notimp",

@@ -12,6 +12,8 @@ pub mod node;
 pub mod replication;
 pub mod resolver;
 
+pub mod policy;
+
 /// All metrics of one daemon. Cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -20,6 +22,8 @@ pub struct Metrics {
     pub dns: dns::Metrics,
     /// The resolver, its cache and its upstreams.
     pub resolver: resolver::Metrics,
+    /// The `policy` of the resolver.
+    pub policy: policy::Metrics,
     /// HTTP requests and connections.
     pub http: http::Metrics,
     /// Objects and the store.
@@ -50,6 +54,7 @@ impl Metrics {
         Self {
             dns: dns::Metrics::new(&registry),
             resolver: resolver::Metrics::new(&registry),
+            policy: policy::Metrics::new(&registry),
             http: http::Metrics::new(&registry),
             content: content::Metrics::new(&registry),
             replication: replication::Metrics::new(&registry),

@@ -7,5 +7,6 @@ mod dns;
 mod floors;
 mod harness;
 mod http;
+mod policy;
 mod replication;
 mod resolver;

@@ -6,12 +6,17 @@ use std::str::FromStr;
 
 use super::super::read::Section;
 use super::super::units::duration_text;
-use super::common::{DOMAIN_EXPECTED, TTLS, bytes, domain, ms, secs};
+use super::common::{DOMAIN_EXPECTED, Paths, TTLS, bytes, domain, ms, secs};
+use super::policy;
 use crate::dns::resolver::upstream::{self, Families};
 use crate::dns::resolver::{self, CacheConfig, ForwardZone};
 use crate::net::Network;
 
-pub(super) fn settings(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<resolver::Config> {
+pub(super) fn settings(
+    section: &Section<'_, '_>,
+    own: &[SocketAddr],
+    paths: &Paths<'_>,
+) -> (Option<resolver::Config>, resolver::policy::Config) {
     let mode = section.choice("mode", &["forward", "off"]);
     let allow = section.list("allow", "networks such as \"192.0.2.0/24\"", |text| {
         let network = Network::from_str(text);
@@ -83,8 +88,9 @@ pub(super) fn settings(section: &Section<'_, '_>, own: &[SocketAddr]) -> Option<
         let message = "resolver.cache.stale_wait is not shorter: a stale answer comes too late";
         section.warning("time", message);
     }
+    let policy = policy::settings(section, mode == "recursive", paths);
     section.end();
-    (mode == "forward").then_some(config)
+    ((mode == "forward").then_some(config), policy)
 }
 
 fn families(section: &Section<'_, '_>) -> Families {

@@ -69,7 +69,11 @@ pub(super) fn ask(zones: &Zones, question: &str, seed: u64) -> (Message, Outcome
     let query = Query::parse(&packet).expect("a good query");
     let limit = crate::dns::wire::udp_limit(&query, 1232);
     let mut out = [0xFF; 4096];
-    let view = View { zones, cache: None };
+    let view = View {
+        zones,
+        cache: None,
+        policy: None,
+    };
     let Action::Respond { len, outcome, .. } = answer(&query, view, NOW, seed, limit, &mut out)
     else {
         panic!("no cache, so nothing to recurse for");
@@ -361,6 +365,7 @@ fn answer_outside_own_zones_or_class_is_refused() {
     let view = View {
         zones: &zones,
         cache: None,
+        policy: None,
     };
     let action = answer(&query, view, NOW, 0, 512, &mut out);
     assert_eq!(
@@ -395,6 +400,7 @@ fn answer_of_an_own_zone_comes_before_a_copy_of_a_cached_one() {
         let view = View {
             zones,
             cache: Some((&cache, Partition(0))),
+            policy: None,
         };
         let mut out = [0; 512];
         let action = answer_near(&query, view, Some(&mut near), NOW, 0, 512, &mut out);
@@ -543,6 +549,7 @@ fn answer_over_tcp_writes_out_owners_that_no_pointer_reaches() {
     let view = View {
         zones: &zones,
         cache: None,
+        policy: None,
     };
     let Action::Respond { len, .. } = answer(&query, view, NOW, 0, 65_535, &mut out) else {
         panic!("no cache, so nothing to recurse for");

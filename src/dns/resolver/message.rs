@@ -202,7 +202,11 @@ impl Writer {
     /// Whether the name written at `at` is `name`, but for case.
     fn is_at(&self, mut at: usize, mut name: &[u8]) -> bool {
         loop {
-            let label = usize::from(self.bytes[at]);
+            // A tail of the very name that is being written ends where the bytes do.
+            let Some(&label) = self.bytes.get(at) else {
+                return false;
+            };
+            let label = usize::from(label);
             if label >= 192 {
                 at = (label & 63) << 8 | usize::from(self.bytes[at + 1]);
                 continue;
@@ -291,6 +295,15 @@ mod tests {
         assert!(name.holds(b"\x03www\x07example\0"));
         assert!(!name.holds(b"\x0anotexample\0"));
         assert!(!name.holds(b"\0"));
+    }
+
+    #[test]
+    fn writer_takes_a_name_with_a_label_twice_in_a_row() {
+        let mut writer = Writer::new(b"\x01a\x01a\x01b\0", 1);
+        let start = writer.bytes.len();
+        assert_eq!(&writer.bytes[12..start], b"\x01a\x01a\x01b\0\0\x01\0\x01");
+        writer.name(b"\x01a\x01b\0", true);
+        assert_eq!(&writer.bytes[start..], b"\xC0\x0E");
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //!
 //! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
 //! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka),
-//! [`near`] (a worker's copies of the hottest), `failure` (what not to
+//! [`near`] (a worker's copies of the hottest), [`policy`] (what is answered here, or not as asked), `failure` (what not to
 //! ask again), `flight` (one fetch for equal questions), [`upstream`] (asking one server), `forward` (which of several),
 //! then the driver, [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use futures_util::future::BoxFuture;
 
 use self::budget::Budget;
@@ -22,6 +24,7 @@ use self::flight::{Failed, Flights, Pilot, Seat};
 use self::forward::{Unanswered, Upstreams};
 use self::key::Key;
 use self::partition::Partitions;
+use self::policy::{ListStatus, Policy};
 use self::reply::Reply;
 use self::upstream::Exchanger;
 use super::Outcome;
@@ -52,6 +55,8 @@ mod failure;
 mod flight;
 
 mod names;
+
+pub mod policy;
 
 pub mod upstream;
 
@@ -128,6 +133,9 @@ struct Inner {
     failures: Failures,
     flights: Flights,
     partitions: Partitions,
+    policy: ArcSwap<Policy>,
+    /// How the policy's lists were loaded.
+    lists: Mutex<Vec<ListStatus>>,
     /// By partition: the default ones, then those of each forward zone.
     upstreams: Vec<Upstreams>,
     exchanger: Arc<Exchanger>,
@@ -172,6 +180,8 @@ impl Resolver {
             ),
             flights: Flights::new(config.fetches, config.waiters),
             partitions,
+            policy: ArcSwap::default(),
+            lists: Mutex::default(),
             upstreams,
             exchanger,
             config,
@@ -195,6 +205,43 @@ impl Resolver {
     #[must_use]
     pub fn cache(&self) -> &Cache {
         &self.inner.cache
+    }
+
+    /// What is answered without the cache, and what not as asked.
+    #[must_use]
+    pub fn policy(&self) -> Guard<Arc<Policy>> {
+        self.inner.policy.load()
+    }
+
+    /// Reads the policy's files and puts it in service; a list that does not load stays as it was. Cached answers that it
+    /// would not have kept go. Reads files and walks the whole cache: not for a DNS thread.
+    pub fn load_policy(&self, config: &policy::Config) -> Vec<ListStatus> {
+        let inner = &self.inner;
+        let mut lists = inner.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let forward = inner.config.forward.iter();
+        let forwarded: Vec<_> = forward.filter_map(|f| names::wire(&f.zone)).collect();
+        let old = inner.policy.load_full();
+        let (policy, statuses) = policy::load(config, &forwarded, &old, &inner.metrics.policy);
+        let policy = Arc::new(policy);
+        inner.policy.store(Arc::clone(&policy));
+        let bad: HashSet<Vec<u8>> = (inner.cache.find(|_| true).iter())
+            .filter(|(key, entry)| {
+                let forwarded = Key::parts(key).partition.0 != 0;
+                policy.screen(entry.wire(), forwarded).is_some()
+            })
+            .map(|(key, _)| key.to_vec())
+            .collect();
+        // Also what was screened by the old policy and is not kept yet, is not kept then.
+        inner.cache.flush(|key| bad.contains(key));
+        lists.clone_from(&statuses);
+        statuses
+    }
+
+    /// The lists of the policy and how they were loaded.
+    #[must_use]
+    pub fn lists(&self) -> Vec<ListStatus> {
+        let lists = self.inner.lists.lock();
+        lists.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The partition (forward zone) of a name in wire form. No allocation.
@@ -426,6 +473,7 @@ async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) -> Result<Arc<Entr
     let metrics = &inner.metrics.resolver;
     let question = Key::parts(pilot.key());
     let result = ask(&inner, question, &budget).await;
+    let result = result.map(|reply| screen(&inner, question, reply));
     let now = Now::read();
     let landed = match result {
         Ok(reply) => {
@@ -476,6 +524,21 @@ async fn ask(
     upstreams
         .fetch(&inner.exchanger, question, budget, read)
         .await
+}
+
+/// What of a reply is to be kept, by the policy.
+fn screen(inner: &Inner, question: key::Parts<'_>, reply: Reply) -> Reply {
+    let forwarded = question.partition.0 != 0;
+    let screened = inner.policy.load().screen(&reply.wire, forwarded);
+    let Some(screened) = screened else {
+        return reply;
+    };
+    if screened.private {
+        inner.metrics.policy.private.inc();
+    }
+    // What the policy writes is a reply to the question; were it none, what came stays.
+    let read = inner.cache.read(question, &screened.message);
+    read.unwrap_or(reply)
 }
 
 /// Keeps the gauges true, as long as there is a resolver.

@@ -6,6 +6,7 @@ use super::denial::Denial;
 use super::name;
 use super::path::{Path, ROOT_HASH, hash_label};
 use super::rdata;
+use super::read::Sink;
 use super::report::{At, Report};
 use super::signed;
 use super::table::Table;
@@ -69,6 +70,29 @@ struct Group {
     ttl: u32,
 }
 
+impl Sink for Builder {
+    fn take(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: &[u8],
+        at: At,
+    ) -> Result<Option<String>, String> {
+        self.add(owner, rtype, ttl, data, at).map(|()| None)
+    }
+
+    fn broken(&mut self, rtype: u16) {
+        self.broken_soa |= rtype == SOA;
+        self.broken_ns |= rtype == NS;
+    }
+
+    fn broken_file(&mut self) {
+        self.broken_soa = true;
+        self.broken_ns = true;
+    }
+}
+
 impl Builder {
     /// A zone without records. `apex` is in wire form, lower case.
     pub(super) fn new(apex: &[u8]) -> Self {
@@ -96,18 +120,6 @@ impl Builder {
             broken_soa: false,
             broken_ns: false,
         }
-    }
-
-    /// Notes that a record of this type was there but could not be read.
-    pub(super) fn broken(&mut self, rtype: u16) {
-        self.broken_soa |= rtype == SOA;
-        self.broken_ns |= rtype == NS;
-    }
-
-    /// Notes that a file could not be read.
-    pub(super) fn broken_file(&mut self) {
-        self.broken_soa = true;
-        self.broken_ns = true;
     }
 
     /// Takes one record. `owner` is in wire form, lower case; `data` is uncompressed.

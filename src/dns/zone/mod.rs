@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use self::build::Builder;
 use self::read::Reader;
-use self::report::{At, Report};
+pub(super) use self::read::Sink;
+pub(super) use self::report::At;
+use self::report::Report;
 use super::ZoneConfig;
 
 pub(super) mod name;
 
 pub(super) mod path;
 
-mod table;
+pub(super) mod table;
 
 mod entry;
 
@@ -87,6 +89,20 @@ pub fn apex(name: &str) -> Option<Arc<[u8]>> {
     name::from_text(name.as_bytes(), b"\0", &mut apex).ok()?;
     apex.make_ascii_lowercase();
     Some(apex.into())
+}
+
+/// Reads master-file text record by record, without building a zone: errors and warnings, each in file order. `name` is
+/// that of its file; `origin` is in wire form.
+pub(super) fn read_records(
+    name: &str,
+    text: &[u8],
+    origin: &[u8],
+    ttl: u32,
+    sink: &mut dyn Sink,
+) -> (Vec<Problem>, Vec<Problem>) {
+    let mut report = Report::default();
+    Reader::new(sink, &mut report, origin, ttl).text(name, text);
+    report.finish()
 }
 
 fn build(config: &ZoneConfig, read: impl FnOnce(&mut Reader<'_>)) -> Result<Loaded, Vec<Problem>> {

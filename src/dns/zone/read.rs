@@ -2,16 +2,37 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
-use super::build::Builder;
 use super::entry::{Entries, Token};
 use super::name;
 use super::rdata::{self, show};
 use super::report::{At, Report};
 
-/// Reads one zone's files into a builder.
+/// What takes the records that are read.
+pub(in crate::dns) trait Sink: std::fmt::Debug {
+    /// Takes one record; `owner` is in wire form, lower case, `data` is uncompressed. May say what is unwise about it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn take(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: &[u8],
+        at: At,
+    ) -> Result<Option<String>, String>;
+
+    /// Notes that a record of this type was there but could not be read.
+    fn broken(&mut self, rtype: u16);
+
+    /// Notes that a file could not be read.
+    fn broken_file(&mut self);
+}
+
+/// Reads master files, record by record, into a [`Sink`].
 #[derive(Debug)]
 pub(super) struct Reader<'b> {
-    builder: &'b mut Builder,
+    sink: &'b mut dyn Sink,
     report: &'b mut Report,
     /// TTL of records without one: `$TTL`, until then the configured one.
     ttl: u32,
@@ -33,13 +54,13 @@ enum Owner {
 
 impl<'b> Reader<'b> {
     pub(super) fn new(
-        builder: &'b mut Builder,
+        sink: &'b mut dyn Sink,
         report: &'b mut Report,
         apex: &[u8],
         ttl: u32,
     ) -> Self {
         Self {
-            builder,
+            sink,
             report,
             ttl,
             origin: apex.to_vec(),
@@ -65,7 +86,7 @@ impl<'b> Reader<'b> {
                 };
                 self.report.error(from, message);
                 // Whatever misses now may stand in there.
-                self.builder.broken_file();
+                self.sink.broken_file();
                 return;
             }
         };
@@ -226,9 +247,12 @@ impl<'b> Reader<'b> {
             ));
         }
         let data =
-            rdata::encode(rtype, rest, &self.origin).inspect_err(|_| self.builder.broken(rtype))?;
-        self.builder
-            .add(owner, rtype, ttl.unwrap_or(self.ttl), &data, at)
+            rdata::encode(rtype, rest, &self.origin).inspect_err(|_| self.sink.broken(rtype))?;
+        let ttl = ttl.unwrap_or(self.ttl);
+        if let Some(warning) = self.sink.take(owner, rtype, ttl, &data, at)? {
+            self.report.warn(at, warning);
+        }
+        Ok(())
     }
 }
 

@@ -4,11 +4,11 @@ use super::Problem;
 
 /// A place in one of the files read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct At {
+pub(in crate::dns) struct At {
     /// Number of the file, in the order they were opened.
-    pub(super) file: u16,
+    pub(in crate::dns) file: u16,
     /// 1-based; 0: the file as a whole.
-    pub(super) line: u32,
+    pub(in crate::dns) line: u32,
 }
 
 /// Errors and warnings with their places.

@@ -2,7 +2,7 @@
 
 /// Numbers by the hash of a name. The caller compares the name itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
+pub(in crate::dns) struct Table {
     /// A power of two of slots, at most three quarters taken; or none.
     slots: Vec<Slot>,
     taken: usize,
@@ -17,7 +17,7 @@ struct Slot {
 
 impl Table {
     /// A table with room for `entries`.
-    pub(super) fn with_capacity(entries: usize) -> Self {
+    pub(in crate::dns) fn with_capacity(entries: usize) -> Self {
         let slots = if entries == 0 {
             0
         } else {
@@ -31,7 +31,7 @@ impl Table {
 
     /// The value under `hash` for which `is` holds.
     #[inline]
-    pub(super) fn get(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(in crate::dns) fn get(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut at = hash as usize & mask;
         loop {
@@ -47,7 +47,7 @@ impl Table {
     }
 
     /// Adds a value; `rehash` gives the hash of one added before, for when the table grows.
-    pub(super) fn insert(&mut self, hash: u64, value: u32, rehash: impl Fn(u32) -> u64) {
+    pub(in crate::dns) fn insert(&mut self, hash: u64, value: u32, rehash: impl Fn(u32) -> u64) {
         if (self.taken + 1) * 4 > self.slots.len() * 3 {
             let mut grown = Self::with_capacity((self.taken + 1) * 2);
             for slot in self.slots.iter().filter(|slot| slot.value != EMPTY.value) {
@@ -59,7 +59,7 @@ impl Table {
     }
 
     /// Bytes on the heap.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::dns) fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>()
     }
 

@@ -18,7 +18,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio_util::sync::CancellationToken;
 
-/// An upstream that answers every A question with 198.51.100.7; names that begin with `held` only after `release`.
+/// An upstream that answers every A question with 198.51.100.7; names that begin with `held`, in any case, only after `release`.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
     pub(super) asked: Arc<AtomicU64>,
@@ -49,7 +49,8 @@ impl Upstream {
                     }
                     held.retain(|(query, client)| {
                         let name = query.queries[0].name().clone();
-                        if name.to_string().starts_with("held") && !released.load(Ordering::SeqCst)
+                        if name.to_string().to_ascii_lowercase().starts_with("held")
+                            && !released.load(Ordering::SeqCst)
                         {
                             return true;
                         }
