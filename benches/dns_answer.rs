@@ -32,7 +32,7 @@ fn zones() -> Zones {
         name: "bench.test.".to_owned(),
         file: PathBuf::from("bench"),
         ttl: 300,
-        ttls: Vec::new(),
+        ..ZoneConfig::default()
     };
     let loaded = load_text(&config, text.as_bytes()).expect("a good zone");
     Zones::new(vec![loaded.zone])

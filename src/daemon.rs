@@ -30,6 +30,7 @@ use crate::dns::engine::Engine;
 use crate::dns::front::{Front, Heartbeat};
 use crate::dns::keeper::Keeper;
 use crate::dns::resolver::Resolver;
+use crate::dns::transfer::notifier;
 use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
@@ -142,7 +143,8 @@ impl Node {
             built.transpose().context("resolver")?
         };
         let keeper = Arc::new(Keeper::new(settings.zones.clone(), metrics.clone()));
-        let engine = Engine::new(&settings.dns, keeper, resolver);
+        keeper.set_keys(settings.tsig.clone());
+        let engine = Engine::new(&settings.dns, keeper, resolver, metrics.clone());
         let library = Library::new(&settings.store, Arc::clone(&metrics));
         Ok(Self {
             source,
@@ -298,6 +300,10 @@ impl Loaded {
             let work = runtimes.dns.spawn(work);
             // A panic over there is passed on, so that it is named here.
             running.spawn("dns", true, async move { work.await? });
+            let keeper = handles.engine.keeper().clone();
+            let work = notifier::run(keeper, handles.metrics.clone(), background.clone());
+            let work = runtimes.dns.spawn(work);
+            running.spawn("notify", false, async move { work.await? });
         }
         if let Some(http) = bound.http {
             running.spawn("http", true, http.run(accept));

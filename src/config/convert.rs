@@ -20,6 +20,8 @@ mod dns;
 
 mod http_server;
 
+mod key;
+
 mod link;
 
 mod policy;
@@ -36,7 +38,8 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         state: &state,
     };
     let dns = dns::settings(&root.section("dns"), &paths);
-    let zones = zone::settings(&root.sections("zone"), &paths);
+    let tsig = key::settings(&root.sections("key"), &paths);
+    let zones = zone::settings(&root.sections("zone"), &paths, &tsig);
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));
     let publish = content::publish(&root.sections("publish"), &paths);
@@ -59,6 +62,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         state,
         dns,
         zones,
+        tsig,
         resolver,
         policy,
         http,

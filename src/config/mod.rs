@@ -37,6 +37,8 @@ pub struct Settings {
     pub dns: dns::Config,
     /// Own zones.
     pub zones: Vec<dns::ZoneConfig>,
+    /// Keys of signed messages.
+    pub tsig: dns::tsig::Keys,
     /// The resolver; `None`: off.
     pub resolver: Option<dns::resolver::Config>,
     /// What the resolver answers itself, or not as asked.

@@ -295,12 +295,31 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// A size in bytes within `range`.
     pub(super) fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> u64 {
+        self.size_with(key, range, Missing::Error)
+    }
+
+    /// A size in bytes within `range`; `default` when it is absent.
+    pub(super) fn size_or(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> u64 {
+        self.size_with(key, range, Missing::Default(default))
+    }
+
+    fn size_with(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        missing: Missing<u64>,
+    ) -> u64 {
         let expected = format!(
             "a size such as \"64 MiB\", from {} to {}",
             units::size_text(*range.start()),
             units::size_text(*range.end())
         );
-        self.read(key, Missing::Error, &expected, |v| {
+        self.read(key, missing, &expected, |v| {
             let size = match &v.kind {
                 ValueKind::String(s) => units::size(s),
                 _ => integer(v).and_then(|i| u64::try_from(i).ok()),
@@ -353,6 +372,20 @@ impl<'r, 'a> Section<'r, 'a> {
             }
         }
         parsed
+    }
+
+    /// As [`Section::list`]; empty when it is absent.
+    pub(super) fn list_or_none<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        if self.table.contains_key(key) {
+            return self.list(key, expected, parse);
+        }
+        self.ask(key);
+        Vec::new()
     }
 
     /// The entries of a free table beneath `key`, durations all of them.

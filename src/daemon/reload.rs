@@ -77,6 +77,7 @@ impl Reloader {
         let mut problems = match loaded {
             Ok(settings) => {
                 restart = self.changed(&settings);
+                self.keeper.set_keys(settings.tsig);
                 self.keeper.configure(settings.zones);
                 *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = settings.policy;
                 Vec::new()

@@ -12,6 +12,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use super::answer::{self, Action, View};
 use super::chaos::{self, Identity};
 use super::cookie::Cookies;
+use super::exchange::{self, Exchange};
 use super::keeper::Keeper;
 use super::resolver::Resolver;
 use super::resolver::budget::Budget;
@@ -23,6 +24,7 @@ use super::wire::{
 };
 use super::zone::Zones;
 use super::{Config, Outcome, RateLimit, Transport};
+use crate::metrics::Metrics;
 use crate::time::Now;
 
 /// What the fast path says of a packet.
@@ -68,6 +70,7 @@ impl Standing {
 #[derive(Debug)]
 pub struct Engine {
     keeper: Arc<Keeper>,
+    exchange: Exchange,
     resolver: Option<Resolver>,
     udp_payload: u16,
     identity: Identity,
@@ -81,8 +84,14 @@ pub struct Engine {
 impl Engine {
     /// An engine that answers from the zones of `keeper`, and for other names by `resolver`.
     #[must_use]
-    pub fn new(config: &Config, keeper: Arc<Keeper>, resolver: Option<Resolver>) -> Self {
+    pub fn new(
+        config: &Config,
+        keeper: Arc<Keeper>,
+        resolver: Option<Resolver>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
+            exchange: Exchange::new(keeper.clone(), config.transfer.clone(), metrics),
             keeper,
             resolver,
             udp_payload: config.udp_payload,
@@ -98,6 +107,12 @@ impl Engine {
     #[must_use]
     pub fn keeper(&self) -> &Arc<Keeper> {
         &self.keeper
+    }
+
+    /// What other servers say.
+    #[must_use]
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
     }
 
     /// The resolver, unless off.
@@ -144,37 +159,46 @@ impl Engine {
         out: &mut Vec<u8>,
     ) -> Outcome {
         out.clear();
-        // The fast path declines none but good queries.
+        let now = Now::read();
+        if Exchange::concerns(packet) {
+            let outcome;
+            (*out, outcome) = self.exchange.answer(packet, client, transport, now);
+            return outcome;
+        }
+        // The fast path declines no others but good queries.
         let Ok(mut query) = Query::parse(packet) else {
             return Outcome::Dropped;
         };
+        let limit = self.limit(&query, transport);
+        if query.tsig.is_some() {
+            return self.signed(packet, client, transport, limit, out).await;
+        }
         let mut options = OptionsOut::new();
-        let standing = self.options(
-            query.edns,
-            packet,
-            client,
-            transport,
-            Now::read(),
-            &mut options,
-        );
+        let standing = self.options(query.edns, packet, client, transport, now, &mut options);
         query.extra = standing.extra(&options);
+        self.resolve(&query, client, limit, out).await
+    }
+
+    async fn resolve(
+        &self,
+        query: &Query<'_>,
+        client: IpAddr,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         match &self.resolver {
             Some(resolver) if resolver.allows(client) => {
                 // The one budget of this client query: whatever it sets off spends from it.
                 let budget = resolver.budget();
-                let limit = self.limit(&query, transport);
-                let alias = resolver.policy().alias(&query);
+                let alias = resolver.policy().alias(query);
                 match alias {
-                    None => resolver.resolve(&query, limit, &budget, out).await,
-                    Some(alias) => {
-                        self.alias(&alias, &query, client, limit, &budget, out)
-                            .await
-                    }
+                    None => resolver.resolve(query, limit, &budget, out).await,
+                    Some(alias) => self.alias(&alias, query, client, limit, &budget, out).await,
                 }
             }
             _ => {
                 out.resize(wire::CODE_LEN_MAX, 0);
-                let len = wire::code(&query, Rcode::Refused, Some(PROHIBITED), out);
+                let len = wire::code(query, Rcode::Refused, Some(PROHIBITED), out);
                 out.truncate(len);
                 Outcome::Refused
             }
@@ -269,6 +293,46 @@ impl Engine {
         exempt.is_some_and(|networks| networks.iter().any(|n| n.contains(client)))
     }
 
+    /// Answers a query that is signed, and signs the answer.
+    async fn signed(
+        &self,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let now = Now::read();
+        let signed = match self.exchange.signed(packet, now) {
+            Ok(signed) => signed,
+            Err((answer, outcome)) => {
+                *out = answer;
+                return outcome;
+            }
+        };
+        let limit = limit.saturating_sub(signed.room()).max(wire::CODE_LEN_MAX);
+        out.resize(limit, 0);
+        let seed = now.mono_ns;
+        let fast = self
+            .snapshot()
+            .fast(&signed.packet, client, transport, now, seed, out);
+        let outcome = match (fast, Query::parse(&signed.packet)) {
+            (Fast::Respond { len, outcome }, _) => {
+                out.truncate(len);
+                outcome
+            }
+            (Fast::Slow { .. }, Ok(query)) => self.resolve(&query, client, limit, out).await,
+            _ => {
+                out.clear();
+                Outcome::Dropped
+            }
+        };
+        if !out.is_empty() {
+            signed.sign(out, now);
+        }
+        outcome
+    }
+
     /// Bytes an answer may have.
     fn limit(&self, query: &Query<'_>, transport: Transport) -> usize {
         match transport {
@@ -313,7 +377,11 @@ impl<'e> Snapshot<'e> {
         out: &mut [u8],
     ) -> Fast {
         let query = match Query::parse(packet) {
+            Ok(query) if exchange::takes(&query) => return Fast::Slow { proven: false },
             Ok(query) => query,
+            Err(Reject::Error(_)) if Exchange::concerns(packet) => {
+                return Fast::Slow { proven: false };
+            }
             Err(reject) => return self.reject(reject, packet, client, transport, now, out),
         };
         let asked = Asked {
@@ -549,7 +617,6 @@ pub(super) const MESSAGE_MAX: usize = u16::MAX as usize;
 mod tests {
     use super::*;
     use crate::dns::ZoneConfig;
-    use crate::metrics::Metrics;
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -559,9 +626,10 @@ mod tests {
             name: "missing.test.".to_owned(),
             ..ZoneConfig::default()
         }];
-        let keeper = Arc::new(Keeper::new(zones, Arc::new(Metrics::new())));
+        let metrics = Arc::new(Metrics::new());
+        let keeper = Arc::new(Keeper::new(zones, metrics.clone()));
         let config = crate::dns::front::tests::config();
-        let engine = Engine::new(&config, keeper, None);
+        let engine = Engine::new(&config, keeper, None, metrics);
         let check = |name: &[u8], expected| {
             let mut packet = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
             packet.extend_from_slice(name);

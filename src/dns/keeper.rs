@@ -6,13 +6,16 @@
 //! holds nobody else; publishing one zone costs the same whatever the others hold. All this is for the blocking
 //! pool; DNS threads only read [`Keeper::serving`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::ZoneConfig;
-use super::zone::{self, Change, Loaded, Problem, Zones};
+use super::transfer::history::{Difference, History};
+use super::tsig::Keys;
+use super::zone::name;
+use super::zone::{self, Change, Loaded, Problem, Zone, Zones};
 use crate::metrics::Metrics;
 use crate::time::Now;
 
@@ -24,6 +27,11 @@ pub struct Keeper {
     kept: Mutex<BTreeMap<String, Arc<Kept>>>,
     /// Held from one snapshot to the next.
     publishing: Mutex<()>,
+    /// The keys of signed messages.
+    keys: ArcSwap<Keys>,
+    /// Apexes of zones that have changed since somebody last asked, and the bell for it.
+    changes: Mutex<BTreeSet<Arc<[u8]>>>,
+    bell: tokio::sync::Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -36,6 +44,8 @@ struct Kept {
     config: Mutex<Arc<ZoneConfig>>,
     /// Held while the zone changes: loads go one after the other.
     turn: Mutex<()>,
+    /// Held for a moment.
+    history: Mutex<History>,
     /// Held for a moment.
     status: Mutex<ZoneStatus>,
 }
@@ -67,6 +77,9 @@ impl Keeper {
             serving: ArcSwap::default(),
             kept: Mutex::default(),
             publishing: Mutex::default(),
+            keys: ArcSwap::default(),
+            changes: Mutex::default(),
+            bell: tokio::sync::Notify::new(),
             metrics,
         };
         keeper.configure(zones);
@@ -152,6 +165,50 @@ impl Keeper {
         Some(self.serving().get(&apex)?.to_text())
     }
 
+    /// The keys of signed messages.
+    pub fn keys(&self) -> Guard<Arc<Keys>> {
+        self.keys.load()
+    }
+
+    /// Replaces the keys.
+    pub fn set_keys(&self, keys: Keys) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// The configured zone at an apex (wire form, lower case): its version in service, unless it has none, and its
+    /// settings.
+    pub(in crate::dns) fn find(&self, apex: &[u8]) -> Option<(Option<Arc<Zone>>, Arc<ZoneConfig>)> {
+        let kept = lock(&self.kept).get(&name::to_text(apex))?.clone();
+        let config = lock(&kept.config).clone();
+        Some((self.serving().get(apex).cloned(), config))
+    }
+
+    /// The differences from serial `from` to `zone`; `None`: they are not all here, or they are more than the zone.
+    pub(in crate::dns) fn steps(
+        &self,
+        apex: &[u8],
+        from: u32,
+        zone: &Zone,
+    ) -> Option<Vec<Arc<Difference>>> {
+        let kept = lock(&self.kept).get(&name::to_text(apex))?.clone();
+        let steps = lock(&kept.history).since(from)?;
+        let leads_there = steps.last().is_some_and(|last| last.to() == zone.serial());
+        let records: usize = steps.iter().map(|step| step.records()).sum();
+        (leads_there && records < zone.records().max(100)).then_some(steps)
+    }
+
+    /// Waits until zones have changed; their apexes, wire form.
+    pub(in crate::dns) async fn changed(&self) -> BTreeSet<Arc<[u8]>> {
+        loop {
+            let rung = self.bell.notified();
+            let changes = std::mem::take(&mut *lock(&self.changes));
+            if !changes.is_empty() {
+                return changes;
+            }
+            rung.await;
+        }
+    }
+
     /// Takes one zone from its source into service. Says so once: on failure in the log, too.
     fn load(&self, kept: &Arc<Kept>) {
         let _turn = lock(&kept.turn);
@@ -166,8 +223,14 @@ impl Keeper {
     fn publish(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded) {
         let Loaded { zone, warnings } = loaded;
         let (serial, records) = (zone.serial(), zone.records());
+        let apex: Arc<[u8]> = zone.apex().into();
+        let changed = self.note(kept, config, &zone);
         if !self.change(kept, Change::Serve(zone)) {
             return;
+        }
+        if changed {
+            lock(&self.changes).insert(apex);
+            self.bell.notify_one();
         }
         let mut status = lock(&kept.status);
         status.file = config.file.display().to_string();
@@ -182,6 +245,27 @@ impl Keeper {
         self.metrics
             .dns
             .zone_in_service(&kept.name, serial, records);
+    }
+
+    /// Notes how a version about to be in service differs from the one that is, if that may be asked for. True:
+    /// others are to be told.
+    fn note(&self, kept: &Kept, config: &ZoneConfig, zone: &Arc<Zone>) -> bool {
+        let serving = self.serving();
+        let old = serving.get(zone.apex());
+        if let Some(old) = old
+            && old.serial() != zone.serial()
+            && !config.allow_transfer.is_empty()
+        {
+            let mut history = History::default();
+            std::mem::swap(&mut history, &mut lock(&kept.history));
+            match Difference::between(old, zone) {
+                Some(step) => history.push(step, config.journal),
+                None => history.clear(),
+            }
+            *lock(&kept.history) = history;
+        }
+        let changed = old.is_none_or(|old| old.serial() != zone.serial());
+        changed && !config.notify.is_empty()
     }
 
     /// Keeps what is in service; without it the names of the zone are SERVFAIL.
@@ -237,6 +321,7 @@ impl Kept {
             name,
             config: Mutex::new(Arc::new(config)),
             turn: Mutex::new(()),
+            history: Mutex::default(),
         }
     }
 

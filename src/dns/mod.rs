@@ -2,8 +2,9 @@
 //!
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
 //! [`answer`] (the decision), [`chaos`] (what the server tells of itself), [`cookie`] and [`rrl`] (who gets how
-//! much), [`resolver`] (cache and upstreams), [`keeper`] (the zones in service), [`engine`] (zones
-//! and resolver joined, with access lists and metrics), [`front`] (UDP threads and TCP).
+//! much), [`resolver`] (cache and upstreams), [`tsig`] (signed messages), [`transfer`] (zones between servers),
+//! [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
+//! with access lists and metrics), [`front`] (UDP threads and TCP).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,7 +26,13 @@ pub mod rrl;
 
 pub mod resolver;
 
+pub mod tsig;
+
+pub mod transfer;
+
 pub mod keeper;
+
+pub mod exchange;
 
 pub mod engine;
 
@@ -90,6 +97,8 @@ pub enum Outcome {
     Local,
     /// A blocklist decided.
     Blocked,
+    /// A zone transfer, or NOTIFY answered.
+    Transfer,
     /// The client may not ask this.
     Refused,
     /// The packet is malformed.
@@ -113,7 +122,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Authoritative,
         Self::Nodata,
         Self::Nxdomain,
@@ -123,6 +132,7 @@ impl Outcome {
         Self::Resolved,
         Self::Local,
         Self::Blocked,
+        Self::Transfer,
         Self::Refused,
         Self::Formerr,
         Self::Notimp,
@@ -147,6 +157,7 @@ impl Outcome {
             Self::Resolved => "resolved",
             Self::Local => "local",
             Self::Blocked => "blocked",
+            Self::Transfer => "transfer",
             Self::Refused => "refused",
             Self::Formerr => "formerr",
             Self::Notimp => "notimp",
@@ -192,6 +203,8 @@ pub struct Config {
     pub tcp_unread: usize,
     /// See `tcp_unread`.
     pub tcp_unread_time: Duration,
+    /// Bounds of zone transfers.
+    pub transfer: transfer::Config,
     /// What the server tells of itself; its name is also its NSID.
     pub identity: chaos::Identity,
     /// Cookies; `None`: off.
@@ -229,6 +242,12 @@ pub struct ZoneConfig {
     pub ttl: u32,
     /// Configured TTLs; they win over the file.
     pub ttls: Vec<TtlOverride>,
+    /// Who may have the whole zone.
+    pub allow_transfer: Vec<transfer::Allow>,
+    /// Who is told when it changes.
+    pub notify: Vec<transfer::Remote>,
+    /// Differences kept for incremental transfers, bytes.
+    pub journal: usize,
 }
 
 /// A configured TTL: one name relative to the zone (`@`: the apex), all types or one.

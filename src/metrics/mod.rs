@@ -11,6 +11,7 @@ pub mod link;
 pub mod node;
 pub mod replication;
 pub mod resolver;
+pub mod transfer;
 
 pub mod policy;
 
@@ -20,6 +21,8 @@ pub struct Metrics {
     registry: Registry,
     /// Queries, TCP connections and zones.
     pub dns: dns::Metrics,
+    /// Zones between servers.
+    pub transfer: transfer::Metrics,
     /// The resolver, its cache and its upstreams.
     pub resolver: resolver::Metrics,
     /// The `policy` of the resolver.
@@ -53,6 +56,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             dns: dns::Metrics::new(&registry),
+            transfer: transfer::Metrics::new(&registry),
             resolver: resolver::Metrics::new(&registry),
             policy: policy::Metrics::new(&registry),
             http: http::Metrics::new(&registry),

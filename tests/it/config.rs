@@ -324,6 +324,11 @@ fn reference_configuration_has_every_key_with_its_default() {
     let dir = home();
     let file = dir.path().join("headwater.toml");
     fs::write(&file, &uncommented).unwrap();
+    fs::write(
+        dir.path().join("transfer.key"),
+        "c2VjcmV0IG9mIHNvbWUgbGVuZ3Ro",
+    )
+    .unwrap();
     let source = Source {
         file: Some(file),
         ..Source::default()

@@ -35,6 +35,7 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
         },
         cookies: cookies(&section.section("cookies"), paths),
         rate_limit: rate_limit(&section.section("rate_limit")),
+        transfer: transfer(&section.section("transfer")),
     };
     if config.udp_payload > 1_232 {
         let why = "answers above 1232 bytes may be fragmented and lost";
@@ -100,6 +101,15 @@ fn rate_limit(section: &Section<'_, '_>) -> Option<RateLimit> {
     });
     section.end();
     (rate.responses > 0).then_some(RateLimit { rate, exempt })
+}
+
+/// `[dns.transfer]`: bounds of zone transfers.
+fn transfer(section: &Section<'_, '_>) -> dns::transfer::Config {
+    let config = dns::transfer::Config {
+        outgoing: section.integer("outgoing", 1..=10_000),
+    };
+    section.end();
+    config
 }
 
 /// Whether this machine has ::1.

@@ -7,9 +7,15 @@ use hickory_proto::rr::RecordType;
 
 use super::super::read::Section;
 use super::common::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs, whole_seconds};
+use crate::dns::transfer::{ALLOW_EXPECTED, Allow, JOURNAL, REMOTE_EXPECTED, Remote};
+use crate::dns::tsig::Keys;
 use crate::dns::{TtlOverride, ZoneConfig};
 
-pub(super) fn settings(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<ZoneConfig> {
+pub(super) fn settings(
+    sections: &[Section<'_, '_>],
+    paths: &Paths<'_>,
+    keys: &Keys,
+) -> Vec<ZoneConfig> {
     let mut names = BTreeSet::new();
     let mut zones = Vec::new();
     for section in sections {
@@ -40,15 +46,37 @@ pub(super) fn settings(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<Z
                 format!("found {name:?} a second time, expected it once"),
             );
         }
+        let allow_transfer = section.list_or_none("allow_transfer", ALLOW_EXPECTED, |text| {
+            let allow: Allow = text.parse().map_err(|e| format!("found {e}"))?;
+            known(keys, allow.key.as_deref()).map(|()| allow)
+        });
+        let notify = section.list_or_none("notify", REMOTE_EXPECTED, |text| {
+            let remote: Remote = text.parse().map_err(|e| format!("found {e}"))?;
+            known(keys, remote.key.as_deref()).map(|()| remote)
+        });
+        let journal = section.size_or("journal", 0..=1 << 32, JOURNAL);
         section.end();
         zones.push(ZoneConfig {
             name,
             file: paths.resolve_zone(section, &file),
             ttl: seconds(ttl),
             ttls,
+            allow_transfer,
+            notify,
+            journal: usize::try_from(journal).unwrap_or(usize::MAX),
         });
     }
     zones
+}
+
+/// Whether there is a [[key]] of that name.
+fn known(keys: &Keys, name: Option<&str>) -> Result<(), String> {
+    match name {
+        Some(name) if keys.get(name).is_none() => Err(format!(
+            "found key {name:?}, expected the name of a [[key]]"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `www`, `www/AAAA` or `@`.

@@ -18,6 +18,7 @@ pub(super) fn config(name: &str, ttls: Vec<TtlOverride>) -> ZoneConfig {
         file: PathBuf::from("zone"),
         ttl: 300,
         ttls,
+        ..ZoneConfig::default()
     }
 }
 

@@ -275,6 +275,7 @@ pub(super) mod tests {
             identity: Identity::default(),
             cookies: None,
             rate_limit: None,
+            transfer: crate::dns::transfer::Config { outgoing: 64 },
         }
     }
 

@@ -233,7 +233,7 @@ mod tests {
             ..super::super::tests::config()
         };
         let keeper = Arc::new(Keeper::new(vec![], Arc::clone(&metrics)));
-        let engine = Arc::new(Engine::new(&config, keeper, None));
+        let engine = Arc::new(Engine::new(&config, keeper, None, Arc::clone(&metrics)));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();

@@ -5,7 +5,7 @@
 //! a connection owns no buffer, except for a message that is not whole and answers not yet taken.
 //! On stop it answers what it has, says goodbye (FIN) and lets the client read to the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -21,8 +21,9 @@ use tokio_util::task::TaskTracker;
 
 use super::slow::Slow;
 use crate::dns::engine::{Engine, Fast, MESSAGE_MAX, error};
+use crate::dns::exchange::{Begin, Transfer};
 use crate::dns::wire::Rcode;
-use crate::dns::{Config, Transport};
+use crate::dns::{Config, Outcome, Transport};
 use crate::metrics::Metrics;
 use crate::metrics::dns::{Limit, Tally};
 use crate::time::Now;
@@ -195,6 +196,7 @@ async fn serve(stream: TcpStream, place: Place, stop: CancellationToken) {
         input: Vec::new(),
         unsent: Vec::new(),
         waiting: 0,
+        transfers: VecDeque::new(),
         ended: false,
         stalled: false,
         active: now,
@@ -240,6 +242,8 @@ struct Connection<'s> {
     unsent: Vec<u8>,
     /// Queries on the slow path.
     waiting: usize,
+    /// Zone transfers going out, one message of each in turn.
+    transfers: VecDeque<Transfer>,
     /// The client will send no more.
     ended: bool,
     /// `input` begins with a whole message that may not be answered yet.
@@ -263,6 +267,7 @@ impl Connection<'_> {
         loop {
             if (self.ended || draining)
                 && self.waiting == 0
+                && self.transfers.is_empty()
                 && self.unsent.is_empty()
                 && !self.stalled
             {
@@ -277,6 +282,13 @@ impl Connection<'_> {
                 ready = self.stream.writable(), if !self.unsent.is_empty() => {
                     ready?;
                     self.flush()?;
+                    if self.unsent.is_empty() && self.stalled {
+                        self.turn(false)?;
+                    }
+                }
+                ready = self.stream.writable(), if self.unsent.is_empty() && !self.transfers.is_empty() => {
+                    ready?;
+                    self.send_on()?;
                     if self.unsent.is_empty() && self.stalled {
                         self.turn(false)?;
                     }
@@ -296,6 +308,8 @@ impl Connection<'_> {
                 }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
+                    // A secondary whose transfer breaks off asks again.
+                    self.transfers.clear();
                     // What has arrived by now is still answered.
                     self.turn(reading)?;
                 }
@@ -335,7 +349,7 @@ impl Connection<'_> {
         let (mut at, mut out) = (0, 0);
         self.stalled = false;
         while let Some(packet) = frame(&input[at..filled]) {
-            if !self.unsent.is_empty() || self.waiting >= self.server.config.tcp_unanswered {
+            if !self.unsent.is_empty() || self.unanswered() >= self.server.config.tcp_unanswered {
                 self.stalled = true;
                 break;
             }
@@ -371,7 +385,7 @@ impl Connection<'_> {
             self.tally
                 .flush(&self.server.metrics.dns, Now::read().since(now));
         }
-        if self.stalled && self.waiting >= self.server.config.tcp_unanswered {
+        if self.stalled && self.unanswered() >= self.server.config.tcp_unanswered {
             self.server.metrics.dns.limit(Limit::TcpUnanswered);
         }
         let rest = &input[at..filled];
@@ -389,7 +403,27 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Gives a query to the slow path; a refusal is answered at once.
+    /// Queries not answered to the end.
+    fn unanswered(&self) -> usize {
+        self.waiting + self.transfers.len()
+    }
+
+    /// Sends the next message of a transfer.
+    fn send_on(&mut self) -> io::Result<()> {
+        let Some(mut transfer) = self.transfers.pop_front() else {
+            return Ok(());
+        };
+        let now = Now::read();
+        self.active = now;
+        if let Some(message) = transfer.next(now) {
+            self.transfers.push_back(transfer);
+            let prefix = u16::try_from(message.len()).expect("a message has at most 65,535 bytes");
+            self.write(&[&prefix.to_be_bytes(), &message[..]].concat(), now)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a query to the slow path, or begins the transfer it asks for; a refusal is answered at once.
     fn hand_over(
         &mut self,
         packet: &[u8],
@@ -397,6 +431,20 @@ impl Connection<'_> {
         now: Now,
         room: &mut [u8],
     ) -> Option<Fast> {
+        let exchange = self.server.engine.exchange();
+        match exchange.transfer(packet, self.client, now) {
+            Some(Begin::Transfer(transfer)) => {
+                self.transfers.push_back(transfer);
+                self.tally.count(Outcome::Transfer);
+                return None;
+            }
+            Some(Begin::Answer(answer, outcome)) => {
+                let len = answer.len();
+                room[..len].copy_from_slice(&answer);
+                return Some(Fast::Respond { len, outcome });
+            }
+            None => {}
+        }
         match self
             .server
             .slow
@@ -472,7 +520,7 @@ impl Connection<'_> {
         {
             return Some(Limit::TcpMessage);
         }
-        let idle = self.waiting == 0 && self.unsent.is_empty() && self.input.is_empty();
+        let idle = self.unanswered() == 0 && self.unsent.is_empty() && self.input.is_empty();
         (idle && now.since(self.active) >= self.server.idle()).then_some(Limit::TcpIdle)
     }
 

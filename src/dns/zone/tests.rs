@@ -20,6 +20,7 @@ fn config(ttls: &[(&str, Option<&str>, u32)]) -> ZoneConfig {
                 ttl: *ttl,
             })
             .collect(),
+        ..ZoneConfig::default()
     }
 }
 

@@ -200,7 +200,7 @@ impl Zone {
         Found::Node(node)
     }
 
-    fn child(&self, parent: u32, hash: u64, label: &[u8]) -> Option<u32> {
+    pub(super) fn child(&self, parent: u32, hash: u64, label: &[u8]) -> Option<u32> {
         self.table.get(hash, |candidate| {
             let node = &self.nodes[candidate as usize];
             let at = node.label as usize;
@@ -365,7 +365,7 @@ impl<'a> Record<'a> {
         &self.0[RECORD_HEAD..]
     }
 
-    fn ttl(self) -> u32 {
+    pub(super) fn ttl(self) -> u32 {
         u32::from_be_bytes([self.0[6], self.0[7], self.0[8], self.0[9]])
     }
 

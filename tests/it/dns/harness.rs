@@ -137,7 +137,7 @@ impl Server {
         });
         let keeper = Arc::new(Keeper::new(zones, Arc::clone(&metrics)));
         let _ = keeper.reload(None);
-        let engine = Arc::new(Engine::new(&config, keeper, resolver));
+        let engine = Arc::new(Engine::new(&config, keeper, resolver, Arc::clone(&metrics)));
         let front = Front::bind(config, Inherited::default(), Arc::clone(&metrics)).unwrap();
         let address = front.local_addrs()[0];
         let heartbeat = front.heartbeat();
@@ -240,6 +240,7 @@ pub(super) fn config() -> Config {
         identity: Identity::default(),
         cookies: None,
         rate_limit: None,
+        transfer: headwater::dns::transfer::Config { outgoing: 64 },
     }
 }
 

@@ -1,0 +1,166 @@
+//! Zones between servers: transfers out and in (RFC 5936, RFC 1995), NOTIFY (RFC 1996).
+//!
+//! From ground to roof: `message` (messages read and composed whole), `history` (differences between versions),
+//! `outgoing` (a zone as messages), [`notifier`] (tells others of changes); [`Allow`] and [`Remote`] say who may.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::net::Network;
+
+pub(super) mod message;
+
+pub(super) mod history;
+
+pub(super) mod outgoing;
+
+pub mod notifier;
+
+/// Bounds of transfers.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Transfers to secondaries at once.
+    pub outgoing: usize,
+}
+
+/// Who may: an address of the network, with the key; either may be left open, not both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// `None`: any address.
+    pub network: Option<Network>,
+    /// Name of the key; `None`: unsigned requests, too.
+    pub key: Option<String>,
+}
+
+/// Another server, and the key that messages to it are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Name of the key.
+    pub key: Option<String>,
+}
+
+impl Allow {
+    /// Whether this lets `client` in, whose request is signed with `key`.
+    #[must_use]
+    pub fn allows(&self, client: IpAddr, key: Option<&str>) -> bool {
+        self.network.is_none_or(|network| network.contains(client))
+            && self.key.as_deref().is_none_or(|wanted| key == Some(wanted))
+    }
+}
+
+impl FromStr for Allow {
+    type Err = String;
+
+    /// `192.0.2.0/24`, `key:NAME`, or both.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (network, key) = with_key(text)?;
+        let network = network.map(Network::from_str).transpose()?;
+        if network.is_none() && key.is_none() {
+            return Err(format!("{text:?}: expected {ALLOW_EXPECTED}"));
+        }
+        Ok(Self { network, key })
+    }
+}
+
+impl FromStr for Remote {
+    type Err = String;
+
+    /// `192.0.2.5:53` or `192.0.2.5`, and `key:NAME` behind it if messages are to be signed.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, key) = with_key(text)?;
+        let expected = || format!("{text:?}: expected {REMOTE_EXPECTED}");
+        let address = address.ok_or_else(expected)?;
+        let address = match address.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, 53),
+            Err(_) => address.parse().map_err(|_| expected())?,
+        };
+        Ok(Self { address, key })
+    }
+}
+
+/// The first word of a text that may end in `key:NAME`, and that name in lower case with a final dot.
+fn with_key(text: &str) -> Result<(Option<&str>, Option<String>), String> {
+    let (mut first, mut key) = (None, None);
+    for word in text.split_whitespace() {
+        match word.strip_prefix("key:") {
+            Some(name) if key.is_none() && !name.is_empty() => {
+                let mut name = name.to_ascii_lowercase();
+                if !name.ends_with('.') {
+                    name.push('.');
+                }
+                key = Some(name);
+            }
+            None if first.is_none() && key.is_none() => first = Some(word),
+            _ => return Err(format!("{text:?}: expected one word and key:NAME at most")),
+        }
+    }
+    Ok((first, key))
+}
+
+/// What an element of `allow_transfer` is.
+pub const ALLOW_EXPECTED: &str = "a network such as \"192.0.2.0/24\", \"key:NAME\", or both";
+
+/// What an element of `notify` and `primaries` is.
+pub const REMOTE_EXPECTED: &str = "an address such as \"192.0.2.5\" or \"192.0.2.5:53 key:NAME\"";
+
+/// Differences kept of a zone that has no `journal` of its own configured, bytes.
+pub const JOURNAL: u64 = 4 << 20;
+
+/// Waits between the tries of a NOTIFY.
+pub const NOTIFY_WAITS: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allow_needs_all_it_names() {
+        let check = |text: &str, client: &str, key: Option<&str>, expected: bool| {
+            let allow: Allow = text.parse().expect(text);
+            let client = client.parse().expect("an address");
+            assert_eq!(
+                allow.allows(client, key),
+                expected,
+                "{text} {client} {key:?}"
+            );
+        };
+        check("192.0.2.0/24", "192.0.2.9", None, true);
+        check("192.0.2.0/24", "192.0.3.9", Some("k."), false);
+        check("key:K", "2001:db8::1", Some("k."), true);
+        check("key:K", "2001:db8::1", None, false);
+        check("192.0.2.0/24 key:k.", "192.0.2.9", Some("k."), true);
+        check("192.0.2.0/24 key:k.", "192.0.2.9", Some("x."), false);
+        check("192.0.2.0/24 key:k.", "192.0.3.9", Some("k."), false);
+        for bad in ["", "key:", "x", "192.0.2.1 192.0.2.2", "key:a key:b"] {
+            assert!(bad.parse::<Allow>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn remote_has_port_53_unless_it_says_another() {
+        let check = |text: &str, address: &str, key: Option<&str>| {
+            let remote: Remote = text.parse().expect(text);
+            assert_eq!(remote.address.to_string(), address);
+            assert_eq!(remote.key.as_deref(), key);
+        };
+        check("192.0.2.5", "192.0.2.5:53", None);
+        check(
+            "[2001:db8::1]:5353 key:Tx",
+            "[2001:db8::1]:5353",
+            Some("tx."),
+        );
+        check("2001:db8::1", "[2001:db8::1]:53", None);
+        for bad in ["", "host", "192.0.2.5:99999", "key:a"] {
+            assert!(bad.parse::<Remote>().is_err(), "{bad}");
+        }
+    }
+}

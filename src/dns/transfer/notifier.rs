@@ -1,0 +1,156 @@
+//! NOTIFY to other servers when a zone has changed (RFC 1996): one datagram, sent again until it is answered.
+//!
+//! The keeper says which zones changed; a newer change of a zone ends the tries for the one before it.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::message::{Composer, FLAG_AA, IN, Message, Question};
+use super::{NOTIFY_WAITS, Remote};
+use crate::dns::keeper::Keeper;
+use crate::dns::tsig::Session;
+use crate::dns::wire::UDP_PLAIN;
+use crate::dns::zone::Zone;
+use crate::metrics::Metrics;
+use crate::time::Now;
+
+/// Tells other servers until `stop`.
+///
+/// # Errors
+/// None; the signature is that of every long-lived task.
+pub async fn run(
+    keeper: Arc<Keeper>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let tracker = TaskTracker::new();
+    loop {
+        let changed = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = keeper.changed() => changed,
+        };
+        for apex in changed {
+            let Some((Some(zone), config)) = keeper.find(&apex) else {
+                continue;
+            };
+            for remote in &config.notify {
+                let (keeper, metrics, permits) = (keeper.clone(), metrics.clone(), permits.clone());
+                let (zone, remote, stop) = (zone.clone(), remote.clone(), stop.clone());
+                tracker.spawn(async move {
+                    let _permit = permits.acquire().await;
+                    let outcome = tokio::select! {
+                        () = stop.cancelled() => return,
+                        outcome = tell(&keeper, &zone, &remote) => outcome,
+                    };
+                    if let Some(outcome) = outcome {
+                        metrics.transfer.notice(outcome);
+                        let (zone, serial) = (zone.name(), zone.serial());
+                        tracing::debug!(zone, serial, to = %remote.address, outcome, "notified");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Sends a NOTIFY until it is answered; how that ended. `None`: the zone has changed again.
+async fn tell(keeper: &Keeper, zone: &Zone, remote: &Remote) -> Option<&'static str> {
+    let local: SocketAddr = if remote.address.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    for wait in NOTIFY_WAITS {
+        let current = keeper.find(zone.apex())?.0?;
+        if current.serial() != zone.serial() {
+            return None;
+        }
+        let sent = async {
+            let socket = UdpSocket::bind(local).await.ok()?;
+            socket.connect(remote.address).await.ok()?;
+            let (message, session, id) = compose(keeper, zone, remote)?;
+            socket.send(&message).await.ok()?;
+            answer(&socket, session, id).await
+        };
+        match tokio::time::timeout(wait, sent).await {
+            Ok(Some(outcome)) => return Some(outcome),
+            // What the kernel refuses at once is tried again, too: the other side may be starting.
+            Ok(None) => tokio::time::sleep(wait).await,
+            Err(_) => {}
+        }
+    }
+    Some("silent")
+}
+
+fn compose(
+    keeper: &Keeper,
+    zone: &Zone,
+    remote: &Remote,
+) -> Option<(Vec<u8>, Option<Session>, u16)> {
+    let id = random_id();
+    let question = Question {
+        name: zone.apex().into(),
+        qtype: SOA,
+        qclass: IN,
+    };
+    let limit = usize::from(UDP_PLAIN);
+    let mut message = Composer::new(id, NOTIFY << 11 | FLAG_AA, Some(&question), limit);
+    let soa = zone.soa()?;
+    // A hint only (RFC 1996 section 3.7); it may be too long for a datagram.
+    let _ = message.push(0, &soa.owner, soa.rtype, soa.ttl, &soa.data);
+    let mut message = message.finish();
+    let session = match &remote.key {
+        None => None,
+        Some(key) => {
+            let key = keeper.keys().get(key)?.clone();
+            let now = Now::read().unix_ms / 1_000;
+            Some(Session::request(&key, &mut message, now))
+        }
+    };
+    Some((message, session, id))
+}
+
+/// Waits for an answer that is one.
+async fn answer(socket: &UdpSocket, session: Option<Session>, id: u16) -> Option<&'static str> {
+    let mut buffer = [0; 1232];
+    loop {
+        let len = socket.recv(&mut buffer).await.ok()?;
+        let mut bytes = buffer[..len].to_vec();
+        if let Some(session) = &session {
+            let now = Now::read().unix_ms / 1_000;
+            if session.clone().check(&mut bytes, now).is_err() {
+                // A server that does not believe the signature cannot sign its refusal.
+                match Message::parse(&bytes) {
+                    Some(m) if m.id == id && m.response && m.rcode != 0 => return Some("refused"),
+                    _ => continue,
+                }
+            }
+        }
+        match Message::parse(&bytes) {
+            Some(m) if m.id == id && m.response && m.opcode == NOTIFY as u8 => {
+                return Some(if m.rcode == 0 { "answered" } else { "refused" });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An id nobody can guess.
+pub(in crate::dns) fn random_id() -> u16 {
+    let mut bytes = [0; 2];
+    // Only a kernel without entropy at boot fails; the address and port are checked as well.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u16::from_ne_bytes(bytes)
+}
+
+/// Messages under way at once.
+const AT_ONCE: usize = 64;
+
+const NOTIFY: u16 = 4;
+const SOA: u16 = 6;

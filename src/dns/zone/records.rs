@@ -1,0 +1,157 @@
+//! The records of a zone one by one, and how two versions differ.
+
+use super::path::{Path, ROOT_HASH, hash_label};
+use super::tree::{APEX, RRset, SOA, Zone};
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Record {
+    /// Wire form, lower case.
+    pub owner: Box<[u8]>,
+    /// TYPE.
+    pub rtype: u16,
+    /// Seconds.
+    pub ttl: u32,
+    /// Uncompressed.
+    pub data: Box<[u8]>,
+}
+
+/// A place in a zone: the record that comes next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::dns) struct Cursor {
+    node: u32,
+    rrset: usize,
+    record: usize,
+}
+
+impl Zone {
+    /// The SOA.
+    pub(in crate::dns) fn soa(&self) -> Option<Record> {
+        let rrset = self.rrset(APEX, SOA)?;
+        self.expand(rrset, &self.apex).into_iter().next()
+    }
+
+    /// Gives `visit` the records from `at` on, the SOA left out; ends at the first that it does not take (`false`),
+    /// which is then the next. True: that was all.
+    pub(in crate::dns) fn walk(
+        &self,
+        at: &mut Cursor,
+        mut visit: impl FnMut(&[u8], u16, u32, &[u8]) -> bool,
+    ) -> bool {
+        while (at.node as usize) < self.nodes.len() {
+            let rrsets = self.rrsets_of(at.node);
+            if at.rrset < rrsets.len() {
+                let owner = self.owner(at.node);
+                for rrset in &rrsets[at.rrset..] {
+                    if rrset.rtype != SOA || at.node != APEX {
+                        for record in self.records_of(rrset).skip(at.record) {
+                            let data = record.data_expanded(rrset.rtype, &owner, &self.apex);
+                            if !visit(&owner, rrset.rtype, record.ttl(), &data) {
+                                return false;
+                            }
+                            at.record += 1;
+                        }
+                    }
+                    at.rrset += 1;
+                    at.record = 0;
+                }
+            }
+            *at = Cursor {
+                node: at.node + 1,
+                ..Cursor::default()
+            };
+        }
+        true
+    }
+
+    /// The records of an RRset; `owner` in wire form.
+    pub(in crate::dns) fn expand(&self, rrset: &RRset, owner: &[u8]) -> Vec<Record> {
+        self.records_of(rrset)
+            .map(|record| Record {
+                owner: owner.into(),
+                rtype: rrset.rtype,
+                ttl: record.ttl(),
+                data: record.data_expanded(rrset.rtype, owner, &self.apex).into(),
+            })
+            .collect()
+    }
+
+    /// The node of a name (wire form, lower case), whatever is cut or occluded above it.
+    fn node_of(&self, name: &[u8]) -> Option<u32> {
+        if !self.contains(name) {
+            return None;
+        }
+        let path = Path::new(name);
+        let below = path.labels() - Path::new(&self.apex).labels();
+        let apex = (below..path.labels())
+            .rev()
+            .fold(ROOT_HASH, |hash, label| hash_label(hash, path.label(label)));
+        let found = (0..below)
+            .rev()
+            .try_fold((APEX, apex), |(node, hash), label| {
+                let label = path.label(label);
+                let hash = hash_label(hash, label);
+                Some((self.child(node, hash, label)?, hash))
+            });
+        found.map(|(node, _)| node)
+    }
+
+    /// Whether a name (wire form, lower case) is at or beneath the apex.
+    pub(in crate::dns) fn contains(&self, name: &[u8]) -> bool {
+        is_beneath(name, &self.apex)
+    }
+
+    /// What differs: records of `self` that `next` has not, and the other way round, without the SOA. Both are
+    /// versions of one zone.
+    pub(in crate::dns) fn difference(&self, next: &Self) -> (Vec<Record>, Vec<Record>) {
+        (self.without(next), next.without(self))
+    }
+
+    /// The records that `other` has not.
+    fn without(&self, other: &Self) -> Vec<Record> {
+        let mut found = Vec::new();
+        for node in 0..self.nodes.len() as u32 {
+            let rrsets = self.rrsets_of(node);
+            if rrsets.is_empty() {
+                continue;
+            }
+            let owner = self.owner(node);
+            let twin = other.node_of(&owner);
+            for rrset in rrsets {
+                if rrset.rtype == SOA {
+                    continue;
+                }
+                let same = twin.and_then(|twin| other.rrset(twin, rrset.rtype));
+                match same {
+                    // Encoded against the same apex and owner: equal octets are equal records.
+                    Some(same) if other.bytes_of(same) == self.bytes_of(rrset) => {}
+                    Some(same) => {
+                        let kept: std::collections::HashSet<Record> =
+                            other.expand(same, &owner).into_iter().collect();
+                        let mut records = self.expand(rrset, &owner);
+                        records.retain(|record| !kept.contains(record));
+                        found.append(&mut records);
+                    }
+                    None => found.append(&mut self.expand(rrset, &owner)),
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Whether a name is at or beneath another; both in wire form, lower case.
+pub(in crate::dns) fn is_beneath(name: &[u8], apex: &[u8]) -> bool {
+    let mut rest = name;
+    // Label by label, so that the octets of a label are never taken for a shorter name.
+    while rest.len() >= apex.len() {
+        if rest == apex {
+            return true;
+        }
+        match rest.split_first() {
+            Some((&len, tail)) if len > 0 => rest = &tail[usize::from(len)..],
+            _ => return false,
+        }
+    }
+    false
+}
