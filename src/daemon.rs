@@ -29,6 +29,7 @@ use crate::content::store::Store;
 use crate::dns::engine::Engine;
 use crate::dns::front::{Front, Heartbeat};
 use crate::dns::keeper::Keeper;
+use crate::dns::log::Log as QueryLog;
 use crate::dns::resolver::Resolver;
 use crate::dns::transfer::notifier;
 use crate::http::access::Log;
@@ -145,6 +146,10 @@ impl Node {
         let keeper = Arc::new(Keeper::new(settings.zones.clone(), metrics.clone()));
         keeper.set_keys(settings.tsig.clone());
         let engine = Engine::new(&settings.dns, keeper, resolver, metrics.clone());
+        if let Some(config) = &settings.query_log {
+            let log = QueryLog::open(config.clone(), Arc::clone(&metrics));
+            engine.set_log(log.context("log.queries: not opened")?);
+        }
         let library = Library::new(&settings.store, Arc::clone(&metrics));
         Ok(Self {
             source,
@@ -356,6 +361,9 @@ impl Running {
                     if let Some(log) = &self.access_log {
                         log.reopen();
                     }
+                    if let Some(log) = self.handles.engine.log() {
+                        log.reopen();
+                    }
                     let handles = self.handles.clone();
                     // Beside the loop: a signal to stop is heard during a long load too.
                     reloads.spawn(async move { drop(handles.reloader.all().await) });
@@ -394,6 +402,11 @@ impl Running {
             tracing::warn!(tasks = %late.join(", "), "cut off: did not end in time");
         }
         self.tasks.abort_all();
+        let engine = self.handles.engine.clone();
+        let closed = tokio::task::spawn_blocking(move || engine.log().map(QueryLog::close));
+        if tokio::time::timeout(LOG_DRAIN, closed).await.is_err() {
+            tracing::warn!("cut off: the query log was not written in time");
+        }
         let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush());
         match tokio::time::timeout(FLUSH_DRAIN, flushed).await {
@@ -574,6 +587,9 @@ const ACCEPT_DRAIN: Duration = Duration::from_secs(5);
 
 /// Replication, publishing and control stop within this.
 const BACKGROUND_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long the query log may take to be written at the end.
+const LOG_DRAIN: Duration = Duration::from_secs(5);
 
 /// The store is made durable within this.
 const FLUSH_DRAIN: Duration = Duration::from_secs(5);

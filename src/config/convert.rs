@@ -10,6 +10,7 @@ use self::common::{ADDRESS_OR_EMPTY, Paths, SOCKET_PATH_MAX, resolve};
 use super::Settings;
 use super::load::Source;
 use super::read::Section;
+use crate::dns::log as dns_log;
 use crate::{http, trace};
 
 mod common;
@@ -48,7 +49,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let link = link::settings(&root.section("link"));
     let (metrics_listen, metrics_connections) = metrics(&root.section("metrics"));
     let (admin_socket, admin_connections) = admin(&root.section("admin"), &paths);
-    let log = log(&root.section("log"), &paths, &mut http);
+    let (log, query_log) = log(&root.section("log"), &paths, &node, &mut http);
     root.end();
     listeners(root, &dns.listen, &http.listen, metrics_listen);
     if resolver.is_some() && zones.is_empty() && dns.listen.is_empty() && http.listen.is_empty() {
@@ -76,6 +77,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         admin_socket,
         admin_connections,
         log,
+        query_log,
         warnings: Vec::new(),
         keys: Vec::new(),
     }
@@ -135,7 +137,12 @@ fn admin(section: &Section<'_, '_>, paths: &Paths<'_>) -> (PathBuf, usize) {
     (socket, connections)
 }
 
-fn log(section: &Section<'_, '_>, paths: &Paths<'_>, http: &mut http::Config) -> trace::Config {
+fn log(
+    section: &Section<'_, '_>,
+    paths: &Paths<'_>,
+    node: &str,
+    http: &mut http::Config,
+) -> (trace::Config, Option<dns_log::Config>) {
     let level = section.parsed("level", "error, warn, info, debug or trace", |text| {
         trace::is_level(text).then(|| text.to_owned())
     });
@@ -149,8 +156,38 @@ fn log(section: &Section<'_, '_>, paths: &Paths<'_>, http: &mut http::Config) ->
         "" => section.error("access", "found \"\", expected \"off\" or a file"),
         file => http.access_log = Some(paths.resolve(section, "access", file)),
     }
+    let queries = match section.text("queries").as_str() {
+        "off" => None,
+        "" => {
+            section.error("queries", "found \"\", expected \"off\" or a file");
+            None
+        }
+        file => Some(paths.resolve(section, "queries", file)),
+    };
+    let sample = section.share("queries_sample");
+    let dnstap = section.text("dnstap");
+    let dnstap = (!dnstap.is_empty()).then(|| paths.resolve(section, "dnstap", &dnstap));
+    if let Some(socket) = &dnstap
+        && socket.as_os_str().len() > SOCKET_PATH_MAX
+    {
+        let expected = format!("expected at most {SOCKET_PATH_MAX} bytes for a socket's path");
+        let length = socket.as_os_str().len();
+        section.error(
+            "dnstap",
+            format!("found {} ({length} bytes), {expected}", socket.display()),
+        );
+    }
+    let buffer = common::bytes(section, "buffer", 128 << 10..=1 << 30);
     section.end();
-    trace::Config { level, format }
+    let queries_on = queries.is_some() || dnstap.is_some();
+    let queries = queries_on.then(|| dns_log::Config {
+        queries,
+        sample,
+        dnstap,
+        buffer,
+        identity: node.to_owned(),
+    });
+    (trace::Config { level, format }, queries)
 }
 
 /// No two services may want one TCP address (port 0 asks for a free one).

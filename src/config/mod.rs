@@ -65,6 +65,8 @@ pub struct Settings {
     pub admin_connections: usize,
     /// The log.
     pub log: trace::Config,
+    /// The query log; `None`: off.
+    pub query_log: Option<dns::log::Config>,
     /// Legal but unwise.
     pub warnings: Vec<Problem>,
     /// Every key that exists, for the test of the reference configuration.

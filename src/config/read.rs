@@ -258,6 +258,25 @@ impl<'r, 'a> Section<'r, 'a> {
         self.boolean_with(key, Missing::Default(default))
     }
 
+    /// A share, from 0 to 1.
+    pub(super) fn share(&self, key: &'static str) -> f64 {
+        self.read(
+            key,
+            Missing::Error,
+            "a share from 0 to 1, such as 0.01",
+            |v| {
+                let share = match &v.kind {
+                    ValueKind::Float(share) => Some(*share),
+                    ValueKind::String(s) if from_outside(v) => s.parse().ok(),
+                    _ => integer(v)
+                        .and_then(|i| i32::try_from(i).ok())
+                        .map(f64::from),
+                };
+                share.filter(|share| (0.0..=1.0).contains(share))
+            },
+        )
+    }
+
     /// A whole number within `range`.
     pub(super) fn integer<T>(&self, key: &'static str, range: RangeInclusive<T>) -> T
     where

@@ -175,7 +175,7 @@ impl Reloader {
                 ("link", format!("{:?}", s.link)),
                 ("metrics", format!("{:?}", s.metrics_listen)),
                 ("admin", format!("{:?}", s.admin_socket)),
-                ("log", format!("{:?}", s.log)),
+                ("log", format!("{:?}{:?}", s.log, s.query_log)),
             ]
         };
         let pairs = sections(&self.running).into_iter().zip(sections(new));

@@ -5,7 +5,7 @@
 //! snapshot the [`Keeper`] has in service.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 
@@ -14,6 +14,7 @@ use super::chaos::{self, Identity};
 use super::cookie::Cookies;
 use super::exchange::{self, Exchange};
 use super::keeper::Keeper;
+use super::log::{Entry, Log, Tap};
 use super::resolver::Resolver;
 use super::resolver::budget::Budget;
 use super::resolver::near::Near;
@@ -77,6 +78,7 @@ pub struct Engine {
     cookies: ArcSwapOption<Cookies>,
     cookies_required: bool,
     rate_limit: Option<RateLimit>,
+    log: OnceLock<Log>,
     /// How long a stream may be idle, in units of 100 ms.
     keepalive: u16,
 }
@@ -99,6 +101,7 @@ impl Engine {
             cookies: ArcSwapOption::default(),
             cookies_required: config.cookies.as_ref().is_some_and(|c| c.required),
             rate_limit: config.rate_limit.clone(),
+            log: OnceLock::new(),
             keepalive: u16::try_from(config.tcp_idle.as_millis() / 100).unwrap_or(u16::MAX),
         }
     }
@@ -121,6 +124,18 @@ impl Engine {
         self.resolver.as_ref()
     }
 
+    /// Has all queries from now on go to `log` (or a share of them, as it is set). Once.
+    pub fn set_log(&self, log: Log) {
+        // A second log would leave the first without queries; nobody sets two.
+        let _ = self.log.set(log);
+    }
+
+    /// The query log, unless off.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.get()
+    }
+
     /// The zones of this instant. Take one per batch: all its answers are of one version.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<'_> {
@@ -130,6 +145,7 @@ impl Engine {
             policy: self.resolver.as_ref().map(Resolver::policy),
             near: None,
             buckets: None,
+            log: self.log.get().map_or(Sink::None, Sink::Shared),
         }
     }
 
@@ -152,6 +168,29 @@ impl Engine {
 
     /// Resolves a packet the fast path declined; the whole answer is in `out`, empty if there is none.
     pub async fn slow(
+        &self,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Some(log) = self.log.get() else {
+            return self.slow_unlogged(packet, client, transport, out).await;
+        };
+        let received = Now::read();
+        let outcome = self.slow_unlogged(packet, client, transport, out).await;
+        log.put(&Entry {
+            received,
+            client,
+            transport,
+            outcome,
+            query: packet,
+            answer: out,
+        });
+        outcome
+    }
+
+    async fn slow_unlogged(
         &self,
         packet: &[u8],
         client: IpAddr,
@@ -218,7 +257,7 @@ impl Engine {
         let packet = alias.query(query);
         let mut answer = vec![0; MESSAGE_MAX];
         let now = Now::read();
-        let fast = self.snapshot().fast(
+        let fast = self.snapshot().decide(
             &packet,
             client,
             Transport::Tcp,
@@ -315,7 +354,7 @@ impl Engine {
         let seed = now.mono_ns;
         let fast = self
             .snapshot()
-            .fast(&signed.packet, client, transport, now, seed, out);
+            .decide(&signed.packet, client, transport, now, seed, out);
         let outcome = match (fast, Query::parse(&signed.packet)) {
             (Fast::Respond { len, outcome }, _) => {
                 out.truncate(len);
@@ -350,6 +389,17 @@ pub struct Snapshot<'e> {
     policy: Option<Guard<Arc<Policy>>>,
     near: Option<&'e mut Near>,
     buckets: Option<&'e mut rrl::Table>,
+    log: Sink<'e>,
+}
+
+/// Where exchanges are logged.
+#[derive(Debug)]
+enum Sink<'e> {
+    None,
+    /// A ring of the thread's own.
+    Own(&'e mut Tap),
+    /// The ring of all who have none.
+    Shared(&'e Log),
 }
 
 impl<'e> Snapshot<'e> {
@@ -364,10 +414,70 @@ impl<'e> Snapshot<'e> {
         }
     }
 
+    /// This snapshot with a ring of the thread's own for the query log ([`Log::tap`]).
+    #[must_use]
+    pub fn logging(self, tap: Option<&'e mut Tap>) -> Self {
+        match tap {
+            Some(tap) => Self {
+                log: Sink::Own(tap),
+                ..self
+            },
+            None => self,
+        }
+    }
+
     /// Answers a packet from own zones or the cache, if that is possible at once. `out` must hold the
     /// largest answer of the transport (`udp_payload`, 65,535 bytes); `seed` rotates addresses.
     #[must_use]
     pub fn fast(
+        &mut self,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        now: Now,
+        seed: u64,
+        out: &mut [u8],
+    ) -> Fast {
+        let fast = self.decide(packet, client, transport, now, seed, out);
+        if !matches!(self.log, Sink::None) {
+            self.put(fast, packet, client, transport, now, out);
+        }
+        fast
+    }
+
+    /// Leaves what was decided in the query log; what goes the slow way is logged there.
+    #[cold]
+    fn put(
+        &mut self,
+        fast: Fast,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        received: Now,
+        out: &[u8],
+    ) {
+        let (outcome, len) = match fast {
+            Fast::Respond { len, outcome } => (outcome, len),
+            Fast::Drop(outcome) => (outcome, 0),
+            Fast::Slow { .. } => return,
+        };
+        let entry = Entry {
+            received,
+            client,
+            transport,
+            outcome,
+            query: packet,
+            answer: &out[..len],
+        };
+        match &mut self.log {
+            Sink::None => {}
+            Sink::Own(tap) => tap.put(&entry),
+            Sink::Shared(log) => log.put(&entry),
+        }
+    }
+
+    #[inline]
+    fn decide(
         &mut self,
         packet: &[u8],
         client: IpAddr,

@@ -32,6 +32,8 @@ pub mod transfer;
 
 pub mod keeper;
 
+pub mod log;
+
 pub mod exchange;
 
 pub mod engine;

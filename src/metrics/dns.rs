@@ -21,6 +21,8 @@ pub struct Metrics {
     queries: [[IntCounter; Outcome::ALL.len()]; Transport::ALL.len()],
     duration: Durations,
     limits: [IntCounter; Limit::ALL.len()],
+    log_written: IntCounterVec,
+    log_dropped: IntCounterVec,
     /// Queries on the slow path now.
     pub in_flight: IntGauge,
     /// TCP connections open now.
@@ -116,6 +118,18 @@ impl Metrics {
             queries: Transport::ALL.map(of),
             duration,
             limits: Limit::ALL.map(|l| limits.with_label_values(&[l.label()])),
+            log_written: counters(
+                registry,
+                "headwater_dns_log_written_total",
+                "Lines of the query log and frames of dnstap that were written.",
+                &["sink"],
+            ),
+            log_dropped: counters(
+                registry,
+                "headwater_dns_log_dropped_total",
+                "What of the query log was dropped: exchanges when a ring was full, lines and frames that could not be written.",
+                &["sink"],
+            ),
             in_flight: gauge(
                 registry,
                 "headwater_dns_queries_in_flight",
@@ -183,6 +197,18 @@ impl Metrics {
     #[must_use]
     pub fn query_count(&self, transport: Transport, outcome: Outcome) -> u64 {
         self.queries[transport as usize][outcome as usize].get()
+    }
+
+    /// The counter of what a sink of the query log has written.
+    #[must_use]
+    pub fn log_written(&self, sink: &str) -> IntCounter {
+        self.log_written.with_label_values(&[sink])
+    }
+
+    /// The counter of what a sink of the query log has dropped.
+    #[must_use]
+    pub fn log_dropped(&self, sink: &str) -> IntCounter {
+        self.log_dropped.with_label_values(&[sink])
     }
 
     /// Shows the version of a zone that is in service.

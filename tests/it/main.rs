@@ -7,6 +7,7 @@ mod dns;
 mod floors;
 mod harness;
 mod http;
+mod log;
 mod policy;
 mod replication;
 mod resolver;

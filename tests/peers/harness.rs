@@ -567,6 +567,7 @@ pub(crate) fn tool(name: &str) -> PathBuf {
         .unwrap_or_else(|| {
             let package = match name {
                 "dig" => "bind9-dnsutils",
+                "dnstap" => "golang-github-dnstap-golang-dnstap-cli",
                 "kdig" => "knot-dnsutils",
                 "knotd" => "knot",
                 "dnssec-keygen" | "dnssec-signzone" => "bind9-utils",

@@ -15,6 +15,8 @@ mod curl;
 
 mod dig;
 
+mod dnstap;
+
 mod mirror;
 
 mod prometheus;

@@ -14,6 +14,7 @@ use super::Beat;
 use super::mmsg::Batch;
 use super::slow::Slow;
 use crate::dns::engine::{Engine, Fast, Snapshot, error};
+use crate::dns::log::Log;
 use crate::dns::wire::Rcode;
 use crate::dns::{Outcome, Transport};
 use crate::metrics::Metrics;
@@ -45,6 +46,7 @@ impl Worker {
         let mut tally = Tally::new(Transport::Udp);
         let mut near = self.engine.near(self.workers);
         let mut buckets = self.engine.rate_limit();
+        let mut tap = self.engine.log().map(Log::tap);
         // Successive queries get successive seeds, so the addresses of an RRset take turns.
         let mut seed = Now::read().mono_ns;
         let mut failures = 0;
@@ -75,6 +77,7 @@ impl Worker {
             }
             if count > 0 {
                 let snapshot = self.engine.snapshot().with(near.as_mut(), buckets.as_mut());
+                let snapshot = snapshot.logging(tap.as_mut());
                 self.answer(snapshot, &mut batch, count, now, &mut seed, &mut tally);
                 tally.flush(&self.metrics.dns, Now::read().since(now));
             }
