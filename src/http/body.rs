@@ -344,7 +344,7 @@ async fn read(
 const TURNS: usize = 3;
 
 /// Bytes of one frame at most that is no copy.
-const MEMORY_FRAME: u64 = 512 << 10;
+const MEMORY_FRAME: u64 = 1 << 20;
 
 /// Bytes of one frame at most.
 const FRAME: u64 = 256 << 10;

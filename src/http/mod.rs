@@ -1,7 +1,7 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
-//! From ground to roof: [`range`], [`fresh`], [`route`], [`screen`] (pure); [`watch`] (what a connection does, and
-//! when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
+//! From ground to roof: [`range`], [`fresh`], [`route`], [`screen`] (pure); [`line`] (a connection's socket),
+//! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
 //! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`server`]
 //! (listeners, connections, limits).
 
@@ -16,6 +16,8 @@ pub mod fresh;
 pub mod route;
 
 pub mod screen;
+
+pub mod line;
 
 pub mod watch;
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub idle: Duration,
     /// A body or reader slower than 1 KiB/s for this long is closed.
     pub slow: Duration,
+    /// Bytes the kernel may hold unsent for one connection.
+    pub unsent: u32,
     /// Bytes of a request head.
     pub head_size: usize,
     /// Header fields of a request.

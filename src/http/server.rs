@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::access::Log;
+use super::line::Line;
 use super::object::{self, Answer, Heads, Site, Supply};
 use super::receipt::Client;
 use super::watch::{Judgement, Limits, Pulse, Watch, Watched};
@@ -121,6 +122,7 @@ impl Server {
         let shared = Arc::new(Shared {
             builder: builder(&self.config, &tracker),
             limits: Limits::new(&self.config),
+            unsent: self.config.unsent,
             places: Places::new(&self.config),
             site: self.site,
             tracker,
@@ -147,6 +149,8 @@ impl Server {
 struct Shared {
     builder: Builder<Spawn>,
     limits: Limits,
+    /// Bytes the kernel may hold unsent for one connection.
+    unsent: u32,
     places: Arc<Places>,
     site: Arc<Site>,
     tracker: TaskTracker,
@@ -244,14 +248,14 @@ fn admit(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
             return;
         }
     };
-    // Best effort: without them the connection works all the same.
+    // Best effort: without it the connection works all the same.
     let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT);
+    let line = Line::new(stream, shared.unsent);
     metrics.connections.inc();
     let shared = Arc::clone(shared);
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {
-        let reason = serve(stream, address, &shared).await;
+        let reason = serve(line, address, &shared).await;
         let metrics = &shared.site.metrics.http;
         metrics.connections.dec();
         metrics.close(reason);
@@ -260,14 +264,14 @@ fn admit(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
 }
 
 /// Serves one connection to its end; says why it ended.
-async fn serve(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
+async fn serve(line: Line, address: IpAddr, shared: &Shared) -> Closed {
     let pulse = Arc::new(Pulse::default());
     let client = Arc::new(Client {
         site: Arc::clone(&shared.site),
         address,
         pulse: Arc::clone(&pulse),
     });
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
+    let io = TokioIo::new(Watched::new(line.clone(), Arc::clone(&pulse)));
     let connection = shared.builder.serve_connection(io, Handler(client));
     let mut connection = pin!(connection);
     let mut stopped = pin!(shared.stop.cancelled());
@@ -293,7 +297,7 @@ async fn serve(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = step.tick() => match watch.judge(&pulse, Now::read()) {
+            _ = step.tick() => match watch.judge(&pulse, &line, Now::read()) {
                 Judgement::Keep => {}
                 Judgement::Finish => connection.as_mut().graceful_shutdown(),
                 Judgement::Close(reason) => {
@@ -398,10 +402,6 @@ const BACKLOG: u16 = 1024;
 
 /// Versions whose header fields are kept ready.
 const HEADS: usize = 4096;
-
-/// Bytes the kernel holds unsent at most: it bounds memory, and makes a slow reader's progress visible in small
-/// steps.
-const NOT_SENT: u32 = 128 << 10;
 
 /// Header fields hyper takes when it is not told.
 const HYPER_HEADERS: usize = 100;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Config;
+use super::line::Line;
 use super::screen::Screen;
 use crate::metrics::http::Closed;
 use crate::time::Now;
@@ -45,6 +46,8 @@ pub struct Pulse {
 struct Beat {
     received: u64,
     written: u64,
+    /// Of these, the bytes the client's side acknowledged.
+    acked: u64,
     requests: u32,
     open: u32,
     waiting: u32,
@@ -69,11 +72,11 @@ pub enum Judgement {
 pub struct Watch {
     limits: Limits,
     last: Beat,
-    /// Since when no request was begun and no byte was written.
+    /// Since when no request was begun, and no byte written or acknowledged.
     quiet: Now,
     /// Since when a head is being sent.
     head: Now,
-    /// From when on, and from how many bytes on, what is written is weighed.
+    /// From when on, and from how many bytes on, what is acknowledged is weighed.
     slow: (Now, u64),
     finishing: bool,
 }
@@ -141,6 +144,7 @@ impl Pulse {
         Beat {
             received: self.received.load(Relaxed),
             written: self.written.load(Relaxed),
+            acked: 0,
             requests: self.requests.load(Relaxed),
             open: self.open.load(Relaxed),
             waiting: self.waiting.load(Relaxed),
@@ -165,26 +169,34 @@ impl Watch {
         }
     }
 
-    /// Judges by the marks left so far.
-    pub fn judge(&mut self, pulse: &Pulse, now: Now) -> Judgement {
-        self.weigh(pulse.beat(), now)
+    /// Judges by the marks left so far and what the kernel knows of `line`.
+    pub fn judge(&mut self, pulse: &Pulse, line: &Line, now: Now) -> Judgement {
+        let mut beat = pulse.beat();
+        // Nothing is known of a connection that broke: its task ends by itself.
+        beat.acked = line.look(beat.written).unwrap_or(beat.written);
+        self.weigh(beat, now)
     }
 
     fn weigh(&mut self, beat: Beat, now: Now) -> Judgement {
         let last = std::mem::replace(&mut self.last, beat);
         let limits = self.limits;
-        if beat.requests != last.requests || beat.written != last.written {
+        if beat.requests != last.requests
+            || beat.written != last.written
+            || beat.acked != last.acked
+        {
             self.quiet = now;
         }
         // Another head than at the last look, or none: its time begins anew.
         if beat.requests != last.requests || !(beat.head && last.head) {
             self.head = now;
         }
-        // Bytes wait to be sent when a request is open that does not itself wait for content.
-        let sending = beat.open > beat.waiting;
+        // The client has bytes to take when it did not take all that was written, or when a request is open that
+        // does not itself wait for content.
+        let unread = beat.written > beat.acked;
         let enough = SLOWEST.saturating_mul(limits.slow.as_secs().max(1));
-        if !sending || beat.written - self.slow.1 >= enough {
-            self.slow = (now, beat.written);
+        let sending = unread || beat.open > beat.waiting;
+        if !sending || beat.acked.saturating_sub(self.slow.1) >= enough {
+            self.slow = (now, beat.acked);
         }
         if beat.requests == 0 && (beat.received == 0 || beat.preface) {
             return if now.since(self.quiet) >= limits.silent {
@@ -206,7 +218,7 @@ impl Watch {
         if now.since(self.slow.0) >= limits.slow {
             return Judgement::Close(Closed::Slow);
         }
-        if beat.open > 0 {
+        if beat.open > 0 || unread {
             return Judgement::Keep;
         }
         if self.finishing && now.since(self.quiet) >= limits.idle + limits.silent {
@@ -226,36 +238,35 @@ impl Watch {
     }
 }
 
-/// A stream that leaves marks and screens request heads.
+/// A connection's socket for hyper: leaves marks and screens request heads.
 #[derive(Debug)]
-pub struct Watched<S> {
-    stream: S,
+pub struct Watched {
+    line: Line,
     pulse: Arc<Pulse>,
     screen: Screen,
     /// Bytes that may still be taken away after the shutdown.
     surplus: usize,
 }
 
-impl<S> Watched<S> {
-    /// Wraps `stream`.
-    pub fn new(stream: S, pulse: Arc<Pulse>) -> Self {
+impl Watched {
+    /// Wraps `line`.
+    #[must_use]
+    pub fn new(line: Line, pulse: Arc<Pulse>) -> Self {
         Self {
-            stream,
+            line,
             pulse,
             screen: Screen::default(),
             surplus: SURPLUS,
         }
     }
-}
 
-impl<S: AsyncRead + Unpin> Watched<S> {
     /// Takes away what the client sends until it ends or the bound is reached. Without this the kernel resets the
     /// connection for the bytes nobody read, and the client may lose the answer that is on its way.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 4096];
         while self.surplus > 0 {
             let mut buf = ReadBuf::new(&mut bytes);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            let read = ready!(self.line.poll_read(cx, &mut buf));
             let taken = buf.filled().len();
             if read.is_err() || taken == 0 {
                 break;
@@ -266,7 +277,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -274,7 +285,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        ready!(this.line.poll_read(cx, buf))?;
         let fresh = &mut buf.filled_mut()[before..];
         if fresh.is_empty() {
             return Poll::Ready(Ok(()));
@@ -291,38 +302,39 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl AsyncWrite for Watched {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let taken = ready!(self.line.poll_write(cx, buf))?;
         self.pulse.written.fetch_add(taken as u64, Relaxed);
         Poll::Ready(Ok(taken))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let taken = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let taken = ready!(self.line.poll_write_vectored(cx, bufs))?;
         self.pulse.written.fetch_add(taken as u64, Relaxed);
         Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is with the kernel.
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.pulse.lingering.load(Relaxed) {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            ready!(self.line.poll_shutdown(cx))?;
             if !self.screen.leaves_bytes() {
                 return Poll::Ready(Ok(()));
             }
@@ -424,9 +436,48 @@ mod tests {
             requests: 1,
             open: 1,
             written: 1 << 20,
+            acked: 1 << 18,
             ..Beat::default()
         };
         check(|_| beat, Some((31, Close(Closed::Slow))));
+    }
+
+    #[test]
+    fn reader_is_weighed_by_what_it_acknowledged() {
+        // Half a kilobyte a second, while the kernel takes megabytes.
+        let beat = |s: u64| Beat {
+            received: 9,
+            requests: 1,
+            open: 1,
+            written: s << 20,
+            acked: s << 9,
+            ..Beat::default()
+        };
+        check(beat, Some((30, Close(Closed::Slow))));
+    }
+
+    #[test]
+    fn connection_is_not_idle_while_its_answer_is_read() {
+        // All of the answer is with the kernel, of which the client takes two kilobytes a second.
+        let beat = |s: u64| Beat {
+            received: 9,
+            requests: 1,
+            written: 200 << 11,
+            acked: s << 11,
+            ..Beat::default()
+        };
+        check(beat, None);
+    }
+
+    #[test]
+    fn answer_left_unread_closes_the_connection() {
+        let beat = Beat {
+            received: 9,
+            requests: 1,
+            written: 1 << 20,
+            ..Beat::default()
+        };
+        check(|_| beat, Some((30, Close(Closed::Slow))));
     }
 
     #[test]
@@ -435,7 +486,8 @@ mod tests {
             received: 9,
             requests: 1,
             open: 1,
-            written: s / 10 * 20_480,
+            written: 1 << 20,
+            acked: s << 11,
             ..Beat::default()
         };
         check(beat, None);

@@ -50,6 +50,7 @@ fn config_of_tests() -> Config {
         head_time: LONG,
         idle: LONG,
         slow: LONG,
+        unsent: 1 << 20,
         head_size: 32 << 10,
         headers: 100,
         streams: 100,
@@ -683,13 +684,13 @@ async fn connections_that_do_too_little_are_closed() {
     }
 }
 
-#[tokio::test]
-async fn reader_that_stops_reading_is_closed_and_counted_as_aborted() {
+/// A node with a file larger than what the kernel buffers between the two ends, and a reader of it that has read
+/// nothing yet.
+async fn with_huge_file(slow: Duration) -> (Node, TcpStream) {
     let mut config = config_of_tests();
-    config.slow = Duration::from_millis(500);
+    config.slow = slow;
     let node = Node::start(config).await;
-    // More than the kernel buffers between the two ends.
-    std::fs::write(node.dir.path().join("content/huge.bin"), vec![7; 64 << 20]).unwrap();
+    std::fs::write(node.dir.path().join("content/huge.bin"), vec![7; HUGE]).unwrap();
     let deadline = Instant::now() + LONG;
     while node.ask("HEAD", "/huge.bin", &[]).await.status != 200 {
         assert!(Instant::now() < deadline, "not published in time");
@@ -702,13 +703,41 @@ async fn reader_that_stops_reading_is_closed_and_counted_as_aborted() {
         .write_all(b"GET /huge.bin HTTP/1.1\r\nHost: test\r\n\r\n")
         .await
         .unwrap();
+    (node, stream)
+}
+
+const HUGE: usize = 64 << 20;
+
+#[tokio::test]
+async fn reader_that_stops_reading_is_closed_and_counted_as_aborted() {
+    let (node, mut stream) = with_huge_file(Duration::from_millis(500)).await;
     let metrics = Arc::clone(&node.metrics);
     eventually("the slow reader is closed", || {
         metrics.http.closed(Closed::Slow) == 1
     })
     .await;
     assert_eq!(metrics.http.requests(Role::Origin, Outcome::Aborted), 1);
-    assert!(read_all(&mut stream).await.len() < 64 << 20);
+    assert!(read_all(&mut stream).await.len() < HUGE);
+}
+
+#[tokio::test]
+async fn reader_that_trickles_is_kept_as_long_as_it_takes_enough() {
+    let slow = Duration::from_secs(1);
+    let (node, mut stream) = with_huge_file(slow).await;
+    // First as fast as it can, so that the kernel holds much for it.
+    let mut buffer = vec![0; 8 << 20];
+    stream.read_exact(&mut buffer).await.unwrap();
+    let end = Instant::now() + 3 * slow;
+    while Instant::now() < end {
+        stream.read_exact(&mut buffer[..4 << 10]).await.unwrap();
+        tokio::time::sleep(slow / 20).await;
+    }
+    assert_eq!(node.metrics.http.closed(Closed::Slow), 0);
+    let metrics = Arc::clone(&node.metrics);
+    eventually("it is closed once it takes no more", || {
+        metrics.http.closed(Closed::Slow) == 1
+    })
+    .await;
 }
 
 #[tokio::test]

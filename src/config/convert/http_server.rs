@@ -13,6 +13,7 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         head_time: section.duration("head_time", ms(100)..=secs(3_600)),
         idle: section.duration("idle", ms(100)..=secs(3_600)),
         slow: section.duration("slow", ms(100)..=secs(3_600)),
+        unsent: bytes(section, "unsent", 16 << 10..=64 << 20),
         head_size: bytes(section, "head_size", 8 << 10..=1 << 20),
         headers: section.integer("headers", 10..=1_000),
         streams: section.integer("streams", 1..=10_000),

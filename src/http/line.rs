@@ -1,0 +1,210 @@
+//! A connection's socket: what hyper reads and writes (through [`super::watch::Watched`]), and what the kernel says
+//! became of it.
+//!
+//! A large body costs least when the kernel may hold much of it unsent: fewer wake-ups, larger writes. A client that
+//! does not read must not hold as much. So the kernel takes [`FIRST`] bytes at first, and all that the configuration
+//! allows once a client took that much between two looks; at a look at which it did not, the small bound is back.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use nix::{getsockopt_impl, sockopt_impl};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A handle of one connection's socket. One task polls it and looks at it, so the lock is never waited for.
+#[derive(Clone, Debug)]
+pub struct Line(Arc<Mutex<Socket>>);
+
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
+    /// Bytes the kernel may hold unsent for a client that reads well.
+    unsent: u32,
+    /// Whether it may do so now.
+    wide: bool,
+    /// Bytes the kernel took since the last look.
+    recent: u64,
+}
+
+impl Line {
+    /// Takes `stream`; the kernel will hold at most `unsent` bytes of it unsent.
+    #[must_use]
+    pub fn new(stream: TcpStream, unsent: u32) -> Self {
+        let line = Socket {
+            stream,
+            unsent,
+            wide: false,
+            recent: 0,
+        };
+        line.bound(unsent.min(FIRST));
+        Self(Arc::new(Mutex::new(line)))
+    }
+
+    /// Looks at what became of the bytes written so far: how many of them the client's side acknowledged.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn look(&self, written: u64) -> io::Result<u64> {
+        let mut socket = self.socket();
+        if socket.wide && socket.recent < u64::from(socket.unsent) {
+            socket.wide = false;
+            socket.bound(socket.unsent.min(FIRST));
+        }
+        socket.recent = 0;
+        let info = nix::sys::socket::getsockopt(&socket.stream, Info)?;
+        // Closing counts as one byte more.
+        Ok(info[BYTES_ACKED].min(written))
+    }
+
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket().stream).poll_read(cx, buf)
+    }
+
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut socket = self.socket();
+        let taken = Pin::new(&mut socket.stream).poll_write(cx, buf);
+        socket.took(taken)
+    }
+
+    pub(super) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = self.socket();
+        let taken = Pin::new(&mut socket.stream).poll_write_vectored(cx, bufs);
+        socket.took(taken)
+    }
+
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket().stream).poll_shutdown(cx)
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Socket {
+    fn took(&mut self, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = taken {
+            self.recent += bytes as u64;
+            if !self.wide && self.recent >= u64::from(self.unsent) {
+                self.wide = true;
+                self.bound(self.unsent);
+            }
+        }
+        taken
+    }
+
+    /// Best effort: without it the connection works all the same.
+    fn bound(&self, unsent: u32) {
+        let _ = socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(unsent);
+    }
+}
+
+sockopt_impl!(
+    /// The first 128 bytes of the kernel's `struct tcp_info`. `libc` declares more of it than older kernels fill in.
+    Info,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    [u64; 16]
+);
+
+/// The place of `tcpi_bytes_acked`.
+const BYTES_ACKED: usize = 15;
+
+/// Bytes the kernel holds unsent for a client not known yet, or slow.
+const FIRST: u32 = 128 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    async fn pair(unsent: u32) -> (Line, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(16 << 10).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accepted, client) = tokio::join!(listener.accept(), client.connect(address));
+        (Line::new(accepted.unwrap().0, unsent), client.unwrap())
+    }
+
+    /// Writes until the kernel takes no more; what it took.
+    async fn fill(line: &Line) -> u64 {
+        let mut taken = 0;
+        let bytes = vec![7; 1 << 20];
+        while let Ok(more) = timeout(
+            Duration::from_millis(50),
+            std::future::poll_fn(|cx| line.poll_write(cx, &bytes)),
+        )
+        .await
+        {
+            taken += more.unwrap() as u64;
+        }
+        taken
+    }
+
+    async fn take(client: &mut TcpStream, bytes: u64) {
+        let mut buffer = vec![0; usize::try_from(bytes).unwrap()];
+        timeout(LONG, client.read_exact(&mut buffer))
+            .await
+            .expect("in time")
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn acknowledged_bytes_are_those_the_client_has() {
+        let (line, mut client) = pair(1 << 20).await;
+        assert_eq!(line.look(0).unwrap(), 0);
+        let taken = fill(&line).await;
+        let before = line.look(taken).unwrap();
+        assert!(before < taken, "{before} of {taken}");
+        take(&mut client, taken).await;
+        let deadline = Instant::now() + LONG;
+        while line.look(taken).unwrap() < taken {
+            assert!(Instant::now() < deadline, "acknowledged in time");
+            sleep(Duration::from_millis(1)).await;
+        }
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(line.look(taken).unwrap(), taken);
+    }
+
+    #[tokio::test]
+    async fn kernel_holds_much_only_for_a_client_that_reads() {
+        let unsent = 2 << 20;
+        let (line, mut client) = pair(unsent).await;
+        let narrow = fill(&line).await;
+        assert!(narrow < u64::from(unsent) / 4, "{narrow} at first");
+        // It reads as much as the bound, so the kernel may hold that much.
+        let (mut taken, mut last) = (narrow, narrow);
+        while taken < u64::from(unsent) {
+            take(&mut client, last).await;
+            last = fill(&line).await;
+            taken += last;
+        }
+        assert!(last > u64::from(unsent) / 2, "{last} after {taken}");
+        // Between these looks it reads nothing, and then all of it: the next bytes are few again.
+        line.look(taken).unwrap();
+        line.look(taken).unwrap();
+        take(&mut client, last).await;
+        let last = fill(&line).await;
+        assert!(last <= 2 * narrow, "{last} after a rest, {narrow} at first");
+    }
+}
