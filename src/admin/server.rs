@@ -2,6 +2,7 @@
 //! (`GET /metrics`, `/healthz`, `/readyz`, `/`). Both are bounded in connections, time and size.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,6 +17,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -70,9 +72,9 @@ impl Admin {
         }
         match UnixStream::connect(path) {
             Ok(_) => bail!("{}: another headwater answers there", what()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             // Nobody listens: what is left of a node that was killed.
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).with_context(what)?;
             }
             Err(e) => return Err(e).with_context(what),
@@ -99,33 +101,15 @@ impl Admin {
         stop: CancellationToken,
     ) -> Result<(), anyhow::Error> {
         let listener = tokio::net::UnixListener::from_std(self.listener.try_clone()?)?;
-        let permits = Arc::new(Semaphore::new(self.connections));
-        let tracker = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    back_off(&error).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = permits.clone().try_acquire_owned() else {
-                handles.metrics.node.admin_refused.inc();
-                continue;
-            };
-            let (handles, stop) = (handles.clone(), stop.clone());
-            tracker.spawn(async move {
+        let refused = handles.metrics.node.admin_refused.clone();
+        let serve = |stream, stop| {
+            let handles = handles.clone();
+            async move {
                 let service = |request| control(request, handles.clone());
                 connection(stream, service, stop).await;
-                drop(permit);
-            });
-        }
-        tracker.close();
-        tracker.wait().await;
+            }
+        };
+        accept(listener, self.connections, &refused, stop, serve).await;
         Ok(())
     }
 }
@@ -164,7 +148,7 @@ impl Pages {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
@@ -178,37 +162,83 @@ impl Pages {
         stop: CancellationToken,
     ) -> Result<(), anyhow::Error> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let permits = Arc::new(Semaphore::new(self.connections));
-        let tracker = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    back_off(&error).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = permits.clone().try_acquire_owned() else {
-                handles.metrics.node.metrics_refused.inc();
-                continue;
-            };
-            let (handles, stop) = (handles.clone(), stop.clone());
-            tracker.spawn(async move {
+        let refused = handles.metrics.node.metrics_refused.clone();
+        let serve = |stream, stop| {
+            let handles = handles.clone();
+            async move {
                 let service = |request| pages(request, handles.clone());
                 // Nothing here takes long: the whole connection has an end.
                 let served = connection(stream, service, stop);
                 let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
-                drop(permit);
-            });
-        }
-        tracker.close();
-        tracker.wait().await;
+            }
+        };
+        accept(listener, self.connections, &refused, stop, serve).await;
         Ok(())
     }
+}
+
+/// A listener of either kind.
+trait Listener {
+    type Stream;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for tokio::net::UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// Has `serve` serve at most `connections` at once until `stop`, then waits for them; more are closed as they come and
+/// counted in `refused`.
+async fn accept<L, S, F>(
+    listener: L,
+    connections: usize,
+    refused: &IntCounter,
+    stop: CancellationToken,
+    serve: S,
+) where
+    L: Listener,
+    S: Fn(L::Stream, CancellationToken) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(connections));
+    let tracker = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                back_off(&error).await;
+                continue;
+            }
+        };
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            refused.inc();
+            continue;
+        };
+        let served = serve(stream, stop.clone());
+        tracker.spawn(async move {
+            served.await;
+            drop(permit);
+        });
+    }
+    tracker.close();
+    tracker.wait().await;
 }
 
 /// Serves HTTP/1.1 on one connection until it ends or `stop`, then lets the request in work end.
@@ -385,7 +415,7 @@ fn typed(status: StatusCode, media_type: &'static str, body: String) -> Answer {
 }
 
 /// Out of descriptors, accept fails at once again: a pause keeps the loop from spinning.
-async fn back_off(error: &std::io::Error) {
+async fn back_off(error: &io::Error) {
     tracing::warn!(%error, "accept failed");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
