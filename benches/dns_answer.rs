@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use headwater::dns::ZoneConfig;
-use headwater::dns::answer::{View, answer};
+use headwater::dns::answer::{CHAIN_MAX, View, answer};
 use headwater::dns::wire::Query;
 use headwater::dns::zone::{Zones, load_text};
 use headwater::time::Now;
@@ -98,6 +98,7 @@ fn answers(criterion: &mut Criterion) {
                     zones: &zones,
                     cache: None,
                     policy: None,
+                    chain: CHAIN_MAX,
                 };
                 black_box(answer(&query, view, now, next as u64, 1232, &mut out))
             });

@@ -93,6 +93,7 @@ fn cache() -> Cache {
         stale_ttl: Duration::from_secs(30),
         failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
         entry: 16 << 10,
+        records: 100,
     };
     Cache::new(config, Arc::new(Metrics::new()))
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use prometheus::IntGauge;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinSet};
@@ -67,10 +68,11 @@ pub fn run(
     if source.file.is_none() {
         first::prepare(&mut settings)?;
     }
-    let runtimes = Runtimes::new(settings.http_workers)?;
+    let metrics = Arc::new(Metrics::new());
+    let runtimes = Runtimes::new(&settings, &metrics.content.threads)?;
     let ended = runtimes.http.block_on(async {
         let mut signals = Signals::new()?;
-        let node = Node::build(source, settings, &runtimes)?;
+        let node = Node::build(source, settings, &runtimes, metrics)?;
         let bound = node.bind(sockets)?;
         let running = node.load(bound, started).await?;
         let mut running = running.spawn(&runtimes);
@@ -135,8 +137,8 @@ impl Node {
         source: Source,
         settings: Settings,
         runtimes: &Runtimes,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, anyhow::Error> {
-        let metrics = Arc::new(Metrics::new());
         let resolver = {
             let _dns = runtimes.dns.enter(); // its pools live there
             let config = settings.resolver.clone();
@@ -483,25 +485,31 @@ struct Runtimes {
 }
 
 impl Runtimes {
-    fn new(http_workers: usize) -> Result<Self, anyhow::Error> {
+    /// The threads of the first are counted in `threads`.
+    fn new(settings: &Settings, threads: &IntGauge) -> Result<Self, anyhow::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = |name: &'static str, workers, blocking| {
-            tokio::runtime::Builder::new_multi_thread()
+        let builder = |name: &'static str, workers, blocking| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder
                 .worker_threads(workers)
                 .max_blocking_threads(blocking)
                 .thread_name(name)
-                .enable_all()
-                .build()
-                .with_context(|| format!("runtime {name}"))
+                .enable_all();
+            builder
         };
-        let http_workers = if http_workers == 0 {
-            cores
-        } else {
-            http_workers
+        let http_workers = match settings.http_workers {
+            0 => cores,
+            workers => workers,
         };
+        let (begun, ended) = (threads.clone(), threads.clone());
+        let http = builder("http", http_workers, settings.store.threads)
+            .on_thread_start(move || begun.inc())
+            .on_thread_stop(move || ended.dec())
+            .build();
+        let dns = builder("dns-slow", cores.min(4), 4).build();
         Ok(Self {
-            http: runtime("http", http_workers, BLOCKING_THREADS)?,
-            dns: runtime("dns-slow", cores.min(4), 4)?,
+            http: http.context("runtime http")?,
+            dns: dns.context("runtime dns-slow")?,
         })
     }
 
@@ -593,6 +601,3 @@ const LOG_DRAIN: Duration = Duration::from_secs(5);
 
 /// The store is made durable within this.
 const FLUSH_DRAIN: Duration = Duration::from_secs(5);
-
-/// Threads for blocking work: reading, digesting, fsync.
-const BLOCKING_THREADS: usize = 64;

@@ -24,6 +24,7 @@ use super::remembered::Remembered;
 use super::root::{Look, Root, open_regular};
 use super::seal::Seals;
 use crate::metrics::Metrics;
+use crate::metrics::content::Limit;
 use crate::time::Now;
 
 /// What this node can serve. A cheap handle.
@@ -125,7 +126,7 @@ impl Library {
                 generation: AtomicU64::new(generation),
                 reader: Reader::new(config, metrics),
                 published: OnceLock::new(),
-                looks: Arc::new(Semaphore::new(LOOKS)),
+                looks: Arc::new(Semaphore::new(config.reads)),
             }),
         }
     }
@@ -207,7 +208,8 @@ impl Library {
         ask: impl FnOnce(&Root, &str) -> T + Send + 'static,
     ) -> Option<T> {
         self.root(path)?;
-        let permit = Arc::clone(&self.inner.looks).acquire_owned().await;
+        let inner = &self.inner;
+        let permit = inner.reader.permit(&inner.looks, Limit::Looks).await;
         let (library, path) = (self.clone(), path.to_owned());
         let looked = tokio::task::spawn_blocking(move || {
             let _permit = permit; // Held until the thread is done, even if nobody waits any more.
@@ -619,9 +621,6 @@ fn shards<K, V>() -> Shards<K, V> {
 }
 
 const SHARDS: usize = 256;
-
-/// Looks at the disk at once.
-const LOOKS: usize = 16;
 
 /// Names in a listing at most.
 const LISTED: usize = 10_000;

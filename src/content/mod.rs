@@ -75,6 +75,10 @@ pub struct StoreConfig {
     pub memory: Option<u64>,
     /// Bytes of read buffers kept for the next read; those in use are bound by the readers.
     pub buffers: u64,
+    /// Reads that wait for the disk, and looks beneath published directories, at once.
+    pub reads: usize,
+    /// Threads for work that waits for the disk.
+    pub threads: usize,
 }
 
 impl StoreConfig {
@@ -90,6 +94,8 @@ impl StoreConfig {
             small_total: 64 << 20,
             memory: None,
             buffers: 32 << 20,
+            reads: 16,
+            threads: 64,
         }
     }
 }

@@ -47,6 +47,7 @@ use super::manifest::Manifest;
 use super::memory::InMemory;
 use super::reader::{Reader, Small};
 use super::seal::{self, BLOCK, Seals};
+use crate::metrics::content::Limit;
 use crate::time::Now;
 
 /// Where an object comes from.
@@ -245,8 +246,8 @@ impl Object {
         if let Some(bytes) = self.read_ready(index, &within, often) {
             return Ok(bytes);
         }
-        let permits = Arc::clone(&self.reader.waiting_reads);
-        let permit = permits.acquire_owned().await;
+        let permits = &self.reader.waiting_reads;
+        let permit = self.reader.permit(permits, Limit::Reads).await;
         // Whoever was before may have proved the chunk: of many readers of one cold chunk, few digest it.
         let ready = self.read_memory(index, &within);
         if let Some(bytes) = ready.or_else(|| self.read_ready(index, &within, often)) {

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::StoreConfig;
 use super::buffers::Buffers;
 use super::memory::{self, Memory};
 use super::seal::Sealer;
 use crate::metrics::Metrics;
+use crate::metrics::content::Limit;
 
 /// Shared by all objects of one library.
 #[derive(Debug)]
@@ -46,6 +47,19 @@ pub(super) struct Suspects {
 }
 
 impl Reader {
+    /// Waits for one of `permits`, which bound `limit`.
+    pub(super) async fn permit(
+        &self,
+        permits: &Arc<Semaphore>,
+        limit: Limit,
+    ) -> Result<OwnedSemaphorePermit, AcquireError> {
+        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.metrics.content.limit(limit);
+        Arc::clone(permits).acquire_owned().await
+    }
+
     pub(super) fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             buffers: Buffers::new(config.buffers),
@@ -54,7 +68,7 @@ impl Reader {
                 config.memory.unwrap_or_else(memory::default_size),
                 Arc::clone(&metrics),
             ),
-            waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
+            waiting_reads: Arc::new(Semaphore::new(config.reads)),
             open_files: Arc::new(Semaphore::new(open_files())),
             suspects: Suspects::default(),
             metrics,
@@ -130,6 +144,3 @@ fn open_files() -> usize {
 fn gauge(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
-
-/// A disk is not faster with more, and threads are few.
-const WAITING_READS: usize = 16;

@@ -31,6 +31,8 @@ pub struct View<'a> {
     pub cache: Option<(&'a Cache, Partition)>,
     /// Local data, special-use names and blocklists, and what the query came over, if this client may recurse.
     pub policy: Option<(&'a Policy, Transport)>,
+    /// Aliases followed through own zones, at most [`CHAIN_MAX`].
+    pub chain: usize,
 }
 
 /// What to do with a query.
@@ -135,6 +137,7 @@ pub fn answer_near(
     }
     let mut answer = Answer {
         zones: view.zones,
+        chain: view.chain.min(CHAIN_MAX),
         qtype: query.qtype,
         seed,
         source: 0,
@@ -196,6 +199,8 @@ fn refusal(query: &Query<'_>, own: bool, view: View<'_>) -> Reason {
 #[derive(Debug)]
 struct Answer<'a, 'o> {
     zones: &'a Zones,
+    /// Aliases followed.
+    chain: usize,
     qtype: u16,
     seed: u64,
     source: u64,
@@ -262,7 +267,10 @@ impl<'a> Answer<'a, '_> {
                 }
                 Found::Dname { node, depth } => {
                     let target = self.dname(zone, node, spot, &path, depth);
-                    target.filter(|_| slot < CHAIN_MAX && self.qtype != CNAME)
+                    if target.is_some() && slot == self.chain && self.qtype != CNAME {
+                        return Outcome::Chain;
+                    }
+                    target.filter(|_| self.qtype != CNAME)
                 }
                 found @ (Found::Node(node) | Found::Wildcard { node, .. }) => {
                     let encloser = match found {
@@ -274,10 +282,11 @@ impl<'a> Answer<'a, '_> {
                     };
                     // A loop ends where it closes; a wildcard is another name each time, the bound ends it.
                     let exact = encloser.is_none();
-                    if slot == CHAIN_MAX
-                        || exact && seen.iter().flatten().any(|at| is_same(*at, (zone, node)))
-                    {
+                    if exact && seen.iter().flatten().any(|at| is_same(*at, (zone, node))) {
                         return Outcome::Authoritative;
+                    }
+                    if slot == self.chain {
+                        return Outcome::Chain;
                     }
                     seen[slot] = Some((zone, node)).filter(|_| exact);
                     if let Some(encloser) = encloser {
@@ -610,7 +619,7 @@ fn pointer(to: usize) -> [u8; 2] {
     (0xC000 | to as u16).to_be_bytes()
 }
 
-/// Aliases followed for one question.
+/// Aliases followed for one question at most, whatever [`View::chain`] says.
 pub const CHAIN_MAX: usize = 11;
 
 /// The last offset a compression pointer reaches.

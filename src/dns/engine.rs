@@ -26,6 +26,7 @@ use super::wire::{
 use super::zone::Zones;
 use super::{Config, Outcome, RateLimit, Transport};
 use crate::metrics::Metrics;
+use crate::metrics::dns::Limit;
 use crate::time::Now;
 
 /// What the fast path says of a packet.
@@ -81,6 +82,8 @@ pub struct Engine {
     log: OnceLock<Log>,
     /// How long a stream may be idle, in units of 100 ms.
     keepalive: u16,
+    edns_options: usize,
+    cname_chain: usize,
 }
 
 impl Engine {
@@ -103,6 +106,8 @@ impl Engine {
             rate_limit: config.rate_limit.clone(),
             log: OnceLock::new(),
             keepalive: u16::try_from(config.tcp_idle.as_millis() / 100).unwrap_or(u16::MAX),
+            edns_options: config.edns_options,
+            cname_chain: config.cname_chain,
         }
     }
 
@@ -205,7 +210,7 @@ impl Engine {
             return outcome;
         }
         // The fast path declines no others but good queries.
-        let Ok(mut query) = Query::parse(packet) else {
+        let Ok(mut query) = Query::parse_within(packet, self.edns_options) else {
             return Outcome::Dropped;
         };
         let limit = self.limit(&query, transport);
@@ -486,7 +491,7 @@ impl<'e> Snapshot<'e> {
         seed: u64,
         out: &mut [u8],
     ) -> Fast {
-        let query = match Query::parse(packet) {
+        let query = match Query::parse_within(packet, self.engine.edns_options) {
             Ok(query) if exchange::takes(&query) => return Fast::Slow { proven: false },
             Ok(query) => query,
             Err(Reject::Error(_)) if Exchange::concerns(packet) => {
@@ -517,6 +522,9 @@ impl<'e> Snapshot<'e> {
             ..
         } = asked;
         let engine = self.engine;
+        if query.edns.is_some_and(|edns| edns.options.more()) {
+            engine.keeper.metrics().dns.limit(Limit::EdnsOptions);
+        }
         let standing = engine.options(
             query.edns,
             query.packet,
@@ -564,6 +572,7 @@ impl<'e> Snapshot<'e> {
             let view = View {
                 zones: &self.zones,
                 cache,
+                chain: engine.cname_chain,
                 policy: match (&self.policy, cache) {
                     (Some(policy), Some(_)) => Some((policy, asked.transport)),
                     _ => None,

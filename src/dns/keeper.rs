@@ -89,6 +89,11 @@ impl Keeper {
         keeper
     }
 
+    /// Where it counts.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The zones of this instant. Take them once per batch: all its answers are of one version.
     pub fn serving(&self) -> Guard<Arc<Zones>> {
         self.serving.load()

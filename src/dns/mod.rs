@@ -120,11 +120,13 @@ pub enum Outcome {
     RateLimited,
     /// No answer at all: a response, a runt, or a bound under attack.
     Dropped,
+    /// Own zones: aliases, followed up to the bound.
+    Chain,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Authoritative,
         Self::Nodata,
         Self::Nxdomain,
@@ -144,6 +146,7 @@ impl Outcome {
         Self::Slipped,
         Self::RateLimited,
         Self::Dropped,
+        Self::Chain,
     ];
 
     /// The label value in `headwater_dns_queries_total{outcome}`.
@@ -169,6 +172,7 @@ impl Outcome {
             Self::Slipped => "slipped",
             Self::RateLimited => "rate_limited",
             Self::Dropped => "dropped",
+            Self::Chain => "cname_chain",
         }
     }
 }
@@ -182,6 +186,10 @@ pub struct Config {
     pub workers: usize,
     /// Largest answer over UDP, bytes, whatever the client advertises (512 without EDNS).
     pub udp_payload: u16,
+    /// EDNS options looked at per query.
+    pub edns_options: usize,
+    /// Aliases followed through own zones for one query.
+    pub cname_chain: usize,
     /// Client queries on the slow path at once: in all, and per /24 or /56.
     pub queries_in_flight: usize,
     /// See `queries_in_flight`.

@@ -94,6 +94,14 @@ impl<'a> Query<'a> {
     /// # Errors
     /// See [`Reject`].
     pub fn parse(packet: &'a [u8]) -> Result<Self, Reject> {
+        Self::parse_within(packet, OPTIONS_MAX)
+    }
+
+    /// [`Query::parse`] with another bound on EDNS options.
+    ///
+    /// # Errors
+    /// See [`Reject`].
+    pub fn parse_within(packet: &'a [u8], options: usize) -> Result<Self, Reject> {
         const FORMERR: Reject = Reject::Error(Rcode::FormErr);
         let Some((header, _)) = packet.split_first_chunk::<HEADER_LEN>() else {
             return Err(Reject::Drop);
@@ -115,7 +123,9 @@ impl<'a> Query<'a> {
         let additional = u16::from_be_bytes([header[10], header[11]]);
         let mut found = Found::default();
         if additional > 0 {
-            found.read(packet, at + 4, additional).ok_or(FORMERR)?;
+            found
+                .read(packet, at + 4, additional, options)
+                .ok_or(FORMERR)?;
         }
         if found.edns.is_some_and(|e| e.version != 0) {
             return Err(Reject::Error(Rcode::BadVers));
@@ -194,7 +204,7 @@ pub fn error(packet: &[u8], rcode: Rcode, reason: Option<Reason>, out: &mut [u8]
     {
         let additional = u16::from_be_bytes([header[10], header[11]]);
         // What is wrong behind the OPT is why we are here: the OPT still decides how the answer looks.
-        let _ = found.read(packet, HEADER_LEN + len, additional);
+        let _ = found.read(packet, HEADER_LEN + len, additional, OPTIONS_MAX);
     }
     let question = question_len.map_or(&[][..], |len| &packet[HEADER_LEN..HEADER_LEN + len]);
     let id = [header[0], header[1]];
@@ -468,7 +478,7 @@ struct Found {
 impl Found {
     /// Walks `count` records from `at`. What was found stays, also when something behind it is wrong. `None`: a record
     /// runs over, a second OPT, an OPT whose owner is not the root, or a record behind the TSIG.
-    fn read(&mut self, packet: &[u8], mut at: usize, count: u16) -> Option<()> {
+    fn read(&mut self, packet: &[u8], mut at: usize, count: u16, options: usize) -> Option<()> {
         // A record takes at least 11 bytes, so the packet's length bounds this loop.
         for _ in 0..count {
             let owner = at;
@@ -491,7 +501,7 @@ impl Found {
                 });
                 // Another version may lay its options out differently; BADVERS comes first.
                 if edns.version == 0 && end > rdata {
-                    edns.options = Options::read(packet, rdata, end)?;
+                    edns.options = Options::read(packet, rdata, end, options)?;
                 }
             } else if fixed[..2] == [0, 250] {
                 self.tsig = u16::try_from(owner).ok();
@@ -514,6 +524,7 @@ fn cookie_only(packet: &[u8]) -> Option<Reject> {
         packet,
         HEADER_LEN,
         u16::from_be_bytes([counts[6], counts[7]]),
+        OPTIONS_MAX,
     )?;
     let edns = found.edns?;
     if edns.version != 0 {
@@ -536,7 +547,7 @@ fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// EDNS options looked at per query.
+/// EDNS options looked at per query, where nobody says otherwise.
 pub const OPTIONS_MAX: usize = 32;
 
 /// The UDP payload size this server states in its OPT, bytes.

@@ -47,11 +47,48 @@ pub struct Metrics {
     pub published_failed: IntCounter,
     /// Bytes of published files that were digested.
     pub hashed_bytes: IntCounter,
+    limits: [IntCounter; Limit::ALL.len()],
+    /// Threads of the runtime that reads, digests and syncs, its workers included.
+    pub threads: IntGauge,
     /// Changes of published directories that could not be followed one by one, so that all was scanned anew.
     pub rescans: IntCounter,
 }
 
+/// A bound of the content's work, for `headwater_content_limit_reached_total{limit}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// A read waited for its turn at the disk.
+    Reads,
+    /// A look beneath a published directory waited for its turn.
+    Looks,
+}
+
+impl Limit {
+    /// All limits, in the order of their discriminants.
+    pub const ALL: [Self; 2] = [Self::Reads, Self::Looks];
+
+    /// The label value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Looks => "looks",
+        }
+    }
+}
+
 impl Metrics {
+    /// Counts a limit that took effect.
+    pub fn limit(&self, limit: Limit) {
+        self.limits[limit as usize].inc();
+    }
+
+    /// How often a limit took effect.
+    #[must_use]
+    pub fn limit_count(&self, limit: Limit) -> u64 {
+        self.limits[limit as usize].get()
+    }
+
     pub(super) fn new(registry: &Registry) -> Self {
         let requests = counters(
             registry,
@@ -88,6 +125,12 @@ impl Metrics {
             "headwater_content_published_files_total",
             "Published files taken up, by what it took.",
             &["outcome"],
+        );
+        let limits = counters(
+            registry,
+            "headwater_content_limit_reached_total",
+            "How often a bound of the content's work took effect.",
+            &["limit"],
         );
         Self {
             requests,
@@ -133,6 +176,12 @@ impl Metrics {
                 registry,
                 "headwater_content_hashed_bytes_total",
                 "Bytes of published files that were digested.",
+            ),
+            limits: Limit::ALL.map(|l| limits.with_label_values(&[l.label()])),
+            threads: gauge(
+                registry,
+                "headwater_content_threads",
+                "Threads of the runtime that serves and reads content: its workers, and up to store.threads more.",
             ),
             rescans: counter(
                 registry,

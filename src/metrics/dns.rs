@@ -59,11 +59,13 @@ pub enum Limit {
     TcpUnanswered,
     /// Answers a TCP client left unread: too many bytes, or for too long.
     TcpUnread,
+    /// EDNS options of one query beyond those that are looked at.
+    EdnsOptions,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::QueriesInFlight,
         Self::QueriesInFlightPerNetwork,
         Self::UdpLate,
@@ -73,6 +75,7 @@ impl Limit {
         Self::TcpMessage,
         Self::TcpUnanswered,
         Self::TcpUnread,
+        Self::EdnsOptions,
     ];
 
     /// The label value: the configuration key below `[dns]`.
@@ -88,6 +91,7 @@ impl Limit {
             Self::TcpMessage => "tcp_message_time",
             Self::TcpUnanswered => "tcp_unanswered",
             Self::TcpUnread => "tcp_unread",
+            Self::EdnsOptions => "edns_options",
         }
     }
 }

@@ -181,6 +181,7 @@ fn config(upstreams: &[&Upstream]) -> Config {
             stale_ttl: Duration::from_secs(30),
             failure_ttl: (Duration::from_secs(5), Duration::from_secs(300)),
             entry: 16 << 10,
+            records: 100,
         },
         packets: 50,
         time: Duration::from_secs(5),

@@ -96,6 +96,8 @@ pub(super) fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
                 .map(Some)
         }),
         buffers: section.size("buffers", 0..=1 << 40),
+        reads: section.integer("reads", 1..=1_000),
+        threads: section.integer("threads", 4..=1_000),
     };
     if !config.chunk.is_multiple_of(64 << 10) {
         let found = config.chunk;

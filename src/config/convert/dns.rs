@@ -16,6 +16,8 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
         listen: addresses(section, "listen"),
         workers: section.integer("workers", 0..=1_024),
         udp_payload: section.integer("udp_payload", 512..=4_096),
+        edns_options: section.integer("edns_options", 1..=1_000),
+        cname_chain: section.integer("cname_chain", 0..=dns::answer::CHAIN_MAX),
         queries_in_flight: section.integer("queries_in_flight", 1..=1_000_000),
         queries_in_flight_per_network: section
             .integer("queries_in_flight_per_network", 1..=1_000_000),

@@ -122,6 +122,7 @@ fn cache(section: &Section<'_, '_>) -> CacheConfig {
             section.duration("failure_ttl_max", secs(1)..=secs(300)),
         ),
         entry: bytes(section, "entry", 512..=65_535),
+        records: section.integer("records", 1..=5_000),
     };
     let text = duration_text;
     if config.min_ttl > config.max_ttl && !section.failed("max_ttl") {

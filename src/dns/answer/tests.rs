@@ -74,6 +74,7 @@ pub(super) fn ask(zones: &Zones, question: &str, seed: u64) -> (Message, Outcome
         zones,
         cache: None,
         policy: None,
+        chain: CHAIN_MAX,
     };
     let Action::Respond { len, outcome, .. } = answer(&query, view, NOW, seed, limit, &mut out)
     else {
@@ -367,6 +368,7 @@ fn answer_outside_own_zones_or_class_is_refused() {
         zones: &zones,
         cache: None,
         policy: None,
+        chain: CHAIN_MAX,
     };
     let action = answer(&query, view, NOW, 0, 512, &mut out);
     assert_eq!(
@@ -394,6 +396,7 @@ fn answer_of_an_own_zone_comes_before_a_copy_of_a_cached_one() {
         stale_ttl: Duration::ZERO,
         failure_ttl: (Duration::ZERO, Duration::ZERO),
         entry: 16 << 10,
+        records: 100,
     };
     let cache = Cache::new(config, Arc::new(Metrics::new()));
     let mut near = cache.near(1);
@@ -402,6 +405,7 @@ fn answer_of_an_own_zone_comes_before_a_copy_of_a_cached_one() {
             zones,
             cache: Some((&cache, Partition(0))),
             policy: None,
+            chain: CHAIN_MAX,
         };
         let mut out = [0; 512];
         let action = answer_near(&query, view, Some(&mut near), NOW, 0, 512, &mut out);
@@ -551,6 +555,7 @@ fn answer_over_tcp_writes_out_owners_that_no_pointer_reaches() {
         zones: &zones,
         cache: None,
         policy: None,
+        chain: CHAIN_MAX,
     };
     let Action::Respond { len, .. } = answer(&query, view, NOW, 0, 65_535, &mut out) else {
         panic!("no cache, so nothing to recurse for");
@@ -593,3 +598,40 @@ fn answer_path_names_nothing_that_allocates() {
 }
 
 mod laws;
+
+#[test]
+fn aliases_are_followed_up_to_the_bound() {
+    let mut text = String::from(
+        "$TTL 300\n@ SOA ns host 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\na13 A 192.0.2.2\n",
+    );
+    for i in 0..13 {
+        text += &format!("a{i} CNAME a{}\n", i + 1);
+    }
+    let zones = zones(&[("chain.test.", &text)]);
+    let check = |name: &str, chain, records, expected| {
+        let packet = packet(&format!("{name}.chain.test. A"));
+        let query = Query::parse(&packet).expect("a good query");
+        let view = View {
+            zones: &zones,
+            cache: None,
+            policy: None,
+            chain,
+        };
+        let mut out = [0; 1232];
+        let Action::Respond { outcome, .. } = answer(&query, view, NOW, 0, 1232, &mut out) else {
+            panic!("no cache, so nothing to recurse for");
+        };
+        assert_eq!(
+            (outcome, out[7]),
+            (expected, records),
+            "{name} with {chain}"
+        );
+    };
+    check("a0", CHAIN_MAX, 11, Outcome::Chain);
+    check("a1", 1_000, 11, Outcome::Chain);
+    check("a2", CHAIN_MAX, 12, Outcome::Authoritative);
+    check("a11", 2, 3, Outcome::Authoritative);
+    check("a11", 1, 1, Outcome::Chain);
+    check("a13", 0, 1, Outcome::Authoritative);
+    check("a11", 0, 0, Outcome::Chain);
+}

@@ -261,6 +261,8 @@ pub(super) mod tests {
             listen: vec![],
             workers: 1,
             udp_payload: 1232,
+            edns_options: 32,
+            cname_chain: 11,
             queries_in_flight: 4096,
             queries_in_flight_per_network: 200,
             queries_in_flight_per_proven_network: 2000,

@@ -219,7 +219,7 @@ impl Cache {
             limits.entry.inc();
             return false;
         }
-        if reply.rrset > RRSET {
+        if reply.rrset > self.config.records {
             limits.records.inc();
             return false;
         }
@@ -337,9 +337,6 @@ const OVERHEAD: usize = 300;
 /// workers use.
 const NEAR_SHARE: u64 = 16;
 const NEAR_MAX: u64 = 64 << 20;
-
-/// Records of one type at one name that are kept.
-const RRSET: usize = 100;
 
 #[cfg(test)]
 mod tests {

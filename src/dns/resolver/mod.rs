@@ -118,6 +118,8 @@ pub struct CacheConfig {
     pub failure_ttl: (Duration, Duration),
     /// Largest answer kept, bytes.
     pub entry: usize,
+    /// Most records of one type at one name in an answer that is kept.
+    pub records: usize,
 }
 
 /// A forwarding resolver: cheap to clone, owned by the DNS runtime.

@@ -125,5 +125,6 @@ pub(super) fn config() -> CacheConfig {
         stale_ttl: Duration::from_secs(30),
         failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
         entry: 16 << 10,
+        records: 100,
     }
 }

@@ -1,7 +1,7 @@
 //! The OPT record (RFC 6891): what that of a query asks for, and what that of an answer carries.
 
+use super::PAYLOAD;
 use super::ede::Reason;
-use super::{OPTIONS_MAX, PAYLOAD};
 
 /// The EDNS part of a query (RFC 6891).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Edns {
 /// The options of a query that change its answer. Others are ignored (RFC 6891 section 6.1.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Bits `NSID_ASKED` to `PADDED`.
+    /// Bits `NSID_ASKED` to `MORE`.
     asked: u8,
     /// Bytes of the first COOKIE; 0: none.
     cookie_len: u8,
@@ -37,7 +37,7 @@ pub struct Cookie<'a> {
 }
 
 impl Options {
-    /// Whether none came that changes an answer.
+    /// Whether none came that changes an answer, and none was left out.
     #[inline]
     #[must_use]
     pub fn is_empty(self) -> bool {
@@ -62,6 +62,13 @@ impl Options {
         self.asked & PADDED != 0
     }
 
+    /// Whether there were more than were looked at.
+    #[inline]
+    #[must_use]
+    pub fn more(self) -> bool {
+        self.asked & MORE != 0
+    }
+
     /// The COOKIE of the packet these were read from.
     #[must_use]
     pub fn cookie(self, packet: &[u8]) -> Option<Cookie<'_>> {
@@ -71,14 +78,17 @@ impl Options {
         Some(Cookie { client, server })
     }
 
-    /// Reads the first [`OPTIONS_MAX`] options of `packet[at..end]`. Of several COOKIEs the first counts (RFC 7873
+    /// Reads the first `bound` options of `packet[at..end]`. Of several COOKIEs the first counts (RFC 7873
     /// section 5.2). `None`: one runs over, or a COOKIE has a length that none can have.
-    pub(super) fn read(packet: &[u8], mut at: usize, end: usize) -> Option<Self> {
+    pub(super) fn read(packet: &[u8], mut at: usize, end: usize, bound: usize) -> Option<Self> {
         let mut options = Self::default();
-        for _ in 0..OPTIONS_MAX {
-            if at == end {
+        let mut left = bound;
+        while at != end {
+            if left == 0 {
+                options.asked |= MORE;
                 break;
             }
+            left -= 1;
             let &[c0, c1, l0, l1] = packet.get(at..at + 4)? else {
                 return None;
             };
@@ -265,3 +275,4 @@ const EDE: u16 = 15;
 const NSID_ASKED: u8 = 1;
 const KEEPALIVE_ASKED: u8 = 2;
 const PADDED: u8 = 4;
+const MORE: u8 = 8;

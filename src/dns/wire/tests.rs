@@ -127,7 +127,19 @@ fn parse_options_beyond_the_bound_are_not_looked_at() {
     let mut opt = b"\0\0\x29\x10\0\0\0\0\0".to_vec();
     opt.extend(u16::try_from(rdata.len()).expect("131 bytes").to_be_bytes());
     opt.extend(rdata);
-    assert!(Query::parse(&asked([1, 0, 0, 1], &[QUESTION, &opt])).is_ok());
+    let packet = asked([1, 0, 0, 1], &[QUESTION, &opt]);
+    let options = |bound| {
+        let query = Query::parse_within(&packet, bound).expect("the rest is not looked at");
+        query.edns.expect("an OPT").options
+    };
+    assert!(options(OPTIONS_MAX).more());
+    assert_eq!(
+        Query::parse(&packet)
+            .map(|q| q.edns.map(|e| e.options.more()))
+            .ok(),
+        Some(Some(true))
+    );
+    assert!(Query::parse_within(&packet, OPTIONS_MAX + 1).is_err());
 }
 
 #[test]

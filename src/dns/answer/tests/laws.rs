@@ -128,7 +128,7 @@ proptest! {
         let packet = packet(&format!("w.test. {qtype} +edns=4096"));
         let query = Query::parse(&packet).expect("a good query");
         let mut out = vec![0; 4096];
-        let view = View { zones: &zones, cache: None, policy: None };
+        let view = View { zones: &zones, cache: None, policy: None, chain: CHAIN_MAX };
         let Action::Respond { len, .. } = answer(&query, view, NOW, 3, limit, &mut out) else {
             return Err(TestCaseError::fail("no cache, so nothing to recurse for"));
         };
