@@ -32,7 +32,7 @@ use crate::dns::front::{Front, Heartbeat};
 use crate::dns::keeper::Keeper;
 use crate::dns::log::Log as QueryLog;
 use crate::dns::resolver::Resolver;
-use crate::dns::transfer::notifier;
+use crate::dns::transfer::{notifier, secondary};
 use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
@@ -308,9 +308,14 @@ impl Loaded {
             // A panic over there is passed on, so that it is named here.
             running.spawn("dns", true, async move { work.await? });
             let keeper = handles.engine.keeper().clone();
-            let work = notifier::run(keeper, handles.metrics.clone(), background.clone());
+            let metrics = handles.metrics.clone();
+            let transfer = handles.engine.exchange().config().clone();
+            let work = notifier::run(keeper.clone(), metrics.clone(), background.clone());
             let work = runtimes.dns.spawn(work);
             running.spawn("notify", false, async move { work.await? });
+            let work = secondary::run(keeper, transfer, metrics, background.clone());
+            let work = runtimes.dns.spawn(work);
+            running.spawn("secondary", false, async move { work.await? });
         }
         if let Some(http) = bound.http {
             running.spawn("http", true, http.run(accept));

@@ -66,7 +66,9 @@ pub struct Listener {
 pub struct Zone {
     /// Apex.
     pub name: String,
-    /// Master file.
+    /// Where it comes from: `primary` (a master file) or `secondary` (other servers).
+    pub role: String,
+    /// Master file, or the copy kept of the zone.
     pub file: String,
     /// Serial in service; `None`: never loaded.
     pub serial: Option<u32>,
@@ -78,6 +80,10 @@ pub struct Zone {
     pub problems: Vec<String>,
     /// Warnings of the last good load.
     pub warnings: Vec<String>,
+    /// When its primaries are asked next, Unix milliseconds.
+    pub refresh_unix_ms: Option<u64>,
+    /// When it expires unless a primary confirms it, Unix milliseconds.
+    pub expires_unix_ms: Option<u64>,
 }
 
 /// Numbers of the resolver cache.

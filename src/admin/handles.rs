@@ -291,12 +291,15 @@ fn canonical(name: &str) -> String {
 fn zone(status: ZoneStatus) -> api::Zone {
     api::Zone {
         name: status.name,
+        role: status.role.label().to_owned(),
         file: status.file,
         serial: status.serial,
         records: status.records,
         loaded_unix_ms: status.loaded_unix_ms,
         problems: status.problems,
         warnings: status.warnings,
+        refresh_unix_ms: status.refresh_unix_ms,
+        expires_unix_ms: status.expires_unix_ms,
     }
 }
 

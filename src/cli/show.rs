@@ -128,21 +128,29 @@ pub(super) fn cache_entries(entries: &[CacheEntry]) -> String {
 
 pub(super) fn zones(zones: &[Zone]) -> String {
     let mut rows = vec![
-        ["zone", "serial", "records", "file"]
+        ["zone", "role", "serial", "records", "next refresh", "file"]
             .map(str::to_owned)
             .to_vec(),
     ];
     rows.extend(zones.iter().map(|z| {
         vec![
             z.name.clone(),
+            z.role.clone(),
             z.serial.map_or("-".to_owned(), |s| s.to_string()),
             z.records.to_string(),
+            z.refresh_unix_ms.map_or("-".to_owned(), utc),
             z.file.clone(),
         ]
     }));
     let mut text = columns(&rows);
     text.push_str(&zone_problems(zones));
     text
+}
+
+/// A time as people read it, to the second.
+fn utc(unix_ms: u64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(unix_ms);
+    httpdate::fmt_http_date(at)
 }
 
 pub(super) fn reloaded(reloaded: &Reloaded) -> String {
@@ -275,6 +283,9 @@ mod tests {
     #[test]
     fn zone_that_failed_shows_file_and_line() {
         let zone = Zone {
+            role: "primary".to_owned(),
+            refresh_unix_ms: None,
+            expires_unix_ms: None,
             name: "cdn.test.".to_owned(),
             file: "cdn.test.zone".to_owned(),
             serial: None,

@@ -67,6 +67,12 @@ impl Exchange {
         }
     }
 
+    /// The bounds of transfers.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Whether a packet that is no plain query is for the exchange.
     #[must_use]
     pub fn concerns(packet: &[u8]) -> bool {
@@ -284,9 +290,35 @@ impl Exchange {
         if request.message.response {
             return (Vec::new(), Outcome::Dropped);
         }
-        // Who is told of changes here is told by the operator; nobody tells this node yet.
-        let _ = client;
-        self.refuse(packet, request, Rcode::NotAuth, now)
+        let Some(question) = &request.message.question else {
+            return self.refuse(packet, request, Rcode::FormErr, now);
+        };
+        let Some((zone, config)) = self.keeper.find(&question.name) else {
+            return self.refuse(packet, request, Rcode::NotAuth, now);
+        };
+        if config.primaries.is_empty() {
+            return self.refuse(packet, request, Rcode::NotAuth, now);
+        }
+        let key = request.session.as_ref().map(|s| s.key().name());
+        let known = config.primaries.iter().any(|primary| {
+            primary.address.ip().to_canonical() == client
+                && (primary.key.is_none() || primary.key == key)
+        });
+        if !known {
+            return self.refuse(packet, request, Rcode::Refused, now);
+        }
+        let hint = request.message.sections[0]
+            .iter()
+            .find(|e| e.record.rtype == 6);
+        let current = match (hint, zone) {
+            (Some(hint), Some(zone)) => serial(&hint.record) == zone.serial(),
+            _ => false,
+        };
+        if !current {
+            self.keeper.ask(&question.name, now);
+        }
+        let (answer, _) = self.refuse(packet, request, Rcode::NoError, now);
+        (answer, Outcome::Transfer)
     }
 
     /// An answer that is only a code, signed if the request was.
@@ -298,6 +330,9 @@ impl Exchange {
         now: Now,
     ) -> (Vec<u8>, Outcome) {
         let mut answer = message::code(packet, request.message.question.as_ref(), rcode);
+        if request.message.opcode == NOTIFY && rcode == Rcode::NoError {
+            answer[2] |= AA;
+        }
         if request.edns.is_some() {
             message::append_opt(&mut answer);
         }
@@ -394,6 +429,9 @@ fn asks_for_transfer(packet: &[u8]) -> bool {
 pub(super) fn takes(query: &Query<'_>) -> bool {
     query.tsig.is_some() || matches!(query.qtype, IXFR | AXFR)
 }
+
+/// AA, in the third octet of a header.
+const AA: u8 = 4;
 
 const QUERY: u8 = 0;
 const NOTIFY: u8 = 4;

@@ -13,11 +13,14 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::ZoneConfig;
 use super::transfer::history::{Difference, History};
+use super::transfer::refresh::Refresh;
 use super::tsig::Keys;
 use super::zone::name;
 use super::zone::{self, Change, Loaded, Problem, Zone, Zones};
 use crate::metrics::Metrics;
 use crate::time::Now;
+
+pub(super) mod secondary;
 
 /// The configured zones and the snapshot in service.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Keeper {
     /// Apexes of zones that have changed since somebody last asked, and the bell for it.
     changes: Mutex<BTreeSet<Arc<[u8]>>>,
     bell: tokio::sync::Notify,
+    /// The bell of those who ask primaries.
+    wake: tokio::sync::Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -46,6 +51,8 @@ struct Kept {
     turn: Mutex<()>,
     /// Held for a moment.
     history: Mutex<History>,
+    /// When the primaries are asked, if it has some; held for a moment.
+    refresh: Mutex<Refresh>,
     /// Held for a moment.
     status: Mutex<ZoneStatus>,
 }
@@ -55,7 +62,9 @@ struct Kept {
 pub struct ZoneStatus {
     /// Apex, text form.
     pub name: String,
-    /// Its master file.
+    /// Where it comes from.
+    pub role: Role,
+    /// Its master file, or the copy kept of it.
     pub file: String,
     /// Serial in service; `None`: never loaded.
     pub serial: Option<u32>,
@@ -67,6 +76,30 @@ pub struct ZoneStatus {
     pub problems: Vec<String>,
     /// Warnings of the last good load.
     pub warnings: Vec<String>,
+    /// When its primaries are asked next, Unix milliseconds; `None`: it has none, or they are being asked.
+    pub refresh_unix_ms: Option<u64>,
+    /// When it expires unless a primary confirms it, Unix milliseconds.
+    pub expires_unix_ms: Option<u64>,
+}
+
+/// Where a zone comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// From a master file.
+    Primary,
+    /// From other servers.
+    Secondary,
+}
+
+impl Role {
+    /// As shown to people.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        }
+    }
 }
 
 impl Keeper {
@@ -80,6 +113,7 @@ impl Keeper {
             keys: ArcSwap::default(),
             changes: Mutex::default(),
             bell: tokio::sync::Notify::new(),
+            wake: tokio::sync::Notify::new(),
             metrics,
         };
         keeper.configure(zones);
@@ -218,6 +252,10 @@ impl Keeper {
     fn load(&self, kept: &Arc<Kept>) {
         let _turn = lock(&kept.turn);
         let config = lock(&kept.config).clone();
+        if !config.primaries.is_empty() {
+            self.load_copy(kept, &config, Now::read());
+            return;
+        }
         match zone::load(&config) {
             Ok(loaded) => self.publish(kept, &config, loaded),
             Err(problems) => self.failed(kept, &config, &problems),
@@ -322,16 +360,28 @@ impl Kept {
                 loaded_unix_ms: None,
                 problems: Vec::new(),
                 warnings: Vec::new(),
+                role: Role::Primary,
+                refresh_unix_ms: None,
+                expires_unix_ms: None,
             }),
             name,
             config: Mutex::new(Arc::new(config)),
             turn: Mutex::new(()),
             history: Mutex::default(),
+            refresh: Mutex::default(),
         }
     }
 
     fn status(&self) -> ZoneStatus {
-        lock(&self.status).clone()
+        let mut status = lock(&self.status).clone();
+        let secondary = !lock(&self.config).primaries.is_empty();
+        if secondary {
+            let refresh = lock(&self.refresh);
+            status.role = Role::Secondary;
+            status.refresh_unix_ms = refresh.next();
+            status.expires_unix_ms = refresh.expires();
+        }
+        status
     }
 }
 

@@ -246,14 +246,20 @@ pub struct RateLimit {
 pub struct ZoneConfig {
     /// Its apex, as a domain name with a final dot, lower case.
     pub name: String,
-    /// Its master file.
+    /// Its master file; of a secondary, the copy kept of it.
     pub file: PathBuf,
+    /// Where updates of it are kept.
+    pub updates_file: PathBuf,
     /// Default TTL, seconds, where the file has no `$TTL`.
     pub ttl: u32,
     /// Configured TTLs; they win over the file.
     pub ttls: Vec<TtlOverride>,
     /// Who may have the whole zone.
     pub allow_transfer: Vec<transfer::Allow>,
+    /// Where it comes from, if not from a master file.
+    pub primaries: Vec<transfer::Remote>,
+    /// Names of the keys that may update it.
+    pub update_keys: Vec<String>,
     /// Who is told when it changes.
     pub notify: Vec<transfer::Remote>,
     /// Differences kept for incremental transfers, bytes.

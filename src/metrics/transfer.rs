@@ -10,6 +10,10 @@ pub struct Metrics {
     transfers: IntCounterVec,
     /// Transfers to secondaries now.
     pub outgoing: IntGauge,
+    /// Zones asked for at primaries now.
+    pub incoming: IntGauge,
+    /// Zones that went out of service because no primary confirmed them.
+    pub expired: IntCounter,
     /// Requests refused because as many transfers as allowed were going out.
     pub limit_outgoing: IntCounter,
     sent_bytes: IntCounter,
@@ -77,6 +81,16 @@ impl Metrics {
                 registry,
                 "headwater_zone_transfers_outgoing",
                 "Transfers to secondaries now.",
+            ),
+            incoming: gauge(
+                registry,
+                "headwater_zone_transfers_incoming",
+                "Zones asked for at primaries now; at most dns.transfer.incoming.",
+            ),
+            expired: counter(
+                registry,
+                "headwater_zone_expired_total",
+                "Secondary zones out of service because no primary confirmed them in time.",
             ),
             limit_outgoing: counter(
                 registry,

@@ -570,6 +570,8 @@ pub(crate) fn tool(name: &str) -> PathBuf {
                 "dnstap" => "golang-github-dnstap-golang-dnstap-cli",
                 "kdig" => "knot-dnsutils",
                 "knotd" => "knot",
+                "named" => "bind9",
+                "nsupdate" => "bind9-dnsutils",
                 "dnssec-keygen" | "dnssec-signzone" => "bind9-utils",
                 "ldns-keygen" | "ldns-signzone" => "ldnsutils",
                 "promtool" => "prometheus",

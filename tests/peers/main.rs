@@ -26,3 +26,5 @@ mod replication;
 mod resolver;
 
 mod signed;
+
+mod transfer;

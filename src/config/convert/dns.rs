@@ -109,6 +109,10 @@ fn rate_limit(section: &Section<'_, '_>) -> Option<RateLimit> {
 fn transfer(section: &Section<'_, '_>) -> dns::transfer::Config {
     let config = dns::transfer::Config {
         outgoing: section.integer("outgoing", 1..=10_000),
+        incoming: section.integer("incoming", 1..=10_000),
+        time: section.duration("time", secs(1)..=secs(86_400)),
+        silence: section.duration("silence", ms(100)..=secs(600)),
+        size: section.size("size", 65_536..=1 << 40),
     };
     section.end();
     config

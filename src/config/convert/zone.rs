@@ -20,9 +20,26 @@ pub(super) fn settings(
     let mut zones = Vec::new();
     for section in sections {
         let name = section.parsed("name", DOMAIN_EXPECTED, domain);
-        let file = section.text("file");
-        if file.is_empty() && !section.failed("file") {
-            section.error("file", "expected the path of a master file");
+        let file = section.text_or("file", "");
+        let primaries = section.list_or_none("primaries", REMOTE_EXPECTED, |text| {
+            let remote: Remote = text.parse().map_err(|e| format!("found {e}"))?;
+            known(keys, remote.key.as_deref()).map(|()| remote)
+        });
+        let update_keys = section.list_or_none("update_keys", DOMAIN_EXPECTED, |text| {
+            let name = domain(text).ok_or(format!("found {text:?}, expected {DOMAIN_EXPECTED}"))?;
+            known(keys, Some(&name)).map(|()| name)
+        });
+        let secondary = !primaries.is_empty() || section.failed("primaries");
+        if file.is_empty() && !secondary && !section.failed("file") {
+            section.error("file", "expected the path of a master file, or primaries");
+        }
+        if !file.is_empty() && !primaries.is_empty() {
+            let message = format!("found {file:?} beside primaries, expected one of them");
+            section.error("file", message);
+        }
+        if !update_keys.is_empty() && !primaries.is_empty() {
+            let message = "found keys beside primaries; a zone is updated where it comes from";
+            section.error("update_keys", message);
         }
         let ttl = section.duration_or("ttl", TTLS, secs(3_600));
         let mut ttls = Vec::new();
@@ -56,9 +73,17 @@ pub(super) fn settings(
         });
         let journal = section.size_or("journal", 0..=1 << 32, JOURNAL);
         section.end();
+        let kept = paths.state.join("zones").join(file_name(&name));
         zones.push(ZoneConfig {
+            file: if primaries.is_empty() {
+                paths.resolve_zone(section, &file)
+            } else {
+                kept.with_added_extension("copy")
+            },
+            updates_file: kept.with_added_extension("updates"),
             name,
-            file: paths.resolve_zone(section, &file),
+            primaries,
+            update_keys,
             ttl: seconds(ttl),
             ttls,
             allow_transfer,
@@ -67,6 +92,23 @@ pub(super) fn settings(
         });
     }
     zones
+}
+
+/// A file name for what is kept of a zone: its name, but for what a file system takes amiss.
+fn file_name(zone: &str) -> String {
+    let mut name = String::new();
+    for byte in zone.trim_end_matches('.').bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => name.push(char::from(byte)),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    match name.len() {
+        0 => "%root".to_owned(),
+        // Longer ones, which a label of 63 octets three times gives, are told apart by a digest.
+        200.. => blake3::hash(zone.as_bytes()).to_hex().to_string(),
+        _ => name,
+    }
 }
 
 /// Whether there is a [[key]] of that name.

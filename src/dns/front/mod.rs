@@ -277,7 +277,7 @@ pub(super) mod tests {
             identity: Identity::default(),
             cookies: None,
             rate_limit: None,
-            transfer: crate::dns::transfer::Config { outgoing: 64 },
+            transfer: crate::dns::transfer::Config::default(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Zones between servers: transfers out and in (RFC 5936, RFC 1995), NOTIFY (RFC 1996).
 //!
 //! From ground to roof: `message` (messages read and composed whole), `history` (differences between versions),
-//! `outgoing` (a zone as messages), [`notifier`] (tells others of changes); [`Allow`] and [`Remote`] say who may.
+//! `outgoing` (a zone as messages), `incoming` (messages to a zone), `refresh` (when primaries are asked), `copy` (a
+//! zone on disk), [`notifier`] (tells others of changes), [`secondary`] (asks primaries); [`Allow`] and [`Remote`] say
+//! who may.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -15,13 +17,42 @@ pub(super) mod history;
 
 pub(super) mod outgoing;
 
+pub(super) mod incoming;
+
+pub(super) mod refresh;
+
+pub(super) mod copy;
+
 pub mod notifier;
+
+pub mod secondary;
 
 /// Bounds of transfers.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Transfers to secondaries at once.
     pub outgoing: usize,
+    /// Zones asked for at primaries at once.
+    pub incoming: usize,
+    /// How long asking one primary may take in all.
+    pub time: Duration,
+    /// How long a primary may be silent on the way.
+    pub silence: Duration,
+    /// Bytes a primary may send.
+    pub size: u64,
+}
+
+impl Default for Config {
+    /// The documented bounds.
+    fn default() -> Self {
+        Self {
+            outgoing: 64,
+            incoming: 16,
+            time: Duration::from_secs(3_600),
+            silence: Duration::from_secs(10),
+            size: 4 << 30,
+        }
+    }
 }
 
 /// Who may: an address of the network, with the key; either may be left open, not both.

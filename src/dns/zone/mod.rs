@@ -2,7 +2,7 @@
 //!
 //! From ground to roof: `name` (names as text), `path` (names as lookups walk them), `table` (hash table), `entry` (text to
 //! tokens), `rdata` (tokens to data, by `domain`), `denial` (NSEC and NSEC3 chains), `tree` (a zone), `zones` (all of them), `report` (problems with
-//! their places), `advise` (warnings about targets), `signed` (signatures and chains), `build` (records to a zone), `records` (a zone as records),
+//! their places), `advise` (warnings about targets), `signed` (signatures and chains), `build` (records to a zone), `records` (a zone as records), `overlay` (changes to them),
 //! `read` (files to records).
 
 use std::sync::Arc;
@@ -41,6 +41,8 @@ mod build;
 mod read;
 
 pub(super) mod records;
+
+pub(super) mod overlay;
 
 pub use records::Record;
 pub use tree::Zone;

@@ -1,7 +1,14 @@
-//! The records of a zone one by one, and how two versions differ.
+//! The records of a zone one by one, how two versions differ, and a zone made of records that came another way than by
+//! a master file.
 
+use std::sync::Arc;
+
+use super::build::Builder;
 use super::path::{Path, ROOT_HASH, hash_label};
+use super::report::{At, Report};
 use super::tree::{APEX, RRset, SOA, Zone};
+use super::{Loaded, Problem};
+use crate::dns::TtlOverride;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,6 +144,38 @@ impl Zone {
             }
         }
         found
+    }
+}
+
+/// The zone of these records. `from` says where they come from in what is found wrong; configured TTLs win over
+/// theirs.
+///
+/// # Errors
+/// What keeps them from being a zone.
+pub(in crate::dns) fn from_records(
+    apex: &[u8],
+    from: &str,
+    ttls: &[TtlOverride],
+    mut records: impl FnMut(&mut dyn FnMut(&[u8], u16, u32, &[u8])),
+) -> Result<Loaded, Vec<Problem>> {
+    let mut report = Report::default();
+    let at = At {
+        file: report.file(from.to_owned()),
+        line: 0,
+    };
+    let mut builder = Builder::new(apex);
+    records(&mut |owner, rtype, ttl, data| {
+        if let Err(problem) = builder.add(owner, rtype, ttl, data, at) {
+            report.error(at, problem);
+        }
+    });
+    let zone = builder.finish(ttls, &mut report);
+    match (zone, report.finish()) {
+        (Some(zone), (errors, warnings)) if errors.is_empty() => Ok(Loaded {
+            zone: Arc::new(zone),
+            warnings,
+        }),
+        (_, (errors, _)) => Err(errors),
     }
 }
 

@@ -243,7 +243,7 @@ pub(super) fn config() -> Config {
         identity: Identity::default(),
         cookies: None,
         rate_limit: None,
-        transfer: headwater::dns::transfer::Config { outgoing: 64 },
+        transfer: headwater::dns::transfer::Config::default(),
     }
 }
 

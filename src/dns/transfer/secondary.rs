@@ -1,0 +1,305 @@
+//! Asks the primaries of secondary zones: the SOA first, then differences or the whole zone, over one TCP connection.
+//!
+//! The keeper says which zones are due; each is asked for by a task of its own, so many at once as are allowed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::history::{is_newer, serial};
+use super::incoming::{Came, Incoming, Refusal};
+use super::message::{Composer, IN, Message, Question};
+use super::notifier::random_id;
+use super::{Config, Remote};
+use crate::dns::keeper::Keeper;
+use crate::dns::keeper::secondary::Due;
+use crate::dns::tsig::Session;
+use crate::metrics::Metrics;
+use crate::metrics::transfer::{Direction, Ended, Kind};
+use crate::time::Now;
+
+/// Asks until `stop`.
+///
+/// # Errors
+/// None; the signature is that of every long-lived task.
+pub async fn run(
+    keeper: Arc<Keeper>,
+    config: Config,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let permits = Arc::new(Semaphore::new(config.incoming));
+    let config = Arc::new(config);
+    let tracker = TaskTracker::new();
+    loop {
+        let now = Now::read();
+        let (due, next) = keeper.due(now);
+        for due in due {
+            let Ok(permit) = permits.clone().try_acquire_owned() else {
+                // Asked for when one of those under way ends, which wakes this loop.
+                keeper.postponed(&due);
+                continue;
+            };
+            let (keeper, config) = (keeper.clone(), config.clone());
+            let (metrics, stop) = (metrics.clone(), stop.clone());
+            tracker.spawn(async move {
+                let _permit = permit;
+                metrics.transfer.incoming.inc();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = ask(&keeper, due, &config, &metrics) => {}
+                }
+                metrics.transfer.incoming.dec();
+            });
+        }
+        let wait = next.map_or(LONGEST, |at| {
+            Duration::from_millis(at.saturating_sub(Now::read().unix_ms)).min(LONGEST)
+        });
+        let wait = if permits.available_permits() == 0 {
+            LONGEST
+        } else {
+            wait.max(SHORTEST)
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = keeper.woken() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Asks one primary after the other until one gives an answer.
+async fn ask(keeper: &Arc<Keeper>, due: Due, config: &Config, metrics: &Metrics) {
+    let due = Arc::new(due);
+    let mut problem = String::from("no primary is configured");
+    for primary in &due.config.primaries {
+        let asked = timeout(config.time, once(keeper, &due, primary, config, metrics)).await;
+        let asked = asked.unwrap_or_else(|_| Err(format!("found no end within {:?}", config.time)));
+        match asked {
+            Ok(()) => return,
+            Err(found) => problem = format!("primary {}: {found}", primary.address),
+        }
+    }
+    keeper.unanswered(&due, problem, Now::read());
+}
+
+/// Asks one primary.
+async fn once(
+    keeper: &Arc<Keeper>,
+    due: &Arc<Due>,
+    primary: &Remote,
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(), String> {
+    let mut link = Link::open(primary.address, config).await?;
+    let have = due.have.as_ref().map(|zone| zone.serial());
+    let theirs = link.soa(keeper, due, primary).await?;
+    if let Some(have) = have
+        && !is_newer(theirs, have)
+    {
+        if theirs != have {
+            return Err(format!("found serial {theirs}, older than {have} here"));
+        }
+        keeper.confirmed(due, Now::read());
+        return Ok(());
+    }
+    if have.is_some() {
+        let transferred = link.transfer(keeper, due, primary, have).await;
+        match finish(keeper, due, primary, transferred, Kind::Ixfr, metrics).await {
+            Ok(()) => return Ok(()),
+            // The whole zone, then, over a connection that is in order.
+            Err(problem) => {
+                tracing::debug!(zone = %due.config.name, %problem, "no differences");
+                link = Link::open(primary.address, config).await?;
+            }
+        }
+    }
+    let transferred = link.transfer(keeper, due, primary, None).await;
+    finish(keeper, due, primary, transferred, Kind::Axfr, metrics).await
+}
+
+/// Puts what came in service.
+async fn finish(
+    keeper: &Arc<Keeper>,
+    due: &Arc<Due>,
+    primary: &Remote,
+    transferred: Result<Came, String>,
+    asked: Kind,
+    metrics: &Metrics,
+) -> Result<(), String> {
+    let kind = match &transferred {
+        Ok(Came::Whole(..)) => Kind::Axfr,
+        Ok(Came::Steps(_)) => Kind::Ixfr,
+        _ => asked,
+    };
+    let installed = match transferred {
+        Ok(came) => {
+            let (keeper, due, from) = (keeper.clone(), due.clone(), primary.address.to_string());
+            let work = move || keeper.install(&due, came, &from, Now::read());
+            let done = tokio::task::spawn_blocking(work).await;
+            done.unwrap_or_else(|error| Err(error.to_string()))
+        }
+        Err(problem) => Err(problem),
+    };
+    let ended = if installed.is_ok() {
+        Ended::Done
+    } else {
+        Ended::Broken
+    };
+    metrics.transfer.ended(Direction::In, kind, ended);
+    installed
+}
+
+/// A connection to a primary.
+#[derive(Debug)]
+struct Link {
+    stream: TcpStream,
+    silence: Duration,
+    /// Bytes that may still come.
+    left: u64,
+}
+
+impl Link {
+    async fn open(address: SocketAddr, config: &Config) -> Result<Self, String> {
+        let silence = config.silence;
+        let stream = match timeout(silence, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("found no connection within {silence:?}")),
+        };
+        // One small message at a time.
+        let _ = stream.set_nodelay(true);
+        Ok(Self {
+            stream,
+            silence,
+            left: config.size,
+        })
+    }
+
+    /// The serial of the primary.
+    async fn soa(&mut self, keeper: &Keeper, due: &Due, primary: &Remote) -> Result<u32, String> {
+        let (id, mut session) = self.request(keeper, due, primary, SOA, None).await?;
+        let message = self.receive(&mut session).await?;
+        if message.id != id || !message.response {
+            return Err("found a message that is no answer".to_owned());
+        }
+        if message.rcode != 0 {
+            return Err(Refusal::Rcode(message.rcode).to_string());
+        }
+        let [answer, ..] = &message.sections;
+        let soa = answer
+            .iter()
+            .find(|entry| entry.record.rtype == SOA && *entry.record.owner == *due.apex);
+        let soa = soa.ok_or("found no SOA in the answer, expected the zone's")?;
+        Ok(serial(&soa.record))
+    }
+
+    /// Differences from serial `have`, or the whole zone.
+    async fn transfer(
+        &mut self,
+        keeper: &Keeper,
+        due: &Due,
+        primary: &Remote,
+        have: Option<u32>,
+    ) -> Result<Came, String> {
+        let qtype = if have.is_some() { IXFR } else { AXFR };
+        let soa = due.have.as_ref().filter(|_| have.is_some());
+        let soa = soa.and_then(|zone| zone.soa());
+        let (id, mut session) = self.request(keeper, due, primary, qtype, soa).await?;
+        let mut incoming = Incoming::new(&due.apex, id, have);
+        loop {
+            let message = self.receive(&mut session).await?;
+            let came = incoming.take(message).map_err(|e| e.to_string())?;
+            if let Some(came) = came {
+                if session.as_ref().is_some_and(|s| !s.is_settled()) {
+                    return Err("found a last message without a signature".to_owned());
+                }
+                return Ok(came);
+            }
+        }
+    }
+
+    async fn request(
+        &mut self,
+        keeper: &Keeper,
+        due: &Due,
+        primary: &Remote,
+        qtype: u16,
+        soa: Option<crate::dns::zone::Record>,
+    ) -> Result<(u16, Option<Session>), String> {
+        let id = random_id();
+        let question = Question {
+            name: due.apex.as_ref().into(),
+            qtype,
+            qclass: IN,
+        };
+        let mut message = Composer::new(id, 0, Some(&question), usize::from(u16::MAX));
+        if let Some(soa) = soa {
+            let _ = message.push(1, &soa.owner, soa.rtype, soa.ttl, &soa.data); // It fits: nothing else is there.
+        }
+        let mut message = message.finish();
+        let session = match &primary.key {
+            None => None,
+            Some(name) => {
+                let key = keeper.keys().get(name).cloned();
+                let key = key.ok_or_else(|| format!("found no key {name}"))?;
+                let now = Now::read().unix_ms / 1_000;
+                Some(Session::request(&key, &mut message, now))
+            }
+        };
+        let len = u16::try_from(message.len()).map_err(|_| "a request too long".to_owned())?;
+        let framed = [&len.to_be_bytes()[..], &message].concat();
+        match timeout(self.silence, self.stream.write_all(&framed)).await {
+            Ok(Ok(())) => Ok((id, session)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("found a primary that does not read".to_owned()),
+        }
+    }
+
+    async fn receive(&mut self, session: &mut Option<Session>) -> Result<Message, String> {
+        let read = async {
+            let len = self.stream.read_u16().await?;
+            let mut message = vec![0; usize::from(len)];
+            self.stream.read_exact(&mut message).await?;
+            Ok::<_, std::io::Error>(message)
+        };
+        let mut message = match timeout(self.silence, read).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(error)) => return Err(format!("the connection ended: {error}")),
+            Err(_) => return Err(format!("found no message within {:?}", self.silence)),
+        };
+        let len = message.len() as u64;
+        self.left = self
+            .left
+            .checked_sub(len)
+            .ok_or("found more than dns.transfer.size bytes")?;
+        if let Some(session) = session {
+            let now = Now::read().unix_ms / 1_000;
+            session.check(&mut message, now).map_err(|failure| {
+                let code = Message::parse(&message).map_or(0, |m| m.rcode);
+                match code {
+                    0 => failure.to_string(),
+                    code => Refusal::Rcode(code).to_string(),
+                }
+            })?;
+        }
+        Message::parse(&message).ok_or_else(|| "found a malformed message".to_owned())
+    }
+}
+
+/// The loop looks at the zones at least this often.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// And not more often than this without being woken.
+const SHORTEST: Duration = Duration::from_millis(20);
+
+const SOA: u16 = 6;
+const IXFR: u16 = 251;
+const AXFR: u16 = 252;
