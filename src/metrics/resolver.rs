@@ -20,6 +20,8 @@ pub struct Metrics {
     pub failures: IntGauge,
     /// Fetches in flight.
     pub fetches: IntGauge,
+    /// Bytes of what recursion keeps beside answers.
+    pub recursion_bytes: IntGauge,
     /// Packets sent to upstreams: datagrams, TCP connects and TCP queries.
     pub upstream_packets: IntCounter,
     /// Queries sent to an upstream once more, since no reply came.
@@ -58,6 +60,14 @@ pub struct Limits {
     pub sockets: IntCounter,
     /// Queries not sent because of too many TCP connections.
     pub streams: IntCounter,
+    /// Names of name servers that nested too deep.
+    pub depth: IntCounter,
+    /// Aliases that were too many for one question, or led in a circle.
+    pub aliases: IntCounter,
+    /// Zones with more servers without glue than are looked up for one question.
+    pub glueless: IntCounter,
+    /// Referrals with more servers than are kept.
+    pub name_servers: IntCounter,
 }
 
 /// Packets from a server that were not the reply waited for, by what was wrong:
@@ -136,6 +146,11 @@ impl Metrics {
                 "headwater_resolver_fetches",
                 "Fetches from upstreams in flight.",
             ),
+            recursion_bytes: super::gauge(
+                registry,
+                "headwater_resolver_recursion_bytes",
+                "Bytes of RRsets, delegations and keys kept to resolve from the root.",
+            ),
             upstream_packets: super::counter(
                 registry,
                 "headwater_resolver_upstream_packets_total",
@@ -175,6 +190,10 @@ impl Metrics {
                 server_fetches: limit("server_fetches"),
                 sockets: limit("sockets"),
                 streams: limit("streams"),
+                depth: limit("depth"),
+                aliases: limit("aliases"),
+                glueless: limit("glueless"),
+                name_servers: limit("name_servers"),
             },
             upstream_queries: super::counters(
                 registry,

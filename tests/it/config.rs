@@ -187,6 +187,20 @@ fn config_of_zones_and_content_is_checked() {
 }
 
 #[test]
+fn root_hints_that_cannot_be_used_are_named_by_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let hints = folder.path().join("root.hints");
+    std::fs::write(&hints, ". NS a.root.\na.root. A 192.0.2\n").unwrap();
+    let hints = hints.display().to_string();
+    let found =
+        format!("3: resolver.root_hints: {hints}:2: found \"192.0.2\", expected an address");
+    check(
+        &format!("[resolver]\nmode = \"recursive\"\nroot_hints = \"{hints}\"\n"),
+        &[&found],
+    );
+}
+
+#[test]
 fn config_with_many_faults_shows_them_all_in_order() {
     check(
         "[dns]\nworkers = -1\n[metrics]\ncolor = 1\n[http]\nheaders = 1\n",

@@ -21,6 +21,8 @@ mod edns;
 
 mod harness;
 
+pub(crate) use self::harness::forward_to;
+
 mod slow;
 
 #[test]

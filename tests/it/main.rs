@@ -9,5 +9,6 @@ mod harness;
 mod http;
 mod log;
 mod policy;
+mod recursion;
 mod replication;
 mod resolver;

@@ -170,6 +170,7 @@ fn config(upstreams: &[&Upstream]) -> Config {
     Config {
         allow: vec!["127.0.0.0/8".parse().unwrap()],
         upstreams: upstreams.iter().map(|upstream| upstream.address).collect(),
+        recursion: None,
         forward: Vec::new(),
         cache: CacheConfig {
             size: 1 << 20,

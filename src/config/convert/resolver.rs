@@ -1,4 +1,4 @@
-//! `[resolver]`: who may recurse, upstreams, cache.
+//! `[resolver]`: who may recurse, upstreams or root hints, cache.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,8 +8,10 @@ use super::super::read::Section;
 use super::super::units::duration_text;
 use super::common::{DOMAIN_EXPECTED, Paths, TTLS, bytes, domain, ms, secs};
 use super::policy;
+use crate::dns::resolver::recurse::hints::Hints;
+use crate::dns::resolver::recurse::records::Unreadable;
 use crate::dns::resolver::upstream::{self, Families};
-use crate::dns::resolver::{self, CacheConfig, ForwardZone};
+use crate::dns::resolver::{self, CacheConfig, ForwardZone, recurse};
 use crate::net::Network;
 
 pub(super) fn settings(
@@ -17,7 +19,7 @@ pub(super) fn settings(
     own: &[SocketAddr],
     paths: &Paths<'_>,
 ) -> (Option<resolver::Config>, resolver::policy::Config) {
-    let mode = section.choice("mode", &["forward", "off"]);
+    let mode = section.choice("mode", &["forward", "recursive", "off"]);
     let allow = section.list("allow", "networks such as \"192.0.2.0/24\"", |text| {
         let network = Network::from_str(text);
         network.map_err(|e| format!("found {e}"))
@@ -43,6 +45,10 @@ pub(super) fn settings(
             section.warning("upstreams", message);
         }
     }
+    if mode == "recursive" && !upstreams.is_empty() {
+        let message = "of no use with mode = \"recursive\": names are resolved from the root";
+        section.warning("upstreams", message);
+    }
     let mut zones = BTreeSet::new();
     let mut forward = Vec::new();
     for entry in section.sections("forward") {
@@ -66,6 +72,9 @@ pub(super) fn settings(
         entry.end();
         forward.push(ForwardZone { zone, upstreams });
     }
+    let families = families(section);
+    let cache = cache(&section.section("cache"));
+    let recursion = recursion(section, paths, families, &cache);
     let config = resolver::Config {
         allow,
         upstreams,
@@ -80,9 +89,10 @@ pub(super) fn settings(
             servers: section.integer("servers", 1..=10_000_000),
             fetches_per_server: section.integer("fetches_per_server", 1..=60_000),
             fetches_per_zone: section.integer("fetches_per_zone", 1..=1_000_000),
-            families: families(section),
+            families,
         },
-        cache: cache(&section.section("cache")),
+        cache,
+        recursion: (mode == "recursive").then_some(recursion),
     };
     if config.cache.stale_wait >= config.time && !config.cache.stale.is_zero() {
         let message = "resolver.cache.stale_wait is not shorter: a stale answer comes too late";
@@ -90,7 +100,70 @@ pub(super) fn settings(
     }
     let policy = policy::settings(section, mode == "recursive", paths);
     section.end();
-    ((mode == "forward").then_some(config), policy)
+    ((mode != "off").then_some(config), policy)
+}
+
+/// `[resolver.recursion]`, and what stands in `[resolver]` beside it.
+fn recursion(
+    section: &Section<'_, '_>,
+    paths: &Paths<'_>,
+    families: Families,
+    cache: &CacheConfig,
+) -> recurse::Config {
+    let hints = records(section, paths, "root_hints", Hints::parse).unwrap_or_else(Hints::built_in);
+    let qname_minimisation = section.boolean_or("qname_minimisation", true);
+    let bounds = section.section("recursion");
+    let networks = "networks such as \"127.0.0.0/8\"";
+    let config = recurse::Config {
+        hints,
+        qname_minimisation,
+        families,
+        deny_servers: bounds.list("deny_servers", networks, |text| {
+            Network::from_str(text).map_err(|e| format!("found {e}"))
+        }),
+        port: 53,
+        size: bounds.size("size", 1 << 20..=1 << 40),
+        depth: bounds.integer("depth", 1..=30),
+        aliases: bounds.integer("aliases", 1..=50),
+        glueless: bounds.integer("glueless", 1..=50),
+        name_servers: bounds.integer("name_servers", 1..=100),
+        max_ttl: cache.max_ttl,
+        negative_max_ttl: cache.negative_max_ttl,
+    };
+    bounds.end();
+    config
+}
+
+/// What `parse` makes of the file that `key` names; `None`: it names none, or one that is no good, which has been said.
+fn records<T>(
+    section: &Section<'_, '_>,
+    paths: &Paths<'_>,
+    key: &'static str,
+    parse: impl Fn(&str) -> Result<T, Unreadable>,
+) -> Option<T> {
+    let text = section.text(key);
+    if text.is_empty() {
+        return None;
+    }
+    let file = paths.resolve(section, key, &text);
+    let parsed = std::fs::read_to_string(&file)
+        .map_err(|error| format!("{}: {error}", file.display()))
+        .and_then(|text| {
+            parse(&text).map_err(|e| {
+                let (line, found, expected) = (e.line, &e.found, e.expected);
+                format!(
+                    "{}:{line}: found {found:?}, expected {expected}",
+                    file.display()
+                )
+            })
+        });
+    match parsed {
+        Ok(parsed) => Some(parsed),
+        Err(message) => {
+            section.error(key, message);
+            None
+        }
+    }
 }
 
 fn families(section: &Section<'_, '_>) -> Families {

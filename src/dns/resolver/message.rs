@@ -110,6 +110,45 @@ impl Record {
     }
 }
 
+/// RDATA of `message` with its names out of compression; in lower case too if `canonical` (RFC 4034 section 6.2, as
+/// RFC 6840 section 5.1 mends it). `None`: it is malformed.
+pub(super) fn rdata(
+    message: &[u8],
+    rtype: u16,
+    rdata: Range<usize>,
+    canonical: bool,
+) -> Option<Vec<u8>> {
+    let whole = message.get(..rdata.end)?;
+    let mut out = Vec::with_capacity(rdata.len());
+    let mut at = rdata.start;
+    for field in fields(rtype) {
+        match *field {
+            Field::Bytes(n) => {
+                out.extend(whole.get(at..at + n)?);
+                at += n;
+            }
+            Field::Strings(n) => {
+                for _ in 0..n {
+                    let length = usize::from(*whole.get(at)?);
+                    out.extend(whole.get(at..=at + length)?);
+                    at += 1 + length;
+                }
+            }
+            Field::Name { .. } => {
+                let (name, end) = Name::read(whole, at)?;
+                if canonical {
+                    out.extend(name.as_wire().iter().map(u8::to_ascii_lowercase));
+                } else {
+                    out.extend(name.as_wire());
+                }
+                at = end;
+            }
+        }
+    }
+    out.extend(whole.get(at..)?);
+    Some(out)
+}
+
 /// Writes records behind a header and a question, compressing names.
 pub(super) struct Writer {
     pub(super) bytes: Vec<u8>,

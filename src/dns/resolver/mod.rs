@@ -25,6 +25,8 @@ use self::forward::{Unanswered, Upstreams};
 use self::key::Key;
 use self::partition::Partitions;
 use self::policy::{ListStatus, Policy};
+use self::recurse::Recursor;
+use self::recurse::driver::Driver;
 use self::reply::Reply;
 use self::upstream::Exchanger;
 use super::Outcome;
@@ -62,16 +64,20 @@ pub mod upstream;
 
 mod forward;
 
+pub mod recurse;
+
 #[cfg(test)]
 mod testing;
 
-/// Settings of the resolver (`mode = "forward"`).
+/// Settings of the resolver.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Who may recurse.
     pub allow: Vec<Network>,
-    /// Upstreams for everything without a forward zone of its own; not empty.
+    /// Upstreams for everything without a forward zone of its own (`mode = "forward"`).
     pub upstreams: Vec<SocketAddr>,
+    /// Settings of recursion (`mode = "recursive"`); then there are no upstreams but those of forward zones.
+    pub recursion: Option<recurse::Config>,
     /// Forward zones (lower case, final dot) with their upstreams; each has its own cache partition.
     pub forward: Vec<ForwardZone>,
     /// The cache.
@@ -122,7 +128,7 @@ pub struct CacheConfig {
     pub records: usize,
 }
 
-/// A forwarding resolver: cheap to clone, owned by the DNS runtime.
+/// A forwarding or recursive resolver: cheap to clone, owned by the DNS runtime.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     inner: Arc<Inner>,
@@ -140,6 +146,8 @@ struct Inner {
     lists: Mutex<Vec<ListStatus>>,
     /// By partition: the default ones, then those of each forward zone.
     upstreams: Vec<Upstreams>,
+    /// Instead of the default ones, if names are resolved from the root.
+    recursor: Option<Recursor>,
     exchanger: Arc<Exchanger>,
     metrics: Arc<Metrics>,
 }
@@ -174,6 +182,10 @@ impl Resolver {
             .chain(config.forward.iter().map(|forward| &forward.upstreams))
             .map(|addresses| set(addresses))
             .collect();
+        let recursor = config.recursion.clone().map(|recursion| {
+            let driver = Driver::new(Arc::clone(&exchanger), recursion.port);
+            Recursor::new(driver, recursion, &metrics)
+        });
         let inner = Arc::new(Inner {
             cache: Cache::new(config.cache.clone(), Arc::clone(&metrics)),
             failures: Failures::new(
@@ -185,6 +197,7 @@ impl Resolver {
             policy: ArcSwap::default(),
             lists: Mutex::default(),
             upstreams,
+            recursor,
             exchanger,
             config,
             metrics,
@@ -417,6 +430,23 @@ impl Resolver {
             inner.failures.flush(matches);
             gone
         };
+        // First what answers are made of.
+        if let Some(recursor) = &inner.recursor {
+            match what {
+                Flush::All => recursor.flush(&|_, _| true),
+                Flush::Name(name, qtype) => {
+                    let wire = names::wire(name).unwrap_or_default();
+                    recursor.flush(&|name, rtype| {
+                        // Type 0: that there is no such name.
+                        *name == *wire && qtype.is_none_or(|qtype| rtype == qtype || rtype == 0)
+                    })
+                }
+                Flush::Zone(zone) => {
+                    let wire = names::wire(zone).unwrap_or_default();
+                    recursor.flush(&|name, _| !wire.is_empty() && names::is_beneath(name, &wire))
+                }
+            };
+        }
         match what {
             Flush::All => flush(&|_| true),
             Flush::Name(name, qtype) => {
@@ -518,6 +548,18 @@ async fn ask(
     question: key::Parts<'_>,
     budget: &Budget,
 ) -> Result<Reply, Unanswered> {
+    if question.partition == Partition(0)
+        && let Some(recursor) = &inner.recursor
+    {
+        let message = recursor.fetch(question, budget).await.map_err(|trouble| {
+            tracing::debug!(name = %names::text(question.name), qtype = question.qtype, %trouble, "not resolved");
+            trouble.as_unanswered()
+        })?;
+        return inner
+            .cache
+            .read(question, &message)
+            .map_err(|_| Unanswered::Nobody);
+    }
     let upstreams = inner
         .upstreams
         .get(usize::from(question.partition.0))
@@ -561,6 +603,9 @@ async fn keep_honest(inner: Weak<Inner>) {
         let busy = inner.config.fetches.saturating_sub(inner.flights.free());
         metrics.fetches.set(gauge(busy as u64));
         inner.exchanger.tidy(Now::read());
+        if let Some(recursor) = &inner.recursor {
+            metrics.recursion_bytes.set(gauge(recursor.settle()));
+        }
     }
 }
 

@@ -197,10 +197,11 @@ impl Drop for Server {
     }
 }
 
-pub(super) fn forward_to(upstream: SocketAddr) -> resolver::Config {
+pub(crate) fn forward_to(upstream: SocketAddr) -> resolver::Config {
     resolver::Config {
         allow: vec!["127.0.0.0/8".parse().unwrap()],
         upstreams: vec![upstream],
+        recursion: None,
         forward: vec![],
         cache: resolver::CacheConfig {
             size: 1 << 20,

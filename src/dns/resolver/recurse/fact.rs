@@ -1,0 +1,97 @@
+//! What is known of one name and type: an RRset, or that there is none; and how far it has been proven.
+
+use std::sync::Arc;
+
+use super::dname::Dname;
+use super::judge::{Nothing, target};
+use super::response::RrSet;
+use super::rtype;
+use super::store::Perishable;
+use crate::time::Now;
+
+/// One fact, as a zone's servers told it.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Fact {
+    pub(in super::super) what: What,
+    pub(in super::super) status: Status,
+    /// Until when on the monotonic clock; never beyond the delegation of the zone that told it.
+    pub(in super::super) until_ns: u64,
+}
+
+/// What a fact says.
+#[derive(Clone, Debug)]
+pub(in super::super) enum What {
+    /// Data, or an alias.
+    Set {
+        set: Arc<RrSet>,
+        /// NSEC or NSEC3 sets that came with it.
+        proof: Vec<Arc<RrSet>>,
+    },
+    /// No such name, or no such type.
+    Nothing(Nothing),
+}
+
+/// How far a fact has been proven (RFC 4035 section 4.3; what is bogus is not kept).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Status {
+    /// Nobody has looked.
+    Unchecked,
+    /// Signed, up to a trust anchor.
+    Secure,
+    /// It is proven that it need not be signed.
+    Insecure,
+}
+
+impl Fact {
+    /// Where the alias leads from `name`; `None`: it is none, or none to follow for `qtype`.
+    pub(in super::super) fn alias(&self, name: &Dname, qtype: u16) -> Option<Dname> {
+        match &self.what {
+            What::Set { set, .. } if set.rtype != qtype => target(set, name),
+            _ => None,
+        }
+    }
+
+    /// Whole seconds it still holds.
+    pub(in super::super) fn ttl(&self, now: Now) -> u32 {
+        u32::try_from(self.until_ns.saturating_sub(now.mono_ns) / NANOS).unwrap_or(u32::MAX)
+    }
+
+    /// The type it is kept under: a name that does not exist has none of any.
+    pub(in super::super) fn kept_as(&self, qtype: u16) -> u16 {
+        match &self.what {
+            What::Set { set, .. } => set.rtype,
+            What::Nothing(Nothing { nxdomain: true, .. }) => NO_NAME,
+            What::Nothing(_) => qtype,
+        }
+    }
+
+    /// The name it is kept under; that of a DNAME stands above the one asked.
+    pub(in super::super) fn kept_at<'a>(&'a self, name: &'a Dname) -> &'a Dname {
+        match &self.what {
+            What::Set { set, .. } if set.rtype == rtype::DNAME => &set.owner,
+            _ => name,
+        }
+    }
+}
+
+impl Perishable for Fact {
+    fn until_ns(&self) -> u64 {
+        self.until_ns
+    }
+
+    fn weight(&self) -> usize {
+        let sets = |sets: &[Arc<RrSet>]| sets.iter().map(|set| set.weight()).sum::<usize>();
+        size_of::<Self>()
+            + match &self.what {
+                What::Set { set, proof } => set.weight() + sets(proof),
+                What::Nothing(nothing) => {
+                    nothing.soa.as_ref().map_or(0, |soa| soa.weight()) + sets(&nothing.proof)
+                }
+            }
+    }
+}
+
+/// The type under which it is kept that a name does not exist; no record has it.
+pub(in super::super) const NO_NAME: u16 = 0;
+
+pub(in super::super) const NANOS: u64 = 1_000_000_000;

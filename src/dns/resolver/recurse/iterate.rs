@@ -1,0 +1,574 @@
+//! Iteration: from the closest known delegation down to the servers that have the answer.
+//!
+//! An [`Errand`] is everything done for one client query. It is an algorithm over [`Net`]: what is asked of whom follows from the
+//! question, what is kept, the clock and the dice, and from nothing else, so tests run it against an Internet in memory. Names of
+//! servers are looked up, keys are fetched by the same errand and on the same account; nothing in it starts a count anew.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::budget::Budget;
+use super::cut::{self, Cut};
+use super::dname::Dname;
+use super::fact::{Fact, NO_NAME, Status, What};
+use super::hints::Hints;
+use super::judge::{self, NameServer, Nothing, Referral, Verdict};
+use super::net::{Net, Outlook, Silence};
+use super::response::{Response, RrSet};
+use super::rtype;
+use super::store::{Perishable, Store};
+use super::trouble::Trouble;
+use super::{Config, Limits};
+use crate::time::Now;
+
+/// What all errands share.
+pub(in super::super) struct World<N> {
+    pub(super) net: N,
+    pub(super) config: Config,
+    pub(super) facts: Store<Fact>,
+    pub(super) cuts: Store<Cut>,
+    pub(super) limits: Limits,
+}
+
+/// The work for one client query.
+pub(in super::super) struct Errand<'w, N> {
+    pub(super) world: &'w World<N>,
+    pub(super) budget: &'w Budget,
+    /// Servers whose names are being looked up, outermost first.
+    resolving: Vec<Dname>,
+}
+
+type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'a>>;
+
+impl<'w, N: Net> Errand<'w, N> {
+    pub(super) fn new(world: &'w World<N>, budget: &'w Budget) -> Self {
+        Self {
+            world,
+            budget,
+            resolving: Vec::new(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.world.net.now()
+    }
+
+    /// What is known of (`name`, `qtype`), from memory or from the servers. An alias is not followed.
+    pub(super) fn lookup<'a>(
+        &'a mut self,
+        name: &'a Dname,
+        qtype: u16,
+        depth: u8,
+    ) -> Pending<'a, Arc<Fact>> {
+        Box::pin(async move {
+            if let Some(fact) = self.world.known(name, qtype, self.now()) {
+                return Ok(fact);
+            }
+            self.iterate(name, qtype, depth).await
+        })
+    }
+
+    async fn iterate(&mut self, name: &Dname, qtype: u16, depth: u8) -> Result<Arc<Fact>, Trouble> {
+        if depth > self.world.config.depth {
+            self.world.limits.depth.inc();
+            return Err(Trouble::Depth);
+        }
+        // The parent has the DS.
+        let start = match (qtype, name.parent()) {
+            (rtype::DS, Some(parent)) => parent,
+            _ => name.clone(),
+        };
+        let mut cut = self.closest(&start, depth).await?;
+        let mut walk = Walk::new(&cut, self.world.config.qname_minimisation);
+        // Each turn goes down a label or ends.
+        loop {
+            let (asked, atype) = walk.next(name, qtype);
+            let whole = asked == *name && atype == qtype;
+            if !whole {
+                match self.world.known(&asked, atype, self.now()).as_deref() {
+                    Some(fact) if walk.passes(fact, &asked) => continue,
+                    _ => {}
+                }
+            }
+            let heard = self.ask_zone(&cut, &asked, atype, depth).await?;
+            match heard.verdict {
+                Verdict::Referral(referral) => {
+                    cut = self.keep_cut(&cut, referral);
+                    walk = Walk::new(&cut, self.world.config.qname_minimisation);
+                }
+                Verdict::Answer { sets, proof } => {
+                    let mut first = None;
+                    for set in sets {
+                        let fact = self.keep_set(&cut, set, &proof);
+                        first.get_or_insert(fact);
+                    }
+                    let first = first.expect("an answer has at least one set");
+                    if whole {
+                        return Ok(first);
+                    }
+                    walk.hears(&first, &asked);
+                }
+                Verdict::Nothing(nothing) => {
+                    let fact = self.keep_nothing(&cut, &asked, atype, nothing);
+                    if whole {
+                        return Ok(fact);
+                    }
+                    walk.hears(&fact, &asked);
+                }
+                Verdict::Lame(_) => return Err(Trouble::Unreachable(cut.zone.clone())),
+            }
+        }
+    }
+
+    /// The delegation to begin with.
+    async fn closest(&mut self, name: &Dname, depth: u8) -> Result<Arc<Cut>, Trouble> {
+        if let Some(cut) = cut::closest(&self.world.cuts, name, self.now()) {
+            return Ok(cut);
+        }
+        // RFC 8109: the hints are asked who the servers are.
+        let now = self.now();
+        let Hints(servers) = &self.world.config.hints;
+        let hints = Arc::new(Cut {
+            zone: Dname::root(),
+            servers: servers.clone(),
+            since_ns: now.mono_ns,
+            until_ns: now.plus(UNPRIMED).mono_ns,
+        });
+        let primed = match self.ask_zone(&hints, &hints.zone, rtype::NS, depth).await {
+            Ok(heard) => root(&heard, &hints, self.world, self.now()),
+            Err(error @ (Trouble::Packets | Trouble::Time)) => return Err(error),
+            Err(_) => None,
+        };
+        let cut = primed.map_or(hints, Arc::new);
+        let now = self.now();
+        self.world
+            .cuts
+            .keep(&cut.zone, rtype::NS, Arc::clone(&cut), now);
+        Ok(cut)
+    }
+
+    /// Puts the question to the servers of `cut` until one gives a usable answer.
+    async fn ask_zone(
+        &mut self,
+        cut: &Cut,
+        name: &Dname,
+        qtype: u16,
+        depth: u8,
+    ) -> Result<Heard, Trouble> {
+        let world = self.world;
+        let config = &world.config;
+        let mut pool = Pool::new(self, cut);
+        let mut followed = 0;
+        loop {
+            let now = self.now();
+            let left = self.budget.remaining(now);
+            if left.is_zero() {
+                world.limits.time.inc();
+                return Err(Trouble::Time);
+            }
+            let Some((address, patience)) = pool.pick(&world.net, now) else {
+                match pool.nameless.pop() {
+                    Some(server) if followed < config.glueless => {
+                        followed += 1;
+                        let found = self.addresses(cut, &server, depth).await?;
+                        pool.add(found);
+                        continue;
+                    }
+                    Some(_) => {
+                        world.limits.glueless.inc();
+                        // Those whose address is known get their other turns.
+                        pool.nameless.clear();
+                        continue;
+                    }
+                    None => {}
+                }
+                return Err(Trouble::Unreachable(cut.zone.clone()));
+            };
+            let until = now.plus(patience.min(left));
+            let reply = world
+                .net
+                .ask(address, &cut.zone, (name, qtype), self.budget, until)
+                .await;
+            match reply {
+                Ok(message) => {
+                    let Some(response) = Response::read(&message, name, qtype) else {
+                        pool.exclude(address);
+                        continue;
+                    };
+                    let verdict =
+                        judge::judge(&response, &cut.zone, name, qtype, config.name_servers);
+                    if let Verdict::Lame(why) = verdict {
+                        tracing::debug!(zone = %cut.zone, server = %address, ?why, "lame");
+                        pool.exclude(address);
+                        continue;
+                    }
+                    return Ok(Heard { verdict, response });
+                }
+                Err(Silence::Silent) => {}
+                Err(Silence::Spent) => return Err(Trouble::Packets),
+                Err(Silence::Busy) => return Err(Trouble::Busy(cut.zone.clone())),
+            }
+        }
+    }
+
+    /// The addresses of a server that came without glue. What goes wrong with one server is no reason to give up the others.
+    async fn addresses(
+        &mut self,
+        cut: &Cut,
+        server: &Dname,
+        depth: u8,
+    ) -> Result<Vec<IpAddr>, Trouble> {
+        let mut found = Vec::new();
+        // It would have to be asked for at itself.
+        if server.is_beneath(&cut.zone) || self.resolving.contains(server) {
+            return Ok(found);
+        }
+        self.resolving.push(server.clone());
+        for rtype in self.world.config.address_types() {
+            match self.lookup(server, rtype, depth + 1).await {
+                Ok(fact) => match &fact.what {
+                    What::Set { set, .. } => found.extend(judge::addresses(set)),
+                    What::Nothing(Nothing { nxdomain: true, .. }) => break,
+                    What::Nothing(_) => {}
+                },
+                Err(error @ (Trouble::Packets | Trouble::Time)) => return Err(error),
+                Err(_) => break,
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        self.resolving.pop();
+        found.retain(|&address| self.world.config.may_ask(address));
+        Ok(found)
+    }
+
+    /// Keeps what a referral says; returns the new cut. It ends no later than the cut above it.
+    fn keep_cut(&self, above: &Cut, referral: Referral) -> Arc<Cut> {
+        let world = self.world;
+        let now = self.now();
+        if referral.dropped > 0 {
+            world.limits.name_servers.inc();
+        }
+        let until = |ttl: u32| {
+            let life = Duration::from_secs(ttl.into()).min(world.config.max_ttl);
+            now.plus(life).mono_ns.min(above.bound_ns())
+        };
+        let cut = Arc::new(Cut {
+            zone: referral.zone,
+            servers: referral.servers,
+            since_ns: now.mono_ns,
+            until_ns: until(referral.ttl),
+        });
+        let what = match referral.ds {
+            Some(set) => Some((
+                set.ttl,
+                What::Set {
+                    set,
+                    proof: Vec::new(),
+                },
+            )),
+            None => referral.proof.iter().map(|set| set.ttl).min().map(|ttl| {
+                let nothing = Nothing {
+                    nxdomain: false,
+                    soa: None,
+                    proof: referral.proof.clone(),
+                };
+                (ttl, What::Nothing(nothing))
+            }),
+        };
+        if let Some((ttl, what)) = what {
+            let fact = Fact {
+                what,
+                status: Status::Unchecked,
+                until_ns: until(ttl.min(referral.ttl)),
+            };
+            world.facts.keep(&cut.zone, rtype::DS, Arc::new(fact), now);
+        }
+        world.cuts.keep(&cut.zone, rtype::NS, Arc::clone(&cut), now);
+        cut
+    }
+
+    fn keep_set(&self, cut: &Cut, set: Arc<RrSet>, proof: &[Arc<RrSet>]) -> Arc<Fact> {
+        let life = Duration::from_secs(set.ttl.into()).min(self.world.config.max_ttl);
+        let owner = set.owner.clone();
+        let rtype = set.rtype;
+        let what = What::Set {
+            set,
+            proof: proof.to_vec(),
+        };
+        self.keep(cut, &owner, rtype, what, life)
+    }
+
+    fn keep_nothing(&self, cut: &Cut, name: &Dname, qtype: u16, nothing: Nothing) -> Arc<Fact> {
+        let config = &self.world.config;
+        let ttl = nothing.soa.as_deref().map_or(NO_SOA, negative_ttl);
+        let life = Duration::from_secs(ttl.into()).min(config.negative_max_ttl);
+        let rtype = if nothing.nxdomain { NO_NAME } else { qtype };
+        self.keep(cut, name, rtype, What::Nothing(nothing), life)
+    }
+
+    fn keep(&self, cut: &Cut, name: &Dname, rtype: u16, what: What, life: Duration) -> Arc<Fact> {
+        let now = self.now();
+        let fact = Arc::new(Fact {
+            what,
+            status: Status::Unchecked,
+            until_ns: now.plus(life).mono_ns.min(cut.bound_ns()),
+        });
+        if fact.weight() <= FACT_MAX {
+            self.world.facts.keep(name, rtype, Arc::clone(&fact), now);
+        }
+        fact
+    }
+}
+
+impl<N> World<N> {
+    /// What is kept that answers (`name`, `qtype`): the very set, an alias on the way, or that there is nothing.
+    pub(super) fn known(&self, name: &Dname, qtype: u16, now: Now) -> Option<Arc<Fact>> {
+        let find = |name: &[u8], rtype| self.facts.find(name, rtype, now);
+        find(name, qtype)
+            .or_else(|| find(name, rtype::CNAME))
+            .or_else(|| find(name, NO_NAME))
+            .or_else(|| {
+                name.ancestors().skip(1).find_map(|above| {
+                    find(above, rtype::DNAME)
+                        // RFC 8020: nothing beneath what does not exist. Believed where it is proven only: some servers
+                        // deny names that have others beneath them.
+                        .or_else(|| find(above, NO_NAME).filter(|f| f.status == Status::Secure))
+                })
+            })
+    }
+}
+
+/// What was heard.
+struct Heard {
+    verdict: Verdict,
+    response: Response,
+}
+
+/// The root's delegation, from a reply to the priming query.
+fn root<N>(heard: &Heard, hints: &Cut, world: &World<N>, now: Now) -> Option<Cut> {
+    let Verdict::Answer { sets, .. } = &heard.verdict else {
+        return None;
+    };
+    let ns = sets.first().filter(|set| set.rtype == rtype::NS)?;
+    let servers: Vec<NameServer> = ns
+        .data
+        .iter()
+        .filter_map(|rdata| super::super::message::Name::read(rdata, 0))
+        .map(|(name, _)| Dname::new(name.as_wire()))
+        .take(world.config.name_servers)
+        .map(|name| NameServer {
+            glue: judge::glue(&heard.response, &hints.zone, &name),
+            name,
+        })
+        .collect();
+    // Without addresses they would have to be asked for at themselves.
+    if servers.iter().all(|server| server.glue.is_empty()) {
+        return None;
+    }
+    let life =
+        Duration::from_secs(ns.ttl.into()).clamp(UNPRIMED, world.config.max_ttl.max(UNPRIMED));
+    Some(Cut {
+        zone: Dname::root(),
+        servers,
+        since_ns: now.mono_ns,
+        until_ns: now.plus(life).mono_ns,
+    })
+}
+
+/// How much of a name is shown to a zone's servers (RFC 9156).
+struct Walk {
+    /// Labels of the name known to be no cut.
+    known: usize,
+    probes: usize,
+    /// The whole question from now on.
+    whole: bool,
+}
+
+impl Walk {
+    fn new(cut: &Cut, minimise: bool) -> Self {
+        Self {
+            known: cut.zone.labels(),
+            probes: 0,
+            whole: !minimise,
+        }
+    }
+
+    /// What to ask next on the way to (`name`, `qtype`).
+    fn next(&mut self, name: &Dname, qtype: u16) -> (Dname, u16) {
+        let labels = name.labels();
+        let left = labels.saturating_sub(self.known);
+        let step = match self.probes {
+            n if n < ONE_LABEL => 1,
+            n => left.div_ceil(MINIMISED.saturating_sub(n).max(1)),
+        };
+        self.probes += 1;
+        let mut shown = self.known + step.max(1);
+        // Zones are seldom cut at "_tcp" and its like (RFC 9156 section 2.3).
+        while shown < labels && name.suffix(shown).get(1) == Some(&b'_') {
+            shown += 1;
+        }
+        if self.whole || self.probes > MINIMISED || shown >= labels {
+            self.whole = true;
+            return (name.clone(), qtype);
+        }
+        (name.suffix(shown), rtype::A)
+    }
+
+    /// Takes in what was heard of the shortened name.
+    fn hears(&mut self, fact: &Fact, asked: &Dname) {
+        self.known = asked.labels();
+        match &fact.what {
+            // Some servers deny names that have others beneath them: only the whole question tells.
+            What::Nothing(nothing) if nothing.nxdomain => self.whole = true,
+            What::Set { set, .. } if set.rtype == rtype::DNAME => self.whole = true,
+            _ => {}
+        }
+    }
+
+    /// Whether what is known already spares the question for the shortened name.
+    fn passes(&mut self, fact: &Fact, asked: &Dname) -> bool {
+        self.hears(fact, asked);
+        true
+    }
+}
+
+/// The addresses of a zone's servers, and which were asked how often.
+struct Pool {
+    addresses: Vec<Candidate>,
+    /// Servers whose address is not known yet.
+    nameless: Vec<Dname>,
+    dice: u64,
+}
+
+struct Candidate {
+    address: IpAddr,
+    asked: u8,
+    excluded: bool,
+}
+
+impl Pool {
+    fn new<N: Net>(errand: &Errand<'_, N>, cut: &Cut) -> Self {
+        let world = errand.world;
+        let now = errand.now();
+        let mut pool = Self {
+            addresses: Vec::new(),
+            nameless: Vec::new(),
+            dice: world.net.dice(),
+        };
+        for server in &cut.servers {
+            let mut found = server.glue.clone();
+            if found.is_empty() {
+                for rtype in world.config.address_types() {
+                    if let Some(fact) = world.facts.find(&server.name, rtype, now)
+                        && let What::Set { set, .. } = &fact.what
+                    {
+                        found.extend(judge::addresses(set));
+                    }
+                }
+            }
+            found.retain(|&address| world.config.may_ask(address));
+            if found.is_empty() {
+                pool.nameless.push(server.name.clone());
+            } else {
+                pool.add(found);
+            }
+        }
+        // By the dice, so that not all resolvers ask the same server first.
+        for at in (1..pool.nameless.len()).rev() {
+            let other = pool.roll() % (at as u64 + 1);
+            pool.nameless.swap(at, other as usize);
+        }
+        pool
+    }
+
+    fn add(&mut self, addresses: Vec<IpAddr>) {
+        for address in addresses {
+            if !self.addresses.iter().any(|known| known.address == address) {
+                self.addresses.push(Candidate {
+                    address,
+                    asked: 0,
+                    excluded: false,
+                });
+            }
+        }
+    }
+
+    /// The next one to ask and how long to wait for it. Those not asked yet come first, among them the fastest; a server whose
+    /// time is not known is taken for a fast one. While names are left to look up nobody is asked twice.
+    fn pick(&mut self, net: &impl Net, now: Now) -> Option<(IpAddr, Duration)> {
+        let jitter = self.roll();
+        let turns = if self.nameless.is_empty() { TURNS } else { 1 };
+        let (place, patience) = self
+            .addresses
+            .iter()
+            .enumerate()
+            .filter(|(_, candidate)| !candidate.excluded && candidate.asked < turns)
+            .filter_map(|(place, candidate)| {
+                match net.outlook(candidate.address, now) {
+                    Outlook::Ask(patience) => {
+                        // Servers about as fast as the fastest take turns.
+                        let spread =
+                            Duration::from_micros(jitter.rotate_left(8 * place as u32) & 0x7FFF);
+                        Some(((candidate.asked, patience + spread), place, patience))
+                    }
+                    Outlook::Rests => None,
+                }
+            })
+            .min_by_key(|(rank, ..)| *rank)
+            .map(|(_, place, patience)| (place, patience))?;
+        let candidate = &mut self.addresses[place];
+        // The second time long enough to be sent it twice more: three times in all (RFC 9520 section 3.1).
+        let patience = if candidate.asked == 0 {
+            patience
+        } else {
+            patience * 3
+        };
+        candidate.asked += 1;
+        Some((candidate.address, patience))
+    }
+
+    fn exclude(&mut self, address: IpAddr) {
+        for candidate in &mut self.addresses {
+            candidate.excluded |= candidate.address == address;
+        }
+    }
+
+    /// SplitMix64: good enough to spread, and a test can repeat it.
+    fn roll(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.dice;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// Turns each server gets with one question.
+const TURNS: u8 = 2;
+
+/// The lesser of a SOA's TTL and its MINIMUM (RFC 2308 section 5).
+pub(super) fn negative_ttl(soa: &RrSet) -> u32 {
+    let minimum = soa
+        .data
+        .first()
+        .and_then(|rdata| rdata.last_chunk::<4>())
+        .map_or(0, |last| u32::from_be_bytes(*last));
+    soa.ttl.min(minimum)
+}
+
+/// RFC 2308 section 5: without a SOA not to be kept; a few seconds keep a hot name off the servers.
+const NO_SOA: u32 = 5;
+
+/// How long the hints are used as they are when the root does not say who its servers are.
+const UNPRIMED: Duration = Duration::from_secs(30);
+
+/// RFC 9156 section 2.3: names shown in part at most, and of these by one label more.
+const MINIMISED: usize = 10;
+const ONE_LABEL: usize = 4;
+
+/// Larger facts are used but not kept, bytes.
+const FACT_MAX: usize = 64 << 10;

@@ -1,0 +1,189 @@
+//! Recursion: from the root down, on one budget.
+//!
+//! From ground to roof: `dname`, `rtype`, `records`, `hints`, `response` (a reply, read), `judge` (what of it may be believed),
+//! `trouble`; `store`, `fact` and `cut` (what is kept); `net` (what is needed of the world),
+//! `iterate` (the algorithm), `answer` (the message); `driver` (sockets); then the handle, [`Recursor`]. Up to `answer` nothing here
+//! touches a socket or reads a clock.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+use self::answer::Link;
+use self::dname::Dname;
+use self::hints::Hints;
+use self::iterate::{Errand, World};
+use self::net::Net;
+use self::store::Store;
+use self::trouble::Trouble;
+use super::budget::Budget;
+use super::key::Parts;
+use super::upstream::Families;
+use crate::net::Network;
+
+pub(super) mod dname;
+
+pub(super) mod rtype;
+
+pub mod records;
+
+pub mod hints;
+
+pub(super) mod response;
+
+pub(super) mod judge;
+
+pub(super) mod trouble;
+
+pub(super) mod store;
+
+pub(super) mod fact;
+
+pub(super) mod cut;
+
+pub(super) mod net;
+
+mod iterate;
+
+mod answer;
+
+pub(super) mod driver;
+
+#[cfg(test)]
+mod tests;
+
+/// Settings of recursion (`mode = "recursive"`).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to begin.
+    pub hints: Hints,
+    /// Whether a zone's servers are shown no more of a name than they need (RFC 9156).
+    pub qname_minimisation: bool,
+    /// What servers are asked over.
+    pub families: Families,
+    /// Servers never asked: what stands in somebody's zone must not send packets to our own machine.
+    pub deny_servers: Vec<Network>,
+    /// Where servers listen: 53, but for tests.
+    pub port: u16,
+    /// Bytes of what is kept beside answers: RRsets, delegations, keys.
+    pub size: u64,
+    /// How deep the names of name servers may nest.
+    pub depth: u8,
+    /// Aliases followed for one question.
+    pub aliases: usize,
+    /// Servers without glue whose names are looked up for one question to a zone.
+    pub glueless: usize,
+    /// Servers kept of a referral.
+    pub name_servers: usize,
+    /// Ceiling of TTLs.
+    pub max_ttl: Duration,
+    /// Ceiling of negative TTLs.
+    pub negative_max_ttl: Duration,
+}
+
+impl Config {
+    fn may_ask(&self, address: IpAddr) -> bool {
+        let family = match address {
+            IpAddr::V4(_) => self.families.ip4,
+            IpAddr::V6(_) => self.families.ip6,
+        };
+        family
+            && !self
+                .deny_servers
+                .iter()
+                .any(|network| network.contains(address))
+    }
+
+    /// The types of the addresses that may be asked.
+    fn address_types(&self) -> impl Iterator<Item = u16> + use<> {
+        let Families { ip4, ip6 } = self.families;
+        let ip4 = ip4.then_some(rtype::A);
+        ip4.into_iter().chain(ip6.then_some(rtype::AAAA))
+    }
+}
+
+/// One counter per bound that recursion has of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) packets: IntCounter,
+    pub(super) time: IntCounter,
+    pub(super) depth: IntCounter,
+    pub(super) aliases: IntCounter,
+    pub(super) glueless: IntCounter,
+    pub(super) name_servers: IntCounter,
+}
+
+/// Resolves by asking the servers of the zones themselves.
+#[derive(Debug)]
+pub(super) struct Recursor<N = driver::Driver> {
+    world: World<N>,
+}
+
+impl<N: Net> Recursor<N> {
+    pub(super) fn new(net: N, config: Config, metrics: &crate::metrics::Metrics) -> Self {
+        let limits = &metrics.resolver.limits;
+        let limits = Limits {
+            packets: limits.packets.clone(),
+            time: limits.time.clone(),
+            depth: limits.depth.clone(),
+            aliases: limits.aliases.clone(),
+            glueless: limits.glueless.clone(),
+            name_servers: limits.name_servers.clone(),
+        };
+        Self {
+            world: World {
+                net,
+                facts: Store::new(config.size / 4 * 3),
+                cuts: Store::new(config.size / 4),
+                limits,
+                config,
+            },
+        }
+    }
+
+    /// Resolves the question, on `budget`; returns a message as an upstream would give it.
+    pub(super) async fn fetch(
+        &self,
+        question: Parts<'_>,
+        budget: &Budget,
+    ) -> Result<Vec<u8>, Trouble> {
+        let name = Dname::new(question.name);
+        let qtype = question.qtype;
+        let mut errand = Errand::new(&self.world, budget);
+        let mut links: Vec<Link> = Vec::new();
+        let mut at = name.clone();
+        loop {
+            let fact = errand.lookup(&at, qtype, 0).await?;
+            let next = fact.alias(&at, qtype);
+            links.push(Link { name: at, fact });
+            let Some(next) = next else { break };
+            if links.len() > self.world.config.aliases || links.iter().any(|link| link.name == next)
+            {
+                self.world.limits.aliases.inc();
+                return Err(Trouble::Aliases);
+            }
+            at = next;
+        }
+        let now = errand.now();
+        Ok(answer::write(&links, &name, qtype, question.dnssec_ok, now))
+    }
+
+    /// Forgets everything whose name and type `matches`.
+    pub(super) fn flush(&self, matches: &dyn Fn(&[u8], u16) -> bool) -> usize {
+        self.world.facts.flush(matches) + self.world.cuts.flush(matches)
+    }
+
+    /// Bytes kept.
+    pub(super) fn settle(&self) -> u64 {
+        self.world.facts.settle() + self.world.cuts.settle()
+    }
+}
+
+impl<N> std::fmt::Debug for World<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
