@@ -68,6 +68,8 @@ pub struct Limits {
     pub glueless: IntCounter,
     /// Referrals with more servers than are kept.
     pub name_servers: IntCounter,
+    /// Answers that would have taken more signature checks than one query may.
+    pub signatures: IntCounter,
 }
 
 /// Packets from a server that were not the reply waited for, by what was wrong:
@@ -194,6 +196,7 @@ impl Metrics {
                 aliases: limit("aliases"),
                 glueless: limit("glueless"),
                 name_servers: limit("name_servers"),
+                signatures: limit("signatures"),
             },
             upstream_queries: super::counters(
                 registry,

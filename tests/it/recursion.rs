@@ -67,6 +67,7 @@ impl Made {
             aliases: 11,
             glueless: 5,
             name_servers: 13,
+            dnssec: None,
             max_ttl: Duration::from_secs(86_400),
             negative_max_ttl: Duration::from_secs(3_600),
         });

@@ -590,6 +590,7 @@ impl Zone {
             }
         }
         let mut source = name.to_vec();
+        let mut expanded = None;
         if !self.exists(&whole) {
             let encloser = (apex..whole.len())
                 .rev()
@@ -608,13 +609,15 @@ impl Zone {
                 );
                 return None;
             }
-            if dnssec_ok {
-                reply
-                    .authority
-                    .extend(self.proof(&Why::Expanded(&whole, encloser)));
-            }
+            expanded = Some(encloser);
             source = wildcard;
         }
+        let prove = |reply: &mut Reply| {
+            if let Some(encloser) = expanded.filter(|_| dnssec_ok) {
+                let proof = self.proof(&Why::Expanded(&whole, encloser));
+                reply.authority.extend(proof);
+            }
+        };
         let spell = |mut records: Vec<Rec>| {
             for record in &mut records {
                 record.owner = name.to_vec();
@@ -629,15 +632,24 @@ impl Zone {
                 }
             }
             reply.answer.extend(spell(set));
+            prove(reply);
             return None;
         }
         let alias = self.signed_set(&source, CNAME, dnssec_ok);
         if let Some(first) = alias.first() {
             let target = first.rdata.clone();
             reply.answer.extend(spell(alias));
+            prove(reply);
             return Some(target);
         }
-        self.deny(dnssec_ok, reply, &[Why::Empty(&path(&source))]);
+        let source = path(&source);
+        match expanded {
+            Some(encloser) => {
+                let why = [Why::Gone(&whole, encloser), Why::Empty(&source)];
+                self.deny(dnssec_ok, reply, &why);
+            }
+            None => self.deny(dnssec_ok, reply, &[Why::Empty(&source)]),
+        }
         None
     }
 

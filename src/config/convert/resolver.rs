@@ -11,7 +11,8 @@ use super::policy;
 use crate::dns::resolver::recurse::hints::Hints;
 use crate::dns::resolver::recurse::records::Unreadable;
 use crate::dns::resolver::upstream::{self, Families};
-use crate::dns::resolver::{self, CacheConfig, ForwardZone, recurse};
+use crate::dns::resolver::validate::anchor::Anchors;
+use crate::dns::resolver::{self, CacheConfig, ForwardZone, recurse, validate};
 use crate::net::Network;
 
 pub(super) fn settings(
@@ -122,6 +123,7 @@ fn recursion(
             Network::from_str(text).map_err(|e| format!("found {e}"))
         }),
         port: 53,
+        dnssec: dnssec(section, paths),
         size: bounds.size("size", 1 << 20..=1 << 40),
         depth: bounds.integer("depth", 1..=30),
         aliases: bounds.integer("aliases", 1..=50),
@@ -132,6 +134,27 @@ fn recursion(
     };
     bounds.end();
     config
+}
+
+/// `dnssec` and what goes with it; `None`: nothing is validated.
+fn dnssec(section: &Section<'_, '_>, paths: &Paths<'_>) -> Option<validate::Config> {
+    let validates = section.boolean_or("dnssec", true);
+    let anchors = records(section, paths, "trust_anchors", Anchors::parse);
+    let spared = section.list("negative_trust_anchors", DOMAIN_EXPECTED, |text| {
+        domain(text).ok_or_else(|| format!("found {text:?}, expected {DOMAIN_EXPECTED}"))
+    });
+    let bounds = section.section("validation");
+    let config = validate::Config {
+        anchors: anchors.unwrap_or_else(Anchors::built_in).without(&spared),
+        signature_checks: bounds.integer("signature_checks", 8..=1_000),
+        signature_failures: bounds.integer("signature_failures", 1..=1_000),
+        keys_per_tag: bounds.integer("keys_per_tag", 1..=10),
+        ds_records: bounds.integer("ds_records", 1..=100),
+        nsec3_iterations: bounds.integer("nsec3_iterations", 0..=500),
+        nsec3_hashes: bounds.integer("nsec3_hashes", 8..=10_000),
+    };
+    bounds.end();
+    validates.then_some(config)
 }
 
 /// What `parse` makes of the file that `key` names; `None`: it names none, or one that is no good, which has been said.

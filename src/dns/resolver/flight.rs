@@ -10,13 +10,14 @@ use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::entry::Entry;
+use crate::dns::wire::Ede;
 
 /// What a fetch brought; `None` while it is on its way.
 pub(super) type Landed = Option<Result<Arc<Entry>, Failed>>;
 
-/// The fetch failed; why has been counted and logged where it happened.
+/// The fetch failed; the details have been counted and logged where it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Failed;
+pub(super) struct Failed(pub(super) Ede);
 
 /// The fetches in flight.
 #[derive(Debug)]
@@ -254,7 +255,7 @@ mod tests {
         let Seat::Lead(_after) = flights.board(&key(b"\x01a\0"), 1) else {
             panic!("after a flush a new flight begins");
         };
-        before.land(&Err(Failed));
+        before.land(&Err(Failed(Ede::Other)));
         assert_eq!(early.borrow().as_ref().map(Result::is_err), Some(true));
         assert!(matches!(flights.board(&key(b"\x01a\0"), 1), Seat::Wait(_)));
         assert!(lock(&flights.table).displaced.is_empty());

@@ -17,6 +17,7 @@ use super::names;
 use super::reply::{Invalid, Reply};
 use super::upstream::health::{self, Health};
 use super::upstream::{ExchangeError, Exchanger, Question, Server};
+use crate::dns::wire::Ede;
 use crate::metrics::Metrics;
 use crate::metrics::resolver::Upstream as Counters;
 use crate::time::Now;
@@ -48,6 +49,9 @@ pub(super) enum Unanswered {
     /// No upstream gave an answer.
     #[error("no upstream answered")]
     Nobody,
+    /// There is none, or none to be believed; the client is told why.
+    #[error("failed: {0:?}")]
+    Failed(Ede),
 }
 
 impl Upstreams {

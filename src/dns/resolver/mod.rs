@@ -1,10 +1,10 @@
-//! The caching, forwarding resolver.
+//! The caching resolver: it forwards, or resolves from the root and validates.
 //!
 //! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
 //! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka),
 //! [`near`] (a worker's copies of the hottest), [`policy`] (what is answered here, or not as asked), `failure` (what not to
 //! ask again), `flight` (one fetch for equal questions), [`upstream`] (asking one server), `forward` (which of several),
-//! then the driver, [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
+//! [`recurse`] and [`validate`] (from the root, DNSSEC), then the driver, [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +65,8 @@ pub mod upstream;
 mod forward;
 
 pub mod recurse;
+
+pub mod validate;
 
 #[cfg(test)]
 mod testing;
@@ -309,7 +311,7 @@ impl Resolver {
                 .as_ref()
                 .is_some_and(|entry| entry.refresh_failed_lately(now))
         {
-            Err(Failed)
+            Err(Failed(Ede::CachedError))
         } else {
             self.fetch(&key, budget, patience).await
         };
@@ -321,18 +323,14 @@ impl Resolver {
                 write(&entry, query, age, limit, out);
                 Outcome::Resolved
             }
-            (Err(Failed), Some(entry)) => {
+            // What does not validate is no reason to believe what is old.
+            (Err(Failed(reason)), Some(entry)) if !reason.is_bogus() => {
                 inner.metrics.resolver.cache.count(CacheRequest::Stale);
                 write(&entry, query, inner.cache.stale_age(), limit, out);
                 Outcome::CacheStale
             }
-            (Err(Failed), None) => {
+            (Err(Failed(reason)), _) => {
                 inner.metrics.resolver.cache.count(CacheRequest::Miss);
-                let reason = if remembered {
-                    Ede::CachedError
-                } else {
-                    Ede::NoReachableAuthority
-                };
                 code(query, Rcode::ServFail, reason, out)
             }
         }
@@ -364,18 +362,18 @@ impl Resolver {
             }
             Seat::CrowdedOut => {
                 limits.waiters.inc();
-                return Err(Failed);
+                return Err(Failed(Ede::Other));
             }
             Seat::Grounded => {
                 limits.fetches.inc();
-                return Err(Failed);
+                return Err(Failed(Ede::Other));
             }
         };
         let patience = patience.unwrap_or_else(|| budget.remaining(Now::read()));
         match tokio::time::timeout(patience, result.wait_for(Option::is_some)).await {
-            Ok(Ok(landed)) => landed.clone().unwrap_or(Err(Failed)),
+            Ok(Ok(landed)) => landed.clone().unwrap_or(Err(Failed(Ede::Other))),
             // The task that fetched is gone, or it takes too long for this client.
-            Ok(Err(_)) | Err(_) => Err(Failed),
+            Ok(Err(_)) | Err(_) => Err(Failed(Ede::NoReachableAuthority)),
         }
     }
 
@@ -480,7 +478,7 @@ impl Future for Flight {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(fetch) = &mut self.0 else {
-            return Poll::Ready(Err(Failed));
+            return Poll::Ready(Err(Failed(Ede::Other)));
         };
         let polled = fetch.as_mut().poll(cx);
         if polled.is_ready() {
@@ -518,7 +516,7 @@ async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) -> Result<Arc<Entr
             match error {
                 Unanswered::Exhausted => metrics.limits.packets.inc(),
                 Unanswered::TimeUp => metrics.limits.time.inc(),
-                Unanswered::Busy | Unanswered::Nobody => {}
+                Unanswered::Busy | Unanswered::Nobody | Unanswered::Failed(_) => {}
             }
             tracing::debug!(
                 name = %names::text(question.name),
@@ -535,7 +533,11 @@ async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) -> Result<Arc<Entr
                     entry.refresh_failed(now, RECHECK);
                 }
             }
-            Err(Failed)
+            Err(Failed(match error {
+                Unanswered::Failed(reason) => reason,
+                Unanswered::Busy => Ede::Other,
+                _ => Ede::NoReachableAuthority,
+            }))
         }
     };
     pilot.land(&landed);

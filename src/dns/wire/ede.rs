@@ -68,6 +68,23 @@ pub enum Ede {
     InvalidQueryType = 30,
 }
 
+impl Ede {
+    /// Whether it says that validation failed.
+    #[must_use]
+    pub fn is_bogus(self) -> bool {
+        matches!(
+            self,
+            Self::DnssecBogus
+                | Self::SignatureExpired
+                | Self::SignatureNotYetValid
+                | Self::DnskeyMissing
+                | Self::RrsigsMissing
+                | Self::NoZoneKeyBitSet
+                | Self::NsecMissing
+        )
+    }
+}
+
 /// A code and a few words for people, at most [`TEXT_MAX`] bytes. Carried by the OPT of
 /// an answer when the query had one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

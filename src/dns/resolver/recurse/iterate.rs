@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::budget::Budget;
+use super::super::validate::Account;
+use super::super::validate::chain::Trust;
 use super::cut::{self, Cut};
 use super::dname::Dname;
 use super::fact::{Fact, NO_NAME, Status, What};
@@ -26,16 +28,19 @@ use crate::time::Now;
 /// What all errands share.
 pub(in super::super) struct World<N> {
     pub(super) net: N,
-    pub(super) config: Config,
-    pub(super) facts: Store<Fact>,
-    pub(super) cuts: Store<Cut>,
-    pub(super) limits: Limits,
+    pub(in super::super) config: Config,
+    pub(in super::super) facts: Store<Fact>,
+    pub(in super::super) cuts: Store<Cut>,
+    pub(in super::super) trusts: Store<Trust>,
+    pub(in super::super) limits: Limits,
 }
 
 /// The work for one client query.
 pub(in super::super) struct Errand<'w, N> {
-    pub(super) world: &'w World<N>,
-    pub(super) budget: &'w Budget,
+    pub(in super::super) world: &'w World<N>,
+    budget: &'w Budget,
+    /// What validation may still spend.
+    pub(in super::super) account: Account,
     /// Servers whose names are being looked up, outermost first.
     resolving: Vec<Dname>,
 }
@@ -47,16 +52,17 @@ impl<'w, N: Net> Errand<'w, N> {
         Self {
             world,
             budget,
+            account: Account::new(world.config.dnssec.as_ref()),
             resolving: Vec::new(),
         }
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(in super::super) fn now(&self) -> Now {
         self.world.net.now()
     }
 
     /// What is known of (`name`, `qtype`), from memory or from the servers. An alias is not followed.
-    pub(super) fn lookup<'a>(
+    pub(in super::super) fn lookup<'a>(
         &'a mut self,
         name: &'a Dname,
         qtype: u16,

@@ -20,6 +20,7 @@ use self::trouble::Trouble;
 use super::budget::Budget;
 use super::key::Parts;
 use super::upstream::Families;
+use super::validate;
 use crate::net::Network;
 
 pub(super) mod dname;
@@ -44,14 +45,14 @@ pub(super) mod cut;
 
 pub(super) mod net;
 
-mod iterate;
+pub(super) mod iterate;
 
 mod answer;
 
 pub(super) mod driver;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Settings of recursion (`mode = "recursive"`).
 #[derive(Clone, Debug)]
@@ -76,6 +77,8 @@ pub struct Config {
     pub glueless: usize,
     /// Servers kept of a referral.
     pub name_servers: usize,
+    /// Validation; none: answers are as they come.
+    pub dnssec: Option<validate::Config>,
     /// Ceiling of TTLs.
     pub max_ttl: Duration,
     /// Ceiling of negative TTLs.
@@ -106,12 +109,12 @@ impl Config {
 /// One counter per bound that recursion has of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    pub(super) packets: IntCounter,
     pub(super) time: IntCounter,
     pub(super) depth: IntCounter,
     pub(super) aliases: IntCounter,
     pub(super) glueless: IntCounter,
     pub(super) name_servers: IntCounter,
+    pub(super) signatures: IntCounter,
 }
 
 /// Resolves by asking the servers of the zones themselves.
@@ -124,25 +127,26 @@ impl<N: Net> Recursor<N> {
     pub(super) fn new(net: N, config: Config, metrics: &crate::metrics::Metrics) -> Self {
         let limits = &metrics.resolver.limits;
         let limits = Limits {
-            packets: limits.packets.clone(),
             time: limits.time.clone(),
             depth: limits.depth.clone(),
             aliases: limits.aliases.clone(),
             glueless: limits.glueless.clone(),
             name_servers: limits.name_servers.clone(),
+            signatures: limits.signatures.clone(),
         };
         Self {
             world: World {
                 net,
                 facts: Store::new(config.size / 4 * 3),
-                cuts: Store::new(config.size / 4),
+                cuts: Store::new(config.size / 8),
+                trusts: Store::new(config.size / 8),
                 limits,
                 config,
             },
         }
     }
 
-    /// Resolves the question, on `budget`; returns a message as an upstream would give it.
+    /// Resolves the question, on `budget`, and validates the answer unless the client has set CD; returns a message as an upstream would give it.
     pub(super) async fn fetch(
         &self,
         question: Parts<'_>,
@@ -154,7 +158,10 @@ impl<N: Net> Recursor<N> {
         let mut links: Vec<Link> = Vec::new();
         let mut at = name.clone();
         loop {
-            let fact = errand.lookup(&at, qtype, 0).await?;
+            let mut fact = errand.lookup(&at, qtype, 0).await?;
+            if !question.checking_disabled {
+                fact = errand.check(&at, qtype, fact, 0).await?;
+            }
             let next = fact.alias(&at, qtype);
             links.push(Link { name: at, fact });
             let Some(next) = next else { break };
@@ -171,12 +178,18 @@ impl<N: Net> Recursor<N> {
 
     /// Forgets everything whose name and type `matches`.
     pub(super) fn flush(&self, matches: &dyn Fn(&[u8], u16) -> bool) -> usize {
-        self.world.facts.flush(matches) + self.world.cuts.flush(matches)
+        let World {
+            facts,
+            cuts,
+            trusts,
+            ..
+        } = &self.world;
+        facts.flush(matches) + cuts.flush(matches) + trusts.flush(matches)
     }
 
     /// Bytes kept.
     pub(super) fn settle(&self) -> u64 {
-        self.world.facts.settle() + self.world.cuts.settle()
+        self.world.facts.settle() + self.world.cuts.settle() + self.world.trusts.settle()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::time::Now;
 pub(in super::super) mod internet;
 
 /// An Internet without sockets; waiting moves its clock.
-pub(super) struct Memory {
+pub(in super::super) struct Memory {
     servers: HashMap<IpAddr, Server>,
     mono_ns: AtomicU64,
     asked: Mutex<Vec<(IpAddr, Asked)>>,
@@ -86,22 +86,25 @@ impl Memory {
 }
 
 /// A recursor over such an Internet.
-pub(super) struct Made {
-    pub(super) recursor: Recursor<Memory>,
-    pub(super) metrics: Metrics,
+pub(in super::super) struct Made {
+    pub(in super::super) recursor: Recursor<Memory>,
+    pub(in super::super) metrics: Metrics,
 }
 
-pub(super) fn ip(text: &str) -> IpAddr {
+pub(in super::super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 impl Made {
     /// The root is at 192.0.2.1.
-    pub(super) fn new(servers: Vec<(&str, Server)>) -> Self {
+    pub(in super::super) fn new(servers: Vec<(&str, Server)>) -> Self {
         Self::with(servers, |_| {})
     }
 
-    pub(super) fn with(servers: Vec<(&str, Server)>, change: impl FnOnce(&mut Config)) -> Self {
+    pub(in super::super) fn with(
+        servers: Vec<(&str, Server)>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = config();
         change(&mut config);
         let metrics = Metrics::new();
@@ -118,11 +121,11 @@ impl Made {
     }
 
     /// Resolves with a full budget of 50 packets and 5 s; also how many packets it took and how long.
-    pub(super) fn resolve(&self, name: &str, qtype: u16) -> Outcome {
+    pub(in super::super) fn resolve(&self, name: &str, qtype: u16) -> Outcome {
         self.ask(name, qtype, false)
     }
 
-    pub(super) fn ask(&self, name: &str, qtype: u16, checking_disabled: bool) -> Outcome {
+    pub(in super::super) fn ask(&self, name: &str, qtype: u16, checking_disabled: bool) -> Outcome {
         let net = &self.recursor.world.net;
         let began = net.now();
         let before = net.asked.lock().unwrap().len();
@@ -143,12 +146,12 @@ impl Made {
         }
     }
 
-    pub(super) fn pass(&self, secs: u64) {
+    pub(in super::super) fn pass(&self, secs: u64) {
         self.recursor.world.net.pass(Duration::from_secs(secs));
     }
 
     /// What was asked of the server at `at`, in order.
-    pub(super) fn asked(&self, at: &str) -> Vec<String> {
+    pub(in super::super) fn asked(&self, at: &str) -> Vec<String> {
         let asked = self.recursor.world.net.asked.lock().unwrap();
         asked
             .iter()
@@ -159,16 +162,16 @@ impl Made {
 }
 
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) answer: Result<Message, Trouble>,
-    pub(super) packets: usize,
-    pub(super) time: Duration,
+pub(in super::super) struct Outcome {
+    pub(in super::super) answer: Result<Message, Trouble>,
+    pub(in super::super) packets: usize,
+    pub(in super::super) time: Duration,
 }
 
 impl Outcome {
     /// The answer section's data as text, signatures left out.
     #[track_caller]
-    pub(super) fn data(&self) -> Vec<String> {
+    pub(in super::super) fn data(&self) -> Vec<String> {
         let message = self.answer.as_ref().expect("an answer");
         message
             .answers
@@ -179,23 +182,23 @@ impl Outcome {
     }
 
     #[track_caller]
-    pub(super) fn rcode(&self) -> ResponseCode {
+    pub(in super::super) fn rcode(&self) -> ResponseCode {
         self.answer.as_ref().expect("an answer").response_code
     }
 
     #[track_caller]
-    pub(super) fn trouble(&self) -> &Trouble {
+    pub(in super::super) fn trouble(&self) -> &Trouble {
         self.answer.as_ref().expect_err("no answer")
     }
 
     #[track_caller]
-    pub(super) fn authentic(&self) -> bool {
+    pub(in super::super) fn authentic(&self) -> bool {
         self.answer.as_ref().expect("an answer").authentic_data
     }
 
     /// The least TTL of the answer section.
     #[track_caller]
-    pub(super) fn ttl(&self) -> u32 {
+    pub(in super::super) fn ttl(&self) -> u32 {
         let message = self.answer.as_ref().expect("an answer");
         message
             .answers
@@ -218,7 +221,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-pub(super) fn config() -> Config {
+pub(in super::super) fn config() -> Config {
     Config {
         hints: Hints::parse(". NS ns.root.\nns.root. A 192.0.2.1\n").unwrap(),
         qname_minimisation: true,
@@ -233,18 +236,19 @@ pub(super) fn config() -> Config {
         aliases: 11,
         glueless: 5,
         name_servers: 13,
+        dnssec: None,
         max_ttl: Duration::from_secs(86_400),
         negative_max_ttl: Duration::from_secs(3_600),
     }
 }
 
-pub(super) fn root(lines: &[&str]) -> Zone {
+pub(in super::super) fn root(lines: &[&str]) -> Zone {
     let own = ["@ 86400 NS ns.root.", "ns.root. 86400 A 192.0.2.1"];
     Zone::new(".", &[&own[..], lines].concat())
 }
 
 /// A zone with a server of its own.
-pub(super) fn zone(apex: &str, lines: &[&str]) -> Zone {
+pub(in super::super) fn zone(apex: &str, lines: &[&str]) -> Zone {
     Zone::new(apex, &[&["@ 3600 NS ns"][..], lines].concat())
 }
 
