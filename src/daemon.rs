@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::peer::replicate::Replicator;
 use crate::systemd::{self, Sockets};
 use crate::time::Now;
+use crate::tls::Certificates;
 use crate::trace;
 
 mod first;
@@ -90,6 +91,7 @@ struct Node {
     settings: Settings,
     metrics: Arc<Metrics>,
     engine: Arc<Engine>,
+    certificates: Arc<Certificates>,
     library: Library,
 }
 
@@ -158,6 +160,7 @@ impl Node {
             settings,
             metrics,
             engine: Arc::new(engine),
+            certificates: Arc::default(),
             library,
         })
     }
@@ -171,12 +174,17 @@ impl Node {
             listeners.push(Listener { service, address });
         };
         let mut front = None;
-        if !settings.dns.listen.is_empty() {
-            let bound = Front::bind(settings.dns.clone(), sockets.dns, self.metrics.clone())?;
+        if settings.dns.is_on() {
+            let (config, metrics) = (settings.dns.clone(), self.metrics.clone());
+            let certificates = Arc::clone(&self.certificates);
+            let bound = Front::bind(config, certificates, sockets.dns, metrics)?;
             let addresses = bound.local_addrs();
             addresses
                 .iter()
                 .for_each(|a| listening("dns", a.to_string()));
+            for (transport, address) in bound.encrypted_addrs() {
+                listening(&format!("dns-{}", transport.label()), address.to_string());
+            }
             front = Some(bound);
         }
         let mut http = None;
@@ -215,6 +223,7 @@ impl Node {
             settings,
             metrics,
             engine,
+            certificates,
             library,
         } = self;
         let store = {
@@ -241,7 +250,7 @@ impl Node {
             ));
         }
         let links = Links::new(settings.link.clone(), metrics.clone());
-        let secrets = Secrets::new(&settings.dns, &settings.state, Arc::clone(&engine));
+        let secrets = Secrets::new(&settings, Arc::clone(&engine), certificates);
         secrets.load()?;
         let reloader = Reloader::new(
             source,

@@ -2,7 +2,7 @@
 //!
 //! The map, from ground to roof (ARCHITECTURE.md says more):
 //!
-//! - [`time`], [`net`]: the clock, networks and sockets.
+//! - [`time`], [`net`], [`tls`]: the clock, networks and sockets, certificates.
 //! - [`metrics`]: one owned registry, one struct per topic.
 //! - [`content`]: chunks, manifests, the store and what is published. Knows nobody.
 //! - [`dns`]: queries to answers: own zones, the resolver and its cache, the UDP and TCP front.
@@ -16,6 +16,8 @@
 pub mod time;
 
 pub mod net;
+
+pub mod tls;
 
 pub mod metrics;
 

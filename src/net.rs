@@ -98,6 +98,18 @@ impl fmt::Display for Network {
 /// # Errors
 /// What the kernel said of `socket`, `setsockopt` or `bind`.
 pub fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    bind_datagrams(address, true)
+}
+
+/// As [`bind_udp`], but nobody can bind the same address beside it.
+///
+/// # Errors
+/// As [`bind_udp`].
+pub fn bind_udp_alone(address: SocketAddr) -> io::Result<UdpSocket> {
+    bind_datagrams(address, false)
+}
+
+fn bind_datagrams(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     const BUFFER: usize = 4 << 20;
     let socket = Socket::new(
         Domain::for_address(address),
@@ -107,7 +119,7 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.set_send_buffer_size(BUFFER)?;
     socket.bind(&SockAddr::from(address))?;

@@ -39,6 +39,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         state: &state,
     };
     let dns = dns::settings(&root.section("dns"), &paths);
+    let tls = dns::tls(&root.section("tls"), &paths, &dns);
     let tsig = key::settings(&root.sections("key"), &paths);
     let zones = zone::settings(&root.sections("zone"), &paths, &tsig);
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
@@ -52,7 +53,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let (log, query_log) = log(&root.section("log"), &paths, &node, &mut http);
     root.end();
     listeners(root, &dns.listen, &http.listen, metrics_listen);
-    if resolver.is_some() && zones.is_empty() && dns.listen.is_empty() && http.listen.is_empty() {
+    if resolver.is_some() && zones.is_empty() && !dns.is_on() && http.listen.is_empty() {
         root.warning(
             "dns",
             "nothing is served: dns.listen and http.listen are empty",
@@ -62,6 +63,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         node,
         state,
         dns,
+        tls,
         zones,
         tsig,
         resolver,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::content::{PublishConfig, StoreConfig};
 use crate::peer::MirrorConfig;
-use crate::{dns, http, link, trace};
+use crate::{dns, http, link, tls, trace};
 
 pub use self::load::{LoadError, Source};
 pub use self::read::{Place, Problem};
@@ -35,6 +35,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// The DNS front.
     pub dns: dns::Config,
+    /// Certificate and key of the encrypted listeners.
+    pub tls: Option<tls::Files>,
     /// Own zones.
     pub zones: Vec<dns::ZoneConfig>,
     /// Keys of signed messages.

@@ -90,7 +90,13 @@ impl Reloader {
                 .collect(),
         };
         let secrets = Arc::clone(&self.secrets);
-        problems.extend(blocking(move || secrets.reload()).await);
+        let more = blocking(move || secrets.reload()).await;
+        // A configuration that names a bad file has said so already.
+        problems.extend(
+            more.into_iter()
+                .filter(|_| problems.is_empty())
+                .collect::<Vec<_>>(),
+        );
         for problem in &problems {
             tracing::error!(%problem, "not reloaded; the old one stays in service");
         }
@@ -167,6 +173,7 @@ impl Reloader {
             [
                 ("node", format!("{:?}{:?}", s.node, s.state)),
                 ("dns", format!("{:?}", s.dns)),
+                ("tls", format!("{:?}", s.tls)),
                 ("resolver", format!("{:?}", s.resolver)),
                 ("http", format!("{:?}{:?}", s.http, s.http_workers)),
                 ("publish", format!("{:?}", s.publish)),

@@ -1,17 +1,21 @@
-//! What is kept in files beside the configuration, and read again at a reload: the secrets of cookies.
+//! What is kept in files beside the configuration, and read again at a reload: the secrets of cookies, and
+//! certificates.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::dns;
+use crate::config::Settings;
 use crate::dns::cookie::{Cookies, file};
 use crate::dns::engine::Engine;
+use crate::tls::{self, Certificates};
 
 /// Where the secrets are, and who works with them.
 #[derive(Debug)]
 pub(super) struct Secrets {
     engine: Arc<Engine>,
     cookies: Option<CookieFile>,
+    certificates: Arc<Certificates>,
+    tls: Option<tls::Files>,
 }
 
 #[derive(Debug)]
@@ -22,15 +26,24 @@ struct CookieFile {
 }
 
 impl Secrets {
-    pub(super) fn new(config: &dns::Config, state: &Path, engine: Arc<Engine>) -> Self {
-        let cookies = config.cookies.as_ref().map(|cookies| CookieFile {
+    pub(super) fn new(
+        settings: &Settings,
+        engine: Arc<Engine>,
+        certificates: Arc<Certificates>,
+    ) -> Self {
+        let cookies = settings.dns.cookies.as_ref().map(|cookies| CookieFile {
             own: cookies.secret_file.is_none(),
             path: cookies
                 .secret_file
                 .clone()
-                .unwrap_or_else(|| state.join("cookie.secret")),
+                .unwrap_or_else(|| settings.state.join("cookie.secret")),
         });
-        Self { engine, cookies }
+        Self {
+            engine,
+            cookies,
+            certificates,
+            tls: settings.tls.clone(),
+        }
     }
 
     /// Reads them at the start. Without a state directory that can be written to, cookies are good until the node
@@ -39,6 +52,10 @@ impl Secrets {
     /// # Errors
     /// What is wrong with a file that the operator named.
     pub(super) fn load(&self) -> Result<(), anyhow::Error> {
+        if let Some(files) = &self.tls {
+            self.certificates
+                .set(files.read().map_err(anyhow::Error::msg)?);
+        }
         let Some(file) = &self.cookies else {
             return Ok(());
         };
@@ -56,14 +73,18 @@ impl Secrets {
 
     /// Reads them again; what is bad is said, and the old one stays.
     pub(super) fn reload(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         match self.cookies.as_ref().map(CookieFile::read) {
-            None => Vec::new(),
-            Some(Ok(cookies)) => {
-                self.engine.set_cookies(Some(cookies));
-                Vec::new()
-            }
-            Some(Err(problem)) => vec![format!("dns.cookies.secret_file: {problem}")],
+            None => {}
+            Some(Ok(cookies)) => self.engine.set_cookies(Some(cookies)),
+            Some(Err(problem)) => problems.push(format!("dns.cookies.secret_file: {problem}")),
         }
+        match self.tls.as_ref().map(tls::Files::read) {
+            None => {}
+            Some(Ok(certificate)) => self.certificates.set(certificate),
+            Some(Err(problem)) => problems.push(problem),
+        }
+        problems
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
 //! [`answer`] (the decision), [`chaos`] (what the server tells of itself), [`cookie`] and [`rrl`] (who gets how
-//! much), [`resolver`] (cache and upstreams), [`tsig`] (signed messages), [`transfer`] (zones between servers),
+//! much), [`doh`] (messages in HTTP), [`resolver`] (cache and upstreams), [`tsig`] (signed messages), [`transfer`] (zones between servers),
 //! [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
 //! with access lists and metrics), [`front`] (UDP threads and TCP).
 
@@ -23,6 +23,8 @@ pub mod chaos;
 pub mod cookie;
 
 pub mod rrl;
+
+pub mod doh;
 
 pub mod resolver;
 
@@ -124,6 +126,20 @@ pub enum Outcome {
     Chain,
 }
 
+impl Config {
+    /// Whether anything is served with encryption.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        !(self.tls_listen.is_empty() && self.https_listen.is_empty() && self.quic_listen.is_empty())
+    }
+
+    /// Whether anything is served.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.listen.is_empty() || self.is_encrypted()
+    }
+}
+
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
     pub const ALL: [Self; 20] = [
@@ -177,10 +193,10 @@ impl Outcome {
     }
 }
 
-/// Settings of the UDP and TCP front.
+/// Settings of the front. Limits named after TCP are those of TLS, HTTPS and QUIC, too.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where UDP and TCP are served; empty: DNS is off.
+    /// Where UDP and TCP are served. Without any listener DNS is off.
     pub listen: Vec<SocketAddr>,
     /// UDP threads per address; 0: one per core.
     pub workers: usize,
@@ -215,6 +231,22 @@ pub struct Config {
     pub tcp_unread_time: Duration,
     /// Bounds of zone transfers.
     pub transfer: transfer::Config,
+    /// Where TLS, HTTPS and QUIC are served.
+    pub tls_listen: Vec<SocketAddr>,
+    /// See `tls_listen`.
+    pub https_listen: Vec<SocketAddr>,
+    /// See `tls_listen`.
+    pub quic_listen: Vec<SocketAddr>,
+    /// A TLS or QUIC handshake must be done within this.
+    pub tls_handshake: Duration,
+    /// The path of queries over HTTPS.
+    pub https_path: String,
+    /// Queries at once on an HTTP/2 connection.
+    pub https_streams: u32,
+    /// Bytes of an HTTP request's head.
+    pub https_head: u32,
+    /// Queries at once on a QUIC connection.
+    pub quic_streams: u32,
     /// What the server tells of itself; its name is also its NSID.
     pub identity: chaos::Identity,
     /// Cookies; `None`: off.

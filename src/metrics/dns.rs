@@ -25,12 +25,14 @@ pub struct Metrics {
     log_dropped: IntCounterVec,
     /// Queries on the slow path now.
     pub in_flight: IntGauge,
-    /// TCP connections open now.
+    /// Connections open now: TCP, TLS, HTTPS and QUIC.
     pub tcp_connections: IntGauge,
-    /// TCP connections accepted.
+    /// Connections accepted: TCP, TLS, HTTPS and QUIC.
     pub tcp_accepted: IntCounter,
     /// Failed `accept` calls: the process or the machine is out of descriptors or memory.
     pub accept_failures: IntCounter,
+    /// TLS and QUIC handshakes that failed, those that took too long not counted.
+    pub handshake_failures: IntCounter,
     /// Answers the kernel did not take.
     pub send_failures: IntCounter,
     zone_serial: IntGaugeVec,
@@ -61,11 +63,13 @@ pub enum Limit {
     TcpUnread,
     /// EDNS options of one query beyond those that are looked at.
     EdnsOptions,
+    /// A TLS or QUIC handshake that took too long.
+    TlsHandshake,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::QueriesInFlight,
         Self::QueriesInFlightPerNetwork,
         Self::UdpLate,
@@ -76,6 +80,7 @@ impl Limit {
         Self::TcpUnanswered,
         Self::TcpUnread,
         Self::EdnsOptions,
+        Self::TlsHandshake,
     ];
 
     /// The label value: the configuration key below `[dns]`.
@@ -92,6 +97,7 @@ impl Limit {
             Self::TcpUnanswered => "tcp_unanswered",
             Self::TcpUnread => "tcp_unread",
             Self::EdnsOptions => "edns_options",
+            Self::TlsHandshake => "tls_handshake",
         }
     }
 }
@@ -142,17 +148,22 @@ impl Metrics {
             tcp_connections: gauge(
                 registry,
                 "headwater_dns_tcp_connections",
-                "TCP connections open now.",
+                "Connections open now: TCP, TLS, HTTPS and QUIC.",
             ),
             tcp_accepted: counter(
                 registry,
                 "headwater_dns_tcp_accepted_total",
-                "TCP connections accepted, those refused by a limit included.",
+                "Connections of TCP, TLS, HTTPS and QUIC, those refused by a limit included.",
             ),
             accept_failures: counter(
                 registry,
                 "headwater_dns_accept_failures_total",
                 "Failed accept calls: out of descriptors or memory.",
+            ),
+            handshake_failures: counter(
+                registry,
+                "headwater_dns_handshake_failures_total",
+                "TLS and QUIC handshakes that failed, those that took too long not counted.",
             ),
             send_failures: counter(
                 registry,

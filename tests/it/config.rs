@@ -201,6 +201,30 @@ fn root_hints_that_cannot_be_used_are_named_by_file_and_line() {
 }
 
 #[test]
+fn config_of_encrypted_listeners_needs_certificate_and_key() {
+    check(
+        "[dns]\ntls_listen = [\"127.0.0.1:853\"]\n",
+        &[" tls.cert: found \"\", expected a file: dns has encrypted listeners"],
+    );
+    check(
+        "[tls]\nkey = \"key.pem\"\n",
+        &["1: tls.cert: found \"\", expected a file: there is a key"],
+    );
+    check(
+        "[tls]\ncert = \"/no/cert.pem\"\nkey = \"/no/key.pem\"\n",
+        &["2: tls.cert: /no/cert.pem: No such file or directory (os error 2)"],
+    );
+    check(
+        "[dns]\nhttps_path = \"dns\"\nnsid = \"0123456789012345678901234567890123456789012345678901234567890123x\"\n[dns.rate_limit]\nslip = 11\n",
+        &[
+            "2: dns.https_path: found \"dns\", expected a path such as \"/dns-query\"",
+            "3: dns.nsid: found 65 bytes, expected at most 64",
+            "5: dns.rate_limit.slip: found 11, expected an integer from 0 to 10",
+        ],
+    );
+}
+
+#[test]
 fn config_with_many_faults_shows_them_all_in_order() {
     check(
         "[dns]\nworkers = -1\n[metrics]\ncolor = 1\n[http]\nheaders = 1\n",

@@ -19,6 +19,8 @@ use self::harness::{
 
 mod edns;
 
+mod encrypted;
+
 mod harness;
 
 pub(crate) use self::harness::forward_to;

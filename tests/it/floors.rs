@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Topics and the topics their files may name besides their own.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("content", &["metrics", "time", "net"]),
-    ("dns", &["metrics", "time", "net"]),
+    ("dns", &["metrics", "time", "net", "tls"]),
     ("peer", &["content", "metrics", "time", "net"]),
     ("http", &["content", "peer", "metrics", "time", "net"]),
     ("metrics", &["dns"]),
@@ -59,6 +59,7 @@ const GROUND: &[&str] = &[
     "dns/resolver/policy/answer.rs",
     "dns/resolver/policy/alias.rs",
     "dns/resolver/policy/screen.rs",
+    "dns/doh.rs",
     "content/chunk.rs",
     "content/manifest.rs",
     "content/have.rs",

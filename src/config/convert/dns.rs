@@ -10,6 +10,7 @@ use crate::dns::rrl::{self, Rate};
 use crate::dns::wire::NSID_MAX;
 use crate::dns::{self, CookieConfig, RateLimit};
 use crate::net::Network;
+use crate::tls;
 
 pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Config {
     let mut config = dns::Config {
@@ -31,6 +32,18 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
         tcp_unanswered: section.integer("tcp_unanswered", 1..=65_535),
         tcp_unread: bytes(section, "tcp_unread", 65_537..=1 << 30),
         tcp_unread_time: section.duration("tcp_unread_time", ms(100)..=secs(3_600)),
+        tls_listen: addresses(section, "tls_listen"),
+        https_listen: addresses(section, "https_listen"),
+        quic_listen: addresses(section, "quic_listen"),
+        tls_handshake: section.duration("tls_handshake", ms(100)..=secs(60)),
+        https_path: section.parsed("https_path", "a path such as \"/dns-query\"", |path| {
+            let good = path.starts_with('/') && !path.contains(['?', '#', ' ', '%']);
+            good.then(|| path.to_owned())
+        }),
+        https_streams: section.integer("https_streams", 1..=10_000),
+        https_head: u32::try_from(section.size("https_head", 1 << 10..=1 << 20))
+            .unwrap_or(u32::MAX),
+        quic_streams: section.integer("quic_streams", 1..=10_000),
         identity: Identity {
             version: short(section, "version", chaos::TEXT_MAX),
             name: short(section, "nsid", NSID_MAX),
@@ -69,6 +82,45 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
     }
     section.end();
     config
+}
+
+/// `[tls]`: certificate and key, which the listeners of `[dns]` need.
+pub(super) fn tls(
+    section: &Section<'_, '_>,
+    paths: &Paths<'_>,
+    config: &dns::Config,
+) -> Option<tls::Files> {
+    let [cert, key] = ["cert", "key"].map(|key| {
+        let path = section.text(key);
+        (!path.is_empty()).then(|| paths.resolve(section, key, &path))
+    });
+    let files = match (cert, key) {
+        (Some(cert), Some(key)) => {
+            let files = tls::Files { cert, key };
+            if let Err(problem) = files.read() {
+                let (key, message) = problem.split_once(": ").unwrap_or(("tls.cert", &problem));
+                section.error(key.trim_start_matches("tls."), message);
+            }
+            Some(files)
+        }
+        (None, None) => {
+            if config.is_encrypted() && !section.failed("cert") {
+                let message = "found \"\", expected a file: dns has encrypted listeners";
+                section.error("cert", message);
+            }
+            None
+        }
+        (None, Some(_)) => {
+            section.error("cert", "found \"\", expected a file: there is a key");
+            None
+        }
+        (Some(_), None) => {
+            section.error("key", "found \"\", expected a file: there is a certificate");
+            None
+        }
+    };
+    section.end();
+    files
 }
 
 /// A text of at most `max` bytes.

@@ -1,7 +1,8 @@
-//! The DNS front: own UDP threads (one socket per core, batches) and own pipelined TCP.
+//! The DNS front: own UDP threads (one socket per core, batches), own pipelined TCP and TLS, HTTPS and QUIC.
 //!
-//! From ground to roof: `mmsg` (system calls), `sockets` (bind, or take over from systemd), `slow`
-//! (queries that wait for an upstream), `udp` and `tcp` (the loops), and [`Front`] over all.
+//! From ground to roof: `mmsg` (system calls), `sockets` (bind, or take over from systemd), `places` (connections
+//! counted), `slow` (queries that wait for an upstream), `scratch` (buffers), `stream` and `handshake` (TLS), `accept`,
+//! `single` (one message, one answer), `udp`, `tcp`, `https` and `quic` (the loops), and [`Front`] over all.
 //! Sockets are bound early, by [`Front::bind`]; serving starts with [`Front::run`].
 
 use std::net::SocketAddr;
@@ -12,27 +13,50 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::accept::Reception;
+use self::handshake::Handshake;
+use self::places::Places;
+use self::scratch::Pool;
+use self::single::Single;
 use self::slow::Slow;
-use super::Config;
 use super::engine::Engine;
 use super::wire::UDP_PLAIN;
+use super::{Config, Transport};
 use crate::metrics::Metrics;
 use crate::time::Now;
+use crate::tls::Certificates;
 
 mod mmsg;
 
+mod sockets;
+
+mod places;
+
 mod slow;
 
-mod sockets;
+mod scratch;
+
+mod stream;
+
+mod handshake;
+
+mod accept;
+
+mod single;
+
+mod udp;
 
 mod tcp;
 
-mod udp;
+mod https;
+
+mod quic;
 
 pub use self::sockets::Inherited;
 
@@ -42,6 +66,8 @@ pub struct Front {
     config: Config,
     metrics: Arc<Metrics>,
     sockets: Vec<sockets::Bound>,
+    encrypted: sockets::Encrypted,
+    certificates: Arc<Certificates>,
     heartbeat: Heartbeat,
 }
 
@@ -60,16 +86,19 @@ struct Beat {
 
 impl Front {
     /// Binds UDP (one socket per worker) and TCP on every address of `config.listen`, except where `inherited`
-    /// has a socket of that address. Port 0 gives UDP and TCP of one address the same free port.
+    /// has a socket of that address. Port 0 gives UDP and TCP of one address the same free port. Binds the encrypted
+    /// listeners, too, whose handshakes show what `certificates` has at the time.
     ///
     /// # Errors
     /// The address and what the kernel said.
     pub fn bind(
         config: Config,
+        certificates: Arc<Certificates>,
         inherited: Inherited,
         metrics: Arc<Metrics>,
     ) -> Result<Self, anyhow::Error> {
         let sockets = sockets::bind(&config, inherited)?;
+        let encrypted = sockets::bind_encrypted(&config)?;
         let now = Now::read();
         let beats = sockets.iter().flat_map(|bound| {
             (0..bound.udp.len()).map(|i| {
@@ -86,13 +115,21 @@ impl Front {
             config,
             metrics,
             sockets,
+            encrypted,
+            certificates,
         })
     }
 
-    /// Where it listens, ports resolved.
+    /// Where it listens in the clear, ports resolved.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.sockets.iter().map(|bound| bound.address).collect()
+    }
+
+    /// Where it listens with encryption, ports resolved.
+    #[must_use]
+    pub fn encrypted_addrs(&self) -> Vec<(Transport, SocketAddr)> {
+        self.encrypted.addresses()
     }
 
     /// How long each UDP worker has not turned its loop; for the watchdog, valid before and while `run` runs.
@@ -102,13 +139,13 @@ impl Front {
     }
 
     /// Serves until `stop`, then finishes what is in flight (bounded by the caller's deadline). UDP threads are
-    /// plain threads; TCP and the slow path run on the tokio runtime this is awaited on (the DNS runtime).
+    /// plain threads; connections and the slow path run on the tokio runtime this is awaited on (the DNS runtime).
     /// If the future is dropped, everything stops at once.
     ///
     /// # Errors
     /// A worker that ended early, by name; the others are stopped then.
     pub async fn run(
-        self,
+        mut self,
         engine: Arc<Engine>,
         stop: CancellationToken,
     ) -> Result<(), anyhow::Error> {
@@ -120,26 +157,25 @@ impl Front {
             Handle::current(),
             tracker.clone(),
         );
-        let tcp = tcp::Server::new(
-            &self.config,
-            Arc::clone(&engine),
-            Arc::clone(&slow),
-            Arc::clone(&self.metrics),
-        );
         let stopping = Stopping::new();
-        let mut parts: FuturesUnordered<BoxFuture<'static, Result<(), anyhow::Error>>> =
-            FuturesUnordered::new();
+        let reception = Reception {
+            places: Places::new(&self.config, Arc::clone(&self.metrics)),
+            metrics: Arc::clone(&self.metrics),
+            tracker: tracker.clone(),
+            stop: stopping.token.clone(),
+        };
+        // Threads that keep copies of cached answers.
+        let copies = self.heartbeat.beats.len() + Handle::current().metrics().num_workers();
+        let mut parts = Parts::new();
+        let single = Single {
+            engine: Arc::clone(&engine),
+            slow: Arc::clone(&slow),
+            scratch: Arc::new(Pool::new(Arc::clone(&engine), copies)),
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.serve_streams(&single, &reception, &parts)?;
         let mut beats = self.heartbeat.beats.iter();
-        let workers = beats.len();
         for bound in self.sockets {
-            let listener = tokio::net::TcpListener::from_std(bound.tcp)
-                .with_context(|| format!("dns: TCP listener of {}", bound.address))?;
-            let accept = Arc::clone(&tcp).accept(listener, tracker.clone(), stopping.token.clone());
-            let name = format!("dns-tcp {}", bound.address);
-            let task = tokio::spawn(accept);
-            parts.push(Box::pin(async move {
-                task.await.with_context(|| format!("{name}: ended early"))
-            }));
             for socket in bound.udp {
                 let beat = Arc::clone(beats.next().expect("one beat per UDP socket"));
                 parts.push(start(udp::Worker {
@@ -150,7 +186,7 @@ impl Front {
                     beat,
                     stop: Arc::clone(&stopping.flag),
                     payload: usize::from(self.config.udp_payload.max(UDP_PLAIN)),
-                    workers,
+                    workers: copies,
                 })?);
             }
         }
@@ -170,7 +206,68 @@ impl Front {
         tracker.wait().await;
         first_failure.unwrap_or(Ok(()))
     }
+
+    /// Starts what serves connections, on the runtime this is called on.
+    fn serve_streams(
+        &mut self,
+        single: &Single,
+        reception: &Reception,
+        parts: &Parts,
+    ) -> Result<(), anyhow::Error> {
+        let tcp = tcp::Server::new(&self.config, single.clone());
+        let serve = |name: String, work: BoxFuture<'static, ()>| {
+            let task = tokio::spawn(work);
+            parts.push(Box::pin(async move {
+                task.await.with_context(|| format!("{name}: ended early"))
+            }));
+        };
+        for bound in &mut self.sockets {
+            let listener = bound.take_tcp()?;
+            let (tcp, stop) = (Arc::clone(&tcp), reception.stop.clone());
+            let accept = reception.clone().accept(listener, move |stream, place| {
+                Arc::clone(&tcp).serve_plain(stream, place, stop.clone())
+            });
+            serve(format!("dns-tcp {}", bound.address), Box::pin(accept));
+        }
+        let handshake = |protocols: &[&[u8]]| -> Result<Handshake, anyhow::Error> {
+            let config = self.certificates.server(protocols).context("dns: TLS")?;
+            let metrics = Arc::clone(&self.metrics);
+            Ok(Handshake::new(config, self.config.tls_handshake, metrics))
+        };
+        for listener in std::mem::take(&mut self.encrypted.tls) {
+            let name = format!("dns-tls {}", listener.local_addr()?);
+            let listener = TcpListener::from_std(listener)?;
+            let handshake = Arc::new(handshake(&[b"dot"])?);
+            let (tcp, stop) = (Arc::clone(&tcp), reception.stop.clone());
+            let accept = reception.clone().accept(listener, move |stream, place| {
+                Arc::clone(&tcp).serve_tls(stream, Arc::clone(&handshake), place, stop.clone())
+            });
+            serve(name, Box::pin(accept));
+        }
+        for listener in std::mem::take(&mut self.encrypted.https) {
+            let name = format!("dns-https {}", listener.local_addr()?);
+            let listener = TcpListener::from_std(listener)?;
+            let handshake = handshake(&[b"h2", b"http/1.1"])?;
+            let https = https::Server::new(&self.config, single.clone(), handshake);
+            let stop = reception.stop.clone();
+            let accept = reception.clone().accept(listener, move |stream, place| {
+                Arc::clone(&https).serve(stream, place, stop.clone())
+            });
+            serve(name, Box::pin(accept));
+        }
+        for socket in std::mem::take(&mut self.encrypted.quic) {
+            let name = format!("dns-quic {}", socket.local_addr()?);
+            let tls = self.certificates.server(&[b"doq"]).context("dns: TLS")?;
+            let quic = quic::Server::new(&self.config, single.clone(), reception.clone());
+            let endpoint = quic.endpoint(socket, tls).with_context(|| name.clone())?;
+            serve(name, Box::pin(quic.accept(endpoint)));
+        }
+        Ok(())
+    }
 }
+
+/// What ends early only with an error.
+type Parts = FuturesUnordered<BoxFuture<'static, Result<(), anyhow::Error>>>;
 
 impl Heartbeat {
     /// The worker silent for longest, and for how long; `None`: no workers.
@@ -274,6 +371,14 @@ pub(super) mod tests {
             tcp_unanswered: 100,
             tcp_unread: 256 << 10,
             tcp_unread_time: Duration::from_secs(15),
+            tls_listen: vec![],
+            https_listen: vec![],
+            quic_listen: vec![],
+            tls_handshake: Duration::from_secs(5),
+            https_path: String::from("/dns-query"),
+            https_streams: 100,
+            https_head: 16 << 10,
+            quic_streams: 100,
             identity: Identity::default(),
             cookies: None,
             rate_limit: None,

@@ -165,7 +165,7 @@ impl Slow {
             let mut out = Vec::new();
             let outcome = slow
                 .engine
-                .slow(&packet, client, Transport::Tcp, &mut out)
+                .slow(&packet, client, permit.transport, &mut out)
                 .await;
             permit.end(outcome);
             deliver(out).await;

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use anyhow::Context as _;
 use socket2::SockRef;
 
-use crate::dns::Config;
-use crate::net::{bind_tcp, bind_udp};
+use crate::dns::{Config, Transport};
+use crate::net::{bind_tcp, bind_udp, bind_udp_alone};
 
 /// Sockets handed over by systemd, to be used in place of binding the same addresses.
 #[derive(Debug, Default)]
@@ -25,7 +25,58 @@ pub(super) struct Bound {
     pub(super) address: SocketAddr,
     /// One per worker.
     pub(super) udp: Vec<UdpSocket>,
-    pub(super) tcp: TcpListener,
+    tcp: Option<TcpListener>,
+}
+
+/// The sockets of the encrypted listeners.
+#[derive(Debug, Default)]
+pub(super) struct Encrypted {
+    pub(super) tls: Vec<TcpListener>,
+    pub(super) https: Vec<TcpListener>,
+    pub(super) quic: Vec<UdpSocket>,
+}
+
+impl Bound {
+    /// The TCP listener, on the runtime this is called on. Once.
+    pub(super) fn take_tcp(&mut self) -> Result<tokio::net::TcpListener, anyhow::Error> {
+        let taken = self.tcp.take().ok_or(io::ErrorKind::NotConnected);
+        taken
+            .map_err(io::Error::from)
+            .and_then(tokio::net::TcpListener::from_std)
+            .with_context(|| format!("dns: TCP listener of {}", self.address))
+    }
+}
+
+impl Encrypted {
+    /// Where they listen, as far as the kernel says.
+    pub(super) fn addresses(&self) -> Vec<(Transport, SocketAddr)> {
+        let of = |transport, address: io::Result<SocketAddr>| Some((transport, address.ok()?));
+        let tls = self.tls.iter().map(|l| of(Transport::Tls, l.local_addr()));
+        let https = self.https.iter();
+        let https = https.map(|l| of(Transport::Https, l.local_addr()));
+        let quic = self
+            .quic
+            .iter()
+            .map(|s| of(Transport::Quic, s.local_addr()));
+        tls.chain(https).chain(quic).flatten().collect()
+    }
+}
+
+/// Binds every address of the encrypted listeners.
+pub(super) fn bind_encrypted(config: &Config) -> Result<Encrypted, anyhow::Error> {
+    let listen = |addresses: &[SocketAddr], what: &str| {
+        let bind =
+            |&address| bind_tcp(address, BACKLOG).with_context(|| format!("{what} {address}"));
+        addresses.iter().map(bind).collect::<Result<Vec<_>, _>>()
+    };
+    let quic = config.quic_listen.iter().map(|&address| {
+        bind_udp_alone(address).with_context(|| format!("dns.quic_listen {address}"))
+    });
+    Ok(Encrypted {
+        tls: listen(&config.tls_listen, "dns.tls_listen")?,
+        https: listen(&config.https_listen, "dns.https_listen")?,
+        quic: quic.collect::<Result<_, _>>()?,
+    })
 }
 
 /// Binds every address of `config.listen`.
@@ -68,7 +119,10 @@ fn bind_address(
         };
         let address = tcp.local_addr()?;
         match bind_workers(address, workers, inherited) {
-            Ok(udp) => return Ok(Bound { address, udp, tcp }),
+            Ok(udp) => {
+                let tcp = Some(tcp);
+                return Ok(Bound { address, udp, tcp });
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
             Err(error) => return Err(error).with_context(|| format!("dns: UDP {address}")),
         }
@@ -135,7 +189,8 @@ mod tests {
             panic!("one address")
         };
         assert_ne!(bound.address.port(), 0);
-        assert_eq!(bound.tcp.local_addr().unwrap(), bound.address);
+        let tcp = bound.tcp.as_ref().unwrap();
+        assert_eq!(tcp.local_addr().unwrap(), bound.address);
         assert_eq!(bound.udp.len(), 3);
         for socket in &bound.udp {
             assert_eq!(socket.local_addr().unwrap(), bound.address);

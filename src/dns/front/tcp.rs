@@ -1,26 +1,28 @@
-//! DNS over TCP (RFC 7766): pipelined, answered out of order, bounded.
+//! DNS over TCP (RFC 7766) and TLS (RFC 7858): pipelined, answered out of order, bounded.
 //!
 //! A connection reads all that is there with one call, answers what zones and cache can answer, and writes
 //! these answers with one call; queries of the slow path are answered when they are ready. Between turns
 //! a connection owns no buffer, except for a message that is not whole and answers not yet taken.
 //! On stop it answers what it has, says goodbye (FIN) and lets the client read to the end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::handshake::Handshake;
+use super::places::{IDLE_CROWDED, Place};
+use super::scratch::{FLUSH, FRAME, Pool, Scratch};
+use super::single::Single;
 use super::slow::Slow;
-use crate::dns::engine::{Engine, Fast, MESSAGE_MAX, error};
+use super::stream::Stream;
+use crate::dns::engine::{Engine, Fast, error};
 use crate::dns::exchange::{Begin, Transfer};
 use crate::dns::wire::Rcode;
 use crate::dns::{Config, Outcome, Transport};
@@ -34,34 +36,18 @@ pub(super) struct Server {
     config: Config,
     engine: Arc<Engine>,
     slow: Arc<Slow>,
+    scratch: Arc<Pool>,
     metrics: Arc<Metrics>,
-    open: AtomicUsize,
-    addresses: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
-    /// Buffers not in use; at most one per thread of the runtime is ever taken.
-    scratch: Mutex<Vec<Scratch>>,
-}
-
-/// Buffers of one turn.
-#[derive(Debug)]
-struct Scratch {
-    input: Box<[u8]>,
-    output: Box<[u8]>,
-}
-
-/// One connection counted against the limits; made free when dropped.
-#[derive(Debug)]
-struct Place {
-    server: Arc<Server>,
-    address: IpAddr,
 }
 
 impl Server {
-    pub(super) fn new(
-        config: &Config,
-        engine: Arc<Engine>,
-        slow: Arc<Slow>,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
+    pub(super) fn new(config: &Config, single: Single) -> Arc<Self> {
+        let Single {
+            engine,
+            slow,
+            scratch,
+            metrics,
+        } = single;
         Arc::new(Self {
             config: Config {
                 tcp_unanswered: config.tcp_unanswered.max(1),
@@ -69,129 +55,55 @@ impl Server {
             },
             engine,
             slow,
+            scratch,
             metrics,
-            open: AtomicUsize::new(0),
-            addresses: Mutex::default(),
-            scratch: Mutex::default(),
         })
     }
 
-    /// Accepts until `stop`; connections run on `tracker` and end after `stop`, too.
-    pub(super) async fn accept(
+    /// Serves one connection in the clear.
+    pub(super) async fn serve_plain(
         self: Arc<Self>,
-        listener: TcpListener,
-        tracker: TaskTracker,
+        stream: TcpStream,
+        place: Place,
         stop: CancellationToken,
     ) {
-        let mut pause = Duration::ZERO;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, client)) => {
-                    if !pause.is_zero() {
-                        tracing::info!("accepting TCP connections again");
-                        pause = Duration::ZERO;
-                    }
-                    self.metrics.dns.tcp_accepted.inc();
-                    if let Some(place) = self.admit(client.ip().to_canonical()) {
-                        tracker.spawn(serve(stream, place, stop.clone()));
-                    }
-                }
-                // The client went away before it was accepted.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    self.metrics.dns.accept_failures.inc();
-                    if pause.is_zero() {
-                        tracing::error!(%error, "cannot accept TCP connections, trying on");
-                    }
-                    pause = (pause * 2).clamp(ACCEPT_PAUSE_MIN, ACCEPT_PAUSE_MAX);
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = sleep(pause) => {}
-                    }
-                }
-            }
+        serve(&self, Stream::Plain(stream), Transport::Tcp, place, stop).await;
+    }
+
+    /// Serves one connection within TLS.
+    pub(super) async fn serve_tls(
+        self: Arc<Self>,
+        stream: TcpStream,
+        handshake: Arc<Handshake>,
+        place: Place,
+        stop: CancellationToken,
+    ) {
+        if let Some(stream) = handshake.shake(stream).await {
+            let (stream, session) = stream.into_inner();
+            let stream = Stream::tls(stream, session);
+            serve(&self, stream, Transport::Tls, place, stop).await;
         }
-    }
-
-    /// A place for a connection from `address`, unless a limit is reached (and counted).
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let reached = {
-            let mut addresses = lock(&self.addresses);
-            let of_address = addresses.get(&address).copied().unwrap_or(0);
-            if self.open.load(Relaxed) >= self.config.tcp_connections {
-                Some(Limit::TcpConnections)
-            } else if of_address >= self.config.tcp_connections_per_address {
-                Some(Limit::TcpConnectionsPerAddress)
-            } else {
-                addresses.insert(address, of_address + 1);
-                self.open.fetch_add(1, Relaxed);
-                None
-            }
-        };
-        if let Some(limit) = reached {
-            self.metrics.dns.limit(limit);
-            return None;
-        }
-        self.metrics.dns.tcp_connections.inc();
-        Some(Place {
-            server: Arc::clone(self),
-            address,
-        })
-    }
-
-    /// How long a connection may be idle now.
-    fn idle(&self) -> Duration {
-        if self.open.load(Relaxed) * 5 > self.config.tcp_connections * 4 {
-            self.config.tcp_idle.min(IDLE_CROWDED)
-        } else {
-            self.config.tcp_idle
-        }
-    }
-
-    fn take_scratch(&self) -> Scratch {
-        lock(&self.scratch).pop().unwrap_or_else(|| Scratch {
-            input: vec![0; INPUT].into(),
-            output: vec![0; FLUSH + FRAME].into(),
-        })
-    }
-
-    fn give_scratch(&self, scratch: Scratch) {
-        lock(&self.scratch).push(scratch);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut addresses = lock(&self.server.addresses);
-        if let Some(of_address) = addresses.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-        self.server.open.fetch_sub(1, Relaxed);
-        self.server.metrics.dns.tcp_connections.dec();
     }
 }
 
 /// Serves one connection to its end.
-async fn serve(stream: TcpStream, place: Place, stop: CancellationToken) {
-    // Answers are gathered already; Nagle's algorithm would only hold the last one back.
-    let _ = stream.set_nodelay(true);
-    let server = &*place.server;
+async fn serve(
+    server: &Server,
+    stream: Stream,
+    transport: Transport,
+    place: Place,
+    stop: CancellationToken,
+) {
     let (sender, mut answers) = mpsc::channel(server.config.tcp_unanswered);
     let now = Now::read();
     let mut connection = Connection {
         server,
         stream,
+        transport,
         client: place.address,
+        place,
         sender,
-        tally: Tally::new(Transport::Tcp),
+        tally: Tally::new(transport),
         seed: now.mono_ns,
         input: Vec::new(),
         unsent: Vec::new(),
@@ -210,10 +122,12 @@ async fn serve(stream: TcpStream, place: Place, stop: CancellationToken) {
         Ok(End::Done) => {
             if stop.is_cancelled() && !connection.ended {
                 connection.part().await;
+            } else {
+                connection.stream.say_goodbye();
             }
         }
         // The client broke the connection off.
-        Err(error) => tracing::trace!(%error, "TCP connection broken off"),
+        Err(error) => tracing::trace!(%error, "connection broken off"),
     }
 }
 
@@ -230,8 +144,10 @@ enum End {
 #[derive(Debug)]
 struct Connection<'s> {
     server: &'s Server,
-    stream: TcpStream,
+    stream: Stream,
+    transport: Transport,
     client: IpAddr,
+    place: Place,
     /// To be cloned into tasks of the slow path.
     sender: mpsc::Sender<Vec<u8>>,
     tally: Tally,
@@ -268,25 +184,25 @@ impl Connection<'_> {
             if (self.ended || draining)
                 && self.waiting == 0
                 && self.transfers.is_empty()
-                && self.unsent.is_empty()
+                && !self.is_behind()
                 && !self.stalled
             {
                 return Ok(End::Done);
             }
-            let reading = !self.ended && !draining && !self.stalled && self.unsent.is_empty();
+            let reading = !self.ended && !draining && !self.stalled && !self.is_behind();
             tokio::select! {
                 ready = self.stream.readable(), if reading => {
                     ready?;
                     self.turn(true)?;
                 }
-                ready = self.stream.writable(), if !self.unsent.is_empty() => {
+                ready = self.stream.socket().writable(), if self.is_behind() => {
                     ready?;
                     self.flush()?;
-                    if self.unsent.is_empty() && self.stalled {
+                    if !self.is_behind() && self.stalled {
                         self.turn(false)?;
                     }
                 }
-                ready = self.stream.writable(), if self.unsent.is_empty() && !self.transfers.is_empty() => {
+                ready = self.stream.socket().writable(), if !self.is_behind() && !self.transfers.is_empty() => {
                     ready?;
                     self.send_on()?;
                     if self.unsent.is_empty() && self.stalled {
@@ -302,7 +218,7 @@ impl Connection<'_> {
                     if self.unsent.len() > self.server.config.tcp_unread {
                         return Ok(End::Limit(Limit::TcpUnread));
                     }
-                    if self.unsent.is_empty() && self.stalled {
+                    if !self.is_behind() && self.stalled {
                         self.turn(false)?;
                     }
                 }
@@ -325,14 +241,16 @@ impl Connection<'_> {
 
     /// Reads once (if `read`) and answers what is whole.
     fn turn(&mut self, read: bool) -> io::Result<()> {
-        let mut scratch = self.server.take_scratch();
-        let result = self.turn_with(read, &mut scratch);
-        self.server.give_scratch(scratch);
-        result
+        let pool = Arc::clone(&self.server.scratch);
+        pool.with(|scratch| self.turn_with(read, scratch))
     }
 
     fn turn_with(&mut self, read: bool, scratch: &mut Scratch) -> io::Result<()> {
-        let Scratch { input, output } = scratch;
+        let Scratch {
+            input,
+            output,
+            near,
+        } = scratch;
         let mut filled = self.input.len();
         input[..filled].copy_from_slice(&self.input);
         if read && filled < input.len() {
@@ -345,11 +263,11 @@ impl Connection<'_> {
         }
         let now = Now::read();
         let flush = FLUSH.min(self.server.config.tcp_unread);
-        let mut snapshot = self.server.engine.snapshot();
+        let mut snapshot = self.server.engine.snapshot().with(near.as_mut(), None);
         let (mut at, mut out) = (0, 0);
         self.stalled = false;
         while let Some(packet) = frame(&input[at..filled]) {
-            if !self.unsent.is_empty() || self.unanswered() >= self.server.config.tcp_unanswered {
+            if self.is_behind() || self.unanswered() >= self.server.config.tcp_unanswered {
                 self.stalled = true;
                 break;
             }
@@ -357,7 +275,7 @@ impl Connection<'_> {
             self.seed = self.seed.wrapping_add(1);
             let room = &mut output[out + 2..out + FRAME];
             let fast =
-                match snapshot.fast(packet, self.client, Transport::Tcp, now, self.seed, room) {
+                match snapshot.fast(packet, self.client, self.transport, now, self.seed, room) {
                     Fast::Slow { proven } => self.hand_over(packet, proven, now, room),
                     done => Some(done),
                 };
@@ -448,7 +366,7 @@ impl Connection<'_> {
         match self
             .server
             .slow
-            .admit(self.client, Transport::Tcp, proven, now)
+            .admit(self.client, self.transport, proven, now)
         {
             Ok(permit) => {
                 self.waiting += 1;
@@ -487,7 +405,7 @@ impl Connection<'_> {
     /// Writes `answers`; what the client has no room for becomes `unsent`.
     fn write(&mut self, mut answers: &[u8], now: Now) -> io::Result<()> {
         if self.unsent.is_empty() {
-            let n = write_some(&self.stream, answers)?;
+            let n = self.stream.write_some(answers)?;
             answers = &answers[n..];
             self.progress = now;
         }
@@ -495,10 +413,16 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Whether answers wait for the client to take them.
+    fn is_behind(&self) -> bool {
+        !self.unsent.is_empty() || self.stream.is_behind()
+    }
+
     /// Writes what it can of `unsent`.
     fn flush(&mut self) -> io::Result<()> {
-        let n = write_some(&self.stream, &self.unsent)?;
-        if n > 0 {
+        let was_behind = self.stream.is_behind();
+        let n = self.stream.write_some(&self.unsent)?;
+        if n > 0 || was_behind && !self.stream.is_behind() {
             self.progress = Now::read();
         }
         if n == self.unsent.len() {
@@ -512,7 +436,7 @@ impl Connection<'_> {
     /// The limit this connection has overstepped by `now`.
     fn overdue(&self, now: Now) -> Option<Limit> {
         let config = &self.server.config;
-        if !self.unsent.is_empty() && now.since(self.progress) >= config.tcp_unread_time {
+        if self.is_behind() && now.since(self.progress) >= config.tcp_unread_time {
             return Some(Limit::TcpUnread);
         }
         if let Some(begun) = self.begun
@@ -520,8 +444,8 @@ impl Connection<'_> {
         {
             return Some(Limit::TcpMessage);
         }
-        let idle = self.unanswered() == 0 && self.unsent.is_empty() && self.input.is_empty();
-        (idle && now.since(self.active) >= self.server.idle()).then_some(Limit::TcpIdle)
+        let idle = self.unanswered() == 0 && !self.is_behind() && self.input.is_empty();
+        (idle && now.since(self.active) >= self.place.idle()).then_some(Limit::TcpIdle)
     }
 
     /// How often limits of time are looked at. Idle time shrinks when the server fills, so a connection
@@ -539,7 +463,7 @@ impl Connection<'_> {
     /// connection and take away answers still under way.
     async fn part(&mut self) {
         let _ = timeout(PART, async {
-            self.stream.shutdown().await?;
+            self.stream.say_goodbye();
             let mut scrap = [0; 1024];
             loop {
                 self.stream.readable().await?;
@@ -560,42 +484,8 @@ fn frame(input: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::from(u16::from_be_bytes(*prefix)))
 }
 
-/// Writes until all is written or the client's window is full.
-fn write_some(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match stream.try_write(&bytes[done..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A message with its length.
-const FRAME: usize = 2 + MESSAGE_MAX;
-
-/// Input of one turn: what was left (less than a message) and what is read.
-const INPUT: usize = 2 * FRAME;
-
-/// Answers gathered before they are written.
-const FLUSH: usize = 64 << 10;
-
-/// Idle time of a connection when more than 80 % of all are in use.
-const IDLE_CROWDED: Duration = Duration::from_secs(2);
-
 /// A tick is never shorter, however short a limit.
 const TICK_MIN: Duration = Duration::from_millis(10);
-
-/// Pauses after a failed accept.
-const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
-const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a client may take to read the last answers after the stop.
 const PART: Duration = Duration::from_secs(1);

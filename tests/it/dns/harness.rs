@@ -14,6 +14,7 @@ use headwater::dns::keeper::Keeper;
 use headwater::dns::resolver::{self, Resolver};
 use headwater::dns::{Config, Outcome, Transport, ZoneConfig};
 use headwater::metrics::Metrics;
+use headwater::tls::Certificates;
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio_util::sync::CancellationToken;
@@ -99,6 +100,8 @@ impl Drop for Upstream {
 /// A front on a free port with one zone, `example.test.`.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    pub(super) encrypted: Vec<(Transport, SocketAddr)>,
+    pub(super) certificates: Arc<Certificates>,
     pub(super) engine: Arc<Engine>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) heartbeat: Heartbeat,
@@ -138,7 +141,16 @@ impl Server {
         let keeper = Arc::new(Keeper::new(zones, Arc::clone(&metrics)));
         let _ = keeper.reload(None);
         let engine = Arc::new(Engine::new(&config, keeper, resolver, Arc::clone(&metrics)));
-        let front = Front::bind(config, Inherited::default(), Arc::clone(&metrics)).unwrap();
+        let certificates = Arc::new(Certificates::default());
+        let inherited = Inherited::default();
+        let front = Front::bind(
+            config,
+            Arc::clone(&certificates),
+            inherited,
+            Arc::clone(&metrics),
+        )
+        .unwrap();
+        let encrypted = front.encrypted_addrs();
         let address = front.local_addrs()[0];
         let heartbeat = front.heartbeat();
         let stop = CancellationToken::new();
@@ -148,6 +160,8 @@ impl Server {
         };
         Self {
             address,
+            encrypted,
+            certificates,
             engine,
             metrics,
             heartbeat,
@@ -241,6 +255,14 @@ pub(super) fn config() -> Config {
         tcp_unanswered: 100,
         tcp_unread: 256 << 10,
         tcp_unread_time: Duration::from_secs(15),
+        tls_listen: vec![],
+        https_listen: vec![],
+        quic_listen: vec![],
+        tls_handshake: Duration::from_secs(5),
+        https_path: "/dns-query".to_owned(),
+        https_streams: 100,
+        https_head: 16 << 10,
+        quic_streams: 100,
         identity: Identity::default(),
         cookies: None,
         rate_limit: None,
@@ -336,4 +358,4 @@ pub(super) fn wait(what: &str, mut met: impl FnMut() -> bool) {
 }
 
 /// For a machine busy with other things.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
