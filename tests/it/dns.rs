@@ -25,6 +25,8 @@ mod harness;
 
 pub(crate) use self::harness::forward_to;
 
+mod mutated;
+
 mod slow;
 
 #[test]

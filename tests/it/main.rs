@@ -5,6 +5,7 @@ mod content;
 mod daemon;
 mod dns;
 mod floors;
+mod fuzz;
 mod harness;
 mod http;
 mod log;

@@ -19,6 +19,8 @@ mod dnstap;
 
 mod mirror;
 
+mod mutated;
+
 mod prometheus;
 
 mod replication;

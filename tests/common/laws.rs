@@ -1,0 +1,146 @@
+//! What holds for any bytes: of a message, of zone text, of an upstream's reply. The fuzz targets aim at these functions,
+//! and `cargo test` replays their seeds and mutates them.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use headwater::dns::ZoneConfig;
+use headwater::dns::answer::{self, Action, View};
+use headwater::dns::resolver::CacheConfig;
+use headwater::dns::resolver::cache::{Cache, Cached, Partition};
+use headwater::dns::wire::{self, Query, Rcode, Reject};
+use headwater::dns::zone::{self, Zones};
+use headwater::metrics::Metrics;
+use headwater::time::Now;
+
+/// A zone with something of everything a lookup meets.
+pub(crate) const ZONE: &str = "\
+$TTL 300
+@ SOA ns host 1 3600 600 86400 60
+@ NS ns
+ns A 192.0.2.53
+www A 192.0.2.1
+www A 192.0.2.2
+www AAAA 2001:db8::1
+alias CNAME www
+loop CNAME loop
+out CNAME www.elsewhere.example.
+dname DNAME sub.dname.other
+sub NS ns.sub
+ns.sub A 192.0.2.3
+*.wild MX 10 www
+many TXT \"a\"
+";
+
+const NOW: Now = Now {
+    mono_ns: 1_000_000_000_000,
+    unix_ms: 1_700_000_000_000,
+};
+
+/// Any packet is dropped, or gets an answer within the limit that repeats its id; only runts and responses get none.
+pub(crate) fn message(packet: &[u8]) {
+    static ZONES: OnceLock<Zones> = OnceLock::new();
+    let zones = ZONES.get_or_init(|| {
+        let loaded = zone::load_text(&config(), ZONE.as_bytes());
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems:?}"));
+        Zones::new(vec![loaded.zone])
+    });
+    let mut out = [0; 1232];
+    let len = match Query::parse(packet) {
+        Err(Reject::Drop) => {
+            assert!(packet.len() < wire::HEADER_LEN || packet[2] & 0x80 != 0);
+            return;
+        }
+        Err(Reject::Error(rcode)) => wire::error(packet, rcode, None, &mut out),
+        Err(Reject::CookieOnly(_)) => wire::error(packet, Rcode::FormErr, None, &mut out),
+        Ok(query) => {
+            assert!(query.name.len() <= wire::NAME_MAX);
+            let view = View {
+                zones,
+                cache: None,
+                policy: None,
+                chain: answer::CHAIN_MAX,
+            };
+            let limit = wire::udp_limit(&query, 1232);
+            match answer::answer(&query, view, NOW, 7, limit, &mut out) {
+                Action::Respond { len, .. } => {
+                    assert!(len <= limit);
+                    len
+                }
+                Action::Recurse => panic!("there is no resolver"),
+            }
+        }
+    };
+    assert!(len >= wire::HEADER_LEN && out[..2] == packet[..2] && out[2] & 0x80 != 0);
+}
+
+/// Any text is a zone or has at least one problem; the zone's own text is a zone with as many records.
+pub(crate) fn zone_text(text: &[u8]) {
+    // It would read whatever files there are.
+    if text
+        .to_ascii_uppercase()
+        .windows(8)
+        .any(|w| w == b"$INCLUDE")
+    {
+        return;
+    }
+    match zone::load_text(&config(), text) {
+        Err(problems) => assert!(!problems.is_empty()),
+        Ok(loaded) => {
+            let again = loaded.zone.to_text();
+            let again = zone::load_text(&config(), again.as_bytes());
+            let again = again.unwrap_or_else(|problems| panic!("{problems:?}"));
+            assert_eq!(again.zone.records(), loaded.zone.records());
+        }
+    }
+}
+
+/// Any reply to its own question is refused, or answers it within the limit.
+pub(crate) fn reply(message: &[u8]) {
+    static CACHE: OnceLock<Cache> = OnceLock::new();
+    let cache = CACHE.get_or_init(|| {
+        let config = CacheConfig {
+            size: 1 << 20,
+            min_ttl: Duration::ZERO,
+            max_ttl: Duration::from_secs(86_400),
+            negative_max_ttl: Duration::from_secs(3_600),
+            stale: Duration::ZERO,
+            stale_wait: Duration::from_secs(1),
+            stale_ttl: Duration::from_secs(30),
+            failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
+            entry: 16 << 10,
+            records: 100,
+        };
+        Cache::new(config, Arc::new(Metrics::new()))
+    });
+    let Some(question) = message.get(wire::HEADER_LEN..) else {
+        return;
+    };
+    let Some(len) = wire::name_len(question).filter(|len| question.len() >= len + 4) else {
+        return;
+    };
+    let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    packet.extend_from_slice(&question[..len + 4]);
+    let Ok(query) = Query::parse(&packet) else {
+        return;
+    };
+    if !cache.store(&query, Partition(0), message, NOW) {
+        return;
+    }
+    let mut out = [0; 512];
+    match cache.answer(&query, Partition(0), NOW, 512, &mut out) {
+        Cached::Fresh { len, .. } | Cached::Stale { len } => {
+            assert!((wire::HEADER_LEN..=512).contains(&len));
+            assert_eq!(out[..2], packet[..2]);
+        }
+        Cached::Miss => {}
+    }
+}
+
+fn config() -> ZoneConfig {
+    ZoneConfig {
+        name: "example.test.".to_owned(),
+        ttl: 300,
+        ..ZoneConfig::default()
+    }
+}

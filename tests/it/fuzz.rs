@@ -1,0 +1,39 @@
+//! The seeds of the fuzz targets, and mutations of them, against the same laws.
+
+#[path = "../common/laws.rs"]
+pub(crate) mod laws;
+
+#[path = "../common/mutate.rs"]
+pub(crate) mod mutate;
+
+use self::mutate::Mutator;
+
+#[track_caller]
+fn check(target: &str, law: fn(&[u8]), mutations: usize) {
+    for seed in mutate::seeds(target) {
+        law(&seed);
+    }
+    let mut mutator = Mutator::new(target);
+    let mut bytes = Vec::new();
+    for _ in 0..mutations {
+        mutator.next(&mut bytes);
+        // What made it panic, to become a seed.
+        let found = std::panic::catch_unwind(|| law(&bytes));
+        assert!(found.is_ok(), "{target}: b\"{}\"", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn messages_are_answered_or_dropped() {
+    check("message", laws::message, 100_000);
+}
+
+#[test]
+fn zone_texts_are_zones_or_have_problems() {
+    check("zone_text", laws::zone_text, 3_000);
+}
+
+#[test]
+fn replies_are_answers_or_refused() {
+    check("reply", laws::reply, 50_000);
+}
