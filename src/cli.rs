@@ -93,6 +93,23 @@ enum ZoneCommand {
         #[command(flatten)]
         control: Control,
     },
+    /// Show the keys of a zone that is signed here, and the DS record for its parent
+    Ds {
+        /// Apex of the zone
+        name: String,
+        /// The DS at all servers of the parent points to the key with this tag, and to no other
+        #[arg(long, value_name = "TAG")]
+        seen: Option<u16>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Begin to replace the key of a zone that is signed here
+    Rollover {
+        /// Apex of the zone
+        name: String,
+        #[command(flatten)]
+        control: Control,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -302,6 +319,20 @@ fn zones(command: ZoneCommand) -> Result<bool, Failure> {
             let good = reloaded.zones.iter().all(|z| z.problems.is_empty());
             Ok(good && reloaded.problems.is_empty())
         }
+        ZoneCommand::Ds {
+            name,
+            seen,
+            control,
+        } => {
+            let keys = control.call(&api::ZoneDs { name, seen })?;
+            control.print(&keys, |keys| show::keys(keys));
+            Ok(true)
+        }
+        ZoneCommand::Rollover { name, control } => {
+            let keys = control.call(&api::ZoneRollover { name })?;
+            control.print(&keys, |keys| show::keys(keys));
+            Ok(true)
+        }
     }
 }
 
@@ -396,6 +427,9 @@ mod tests {
             "headwater zone show cdn.test.",
             "headwater zone reload",
             "headwater zone reload cdn.test.",
+            "headwater zone ds cdn.test.",
+            "headwater zone ds cdn.test. --seen 12345",
+            "headwater zone rollover cdn.test.",
             "headwater content list",
             "headwater content show /video.bin",
             "headwater content verify",

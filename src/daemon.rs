@@ -27,6 +27,7 @@ use crate::config::{Settings, Source};
 use crate::content::library::Library;
 use crate::content::publish::Publisher;
 use crate::content::store::Store;
+use crate::dns::dnssec::{again, signer::Signer};
 use crate::dns::engine::Engine;
 use crate::dns::front::{Front, Heartbeat};
 use crate::dns::keeper::Keeper;
@@ -149,6 +150,7 @@ impl Node {
         };
         let keeper = Arc::new(Keeper::new(settings.zones.clone(), metrics.clone()));
         keeper.set_keys(settings.tsig.clone());
+        keeper.set_signer(Signer::new(settings.state.join("keys"), settings.dnssec));
         let engine = Engine::new(&settings.dns, keeper, resolver, metrics.clone());
         if let Some(config) = &settings.query_log {
             let log = QueryLog::open(config.clone(), Arc::clone(&metrics));
@@ -326,6 +328,8 @@ impl Loaded {
             let work = runtimes.dns.spawn(work);
             running.spawn("secondary", false, async move { work.await? });
         }
+        let keeper = handles.engine.keeper().clone();
+        running.spawn("sign", false, again::run(keeper, background.clone()));
         if let Some(http) = bound.http {
             running.spawn("http", true, http.run(accept));
         }

@@ -84,6 +84,8 @@ pub struct Zone {
     pub refresh_unix_ms: Option<u64>,
     /// When it expires unless a primary confirms it, Unix milliseconds.
     pub expires_unix_ms: Option<u64>,
+    /// When its first signature ends, Unix seconds; `None`: it is not signed.
+    pub signed_until: Option<u64>,
 }
 
 /// Numbers of the resolver cache.
@@ -236,6 +238,39 @@ pub struct Reloaded {
     pub restart: Vec<String>,
 }
 
+/// Asks for the keys of a zone signed here, after noting that its DS was seen at the parent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneDs {
+    /// Its apex.
+    pub name: String,
+    /// The tag of the key that the parent's DS points to.
+    pub seen: Option<u16>,
+}
+
+/// Begins to replace the key of a zone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneRollover {
+    /// Its apex.
+    pub name: String,
+}
+
+/// A key of a zone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneKey {
+    /// Its tag.
+    pub tag: u16,
+    /// Its algorithm.
+    pub algorithm: String,
+    /// What it does now.
+    pub doing: String,
+    /// Whether the parent's DS was seen to point to it.
+    pub seen: bool,
+    /// Its DS record, once the parent may have it.
+    pub ds: Option<String>,
+    /// When this changes by itself, Unix seconds.
+    pub until: Option<u64>,
+}
+
 /// Asks for the objects served.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContentList {}
@@ -311,6 +346,8 @@ verbs! {
     ZoneList, "/v1/zone/list" => Vec<Zone>;
     ZoneShow, "/v1/zone/show" => ZoneText;
     ZoneReload, "/v1/zone/reload" => Reloaded;
+    ZoneDs, "/v1/zone/ds" => Vec<ZoneKey>;
+    ZoneRollover, "/v1/zone/rollover" => Vec<ZoneKey>;
     ContentList, "/v1/content/list" => Vec<Object>;
     ContentShow, "/v1/content/show" => Object;
     ContentVerify, "/v1/content/verify" => Vec<Verified>;

@@ -14,6 +14,7 @@ use crate::content::library::Library;
 use crate::content::object::Role;
 use crate::content::store::Store;
 use crate::daemon::reload::Reloader;
+use crate::dns::dnssec::signer::KeyStatus;
 use crate::dns::engine::Engine;
 use crate::dns::keeper::ZoneStatus;
 use crate::dns::resolver::{Flush, Resolver};
@@ -170,6 +171,36 @@ impl Handles {
         Ok(api::ZoneText { text })
     }
 
+    /// The keys of a zone. Reads and writes files.
+    ///
+    /// # Errors
+    /// There is no such zone, it is not signed here, or the DS is not to be there yet.
+    pub fn zone_ds(&self, verb: &api::ZoneDs) -> Result<Vec<api::ZoneKey>, VerbError> {
+        let (keeper, name) = (self.engine.keeper(), canonical(&verb.name));
+        if let Some(tag) = verb.seen {
+            let seen = keeper
+                .ds_seen(&name, tag)
+                .ok_or_else(|| self.no_zone(&name))?;
+            seen.map_err(|error| VerbError::Invalid(error.to_string()))?;
+            tracing::info!(zone = name, tag, "DS seen at the parent");
+        }
+        let keys = keeper.zone_keys(&name).ok_or_else(|| self.no_zone(&name))?;
+        let keys = keys.map_err(|error| VerbError::Invalid(error.to_string()))?;
+        Ok(keys.into_iter().map(key).collect())
+    }
+
+    /// Begins to replace the key of a zone. Reads and writes files.
+    ///
+    /// # Errors
+    /// There is no such zone, it is not signed here, or a rollover is going on.
+    pub fn zone_rollover(&self, verb: &api::ZoneRollover) -> Result<Vec<api::ZoneKey>, VerbError> {
+        let (keeper, name) = (self.engine.keeper(), canonical(&verb.name));
+        let rolled = keeper.roll_key(&name).ok_or_else(|| self.no_zone(&name))?;
+        rolled.map_err(|error| VerbError::Invalid(error.to_string()))?;
+        tracing::info!(zone = name, "key rollover begun");
+        self.zone_ds(&api::ZoneDs { name, seen: None })
+    }
+
     /// Reads one zone again, or the configuration and all of them.
     ///
     /// # Errors
@@ -300,6 +331,18 @@ fn zone(status: ZoneStatus) -> api::Zone {
         warnings: status.warnings,
         refresh_unix_ms: status.refresh_unix_ms,
         expires_unix_ms: status.expires_unix_ms,
+        signed_until: status.signed_until,
+    }
+}
+
+fn key(status: KeyStatus) -> api::ZoneKey {
+    api::ZoneKey {
+        tag: status.tag,
+        algorithm: status.algorithm.to_owned(),
+        doing: status.doing.to_owned(),
+        seen: status.seen,
+        ds: status.ds,
+        until: status.until,
     }
 }
 

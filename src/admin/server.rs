@@ -364,6 +364,14 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let reloaded = handles.zone_reload(verb.name.as_deref()).await?;
             done::<api::ZoneReload>(&reloaded)
         }
+        api::ZoneDs::PATH => {
+            let verb: api::ZoneDs = parse(body)?;
+            done::<api::ZoneDs>(&blocking(move || handles.zone_ds(&verb)).await?)
+        }
+        api::ZoneRollover::PATH => {
+            let verb: api::ZoneRollover = parse(body)?;
+            done::<api::ZoneRollover>(&blocking(move || handles.zone_rollover(&verb)).await?)
+        }
         api::ContentList::PATH => done::<api::ContentList>(&handles.objects()),
         api::ContentShow::PATH => {
             let verb: api::ContentShow = parse(body)?;
@@ -378,6 +386,14 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
         }
         _ => Err(VerbError::NotFound(format!("{path}: no such verb"))),
     }
+}
+
+/// Runs a verb that reads and writes files.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VerbError> + Send + 'static,
+) -> Result<T, VerbError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| VerbError::Failed(error.to_string()))?
 }
 
 fn parse<V: Verb>(body: &[u8]) -> Result<V, VerbError> {

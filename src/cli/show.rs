@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::admin::api::{Cache, CacheEntry, Object, Reloaded, Status, Verified, Zone};
+use crate::admin::api::{Cache, CacheEntry, Object, Reloaded, Status, Verified, Zone, ZoneKey};
 use crate::admin::page::{held_text, role_text};
 use crate::config::units::{duration_text, size_text};
 
@@ -128,9 +128,17 @@ pub(super) fn cache_entries(entries: &[CacheEntry]) -> String {
 
 pub(super) fn zones(zones: &[Zone]) -> String {
     let mut rows = vec![
-        ["zone", "role", "serial", "records", "next refresh", "file"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "zone",
+            "role",
+            "serial",
+            "records",
+            "next refresh",
+            "signed until",
+            "file",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows.extend(zones.iter().map(|z| {
         vec![
@@ -139,11 +147,36 @@ pub(super) fn zones(zones: &[Zone]) -> String {
             z.serial.map_or("-".to_owned(), |s| s.to_string()),
             z.records.to_string(),
             z.refresh_unix_ms.map_or("-".to_owned(), utc),
+            z.signed_until
+                .map_or("-".to_owned(), |until| utc(until * 1_000)),
             z.file.clone(),
         ]
     }));
     let mut text = columns(&rows);
     text.push_str(&zone_problems(zones));
+    text
+}
+
+/// The DS records as lines for the parent's zone, what else there is to say as comments between them.
+pub(super) fn keys(keys: &[ZoneKey]) -> String {
+    let mut text = String::new();
+    for key in keys {
+        let until = key.until.map_or(String::new(), |until| {
+            format!(" until {}", utc(until * 1_000))
+        });
+        let seen = if key.seen {
+            "; DS seen at the parent"
+        } else {
+            ""
+        };
+        text.push_str(&format!(
+            "; key {} ({}): {}{until}{seen}\n",
+            key.tag, key.algorithm, key.doing
+        ));
+        if let Some(ds) = &key.ds {
+            text.push_str(&format!("{ds}\n"));
+        }
+    }
     text
 }
 
@@ -293,6 +326,7 @@ mod tests {
             loaded_unix_ms: None,
             problems: vec!["cdn.test.zone:3: found x".to_owned()],
             warnings: Vec::new(),
+            signed_until: None,
         };
         let text = zones(&[zone]);
         assert!(

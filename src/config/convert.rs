@@ -19,6 +19,8 @@ mod content;
 
 mod dns;
 
+mod dnssec;
+
 mod http_server;
 
 mod key;
@@ -42,6 +44,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let tls = dns::tls(&root.section("tls"), &paths, &dns);
     let tsig = key::settings(&root.sections("key"), &paths);
     let zones = zone::settings(&root.sections("zone"), &paths, &tsig);
+    let dnssec = dnssec::settings(&root.section("dnssec"));
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));
     let publish = content::publish(&root.sections("publish"), &paths);
@@ -66,6 +69,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         tls,
         zones,
         tsig,
+        dnssec,
         resolver,
         policy,
         http,

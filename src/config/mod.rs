@@ -39,6 +39,8 @@ pub struct Settings {
     pub tls: Option<tls::Files>,
     /// Own zones.
     pub zones: Vec<dns::ZoneConfig>,
+    /// How zones are signed.
+    pub dnssec: dns::dnssec::Config,
     /// Keys of signed messages.
     pub tsig: dns::tsig::Keys,
     /// The resolver; `None`: off.

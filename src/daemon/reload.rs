@@ -174,6 +174,7 @@ impl Reloader {
                 ("node", format!("{:?}{:?}", s.node, s.state)),
                 ("dns", format!("{:?}", s.dns)),
                 ("tls", format!("{:?}", s.tls)),
+                ("dnssec", format!("{:?}", s.dnssec)),
                 ("resolver", format!("{:?}", s.resolver)),
                 ("http", format!("{:?}{:?}", s.http, s.http_workers)),
                 ("publish", format!("{:?}", s.publish)),

@@ -9,9 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
+use self::signing::Signing;
 use super::ZoneConfig;
+use super::dnssec::signer::Signer;
 use super::transfer::history::{Difference, History};
 use super::transfer::refresh::Refresh;
 use super::tsig::Keys;
@@ -21,6 +23,8 @@ use crate::metrics::Metrics;
 use crate::time::Now;
 
 pub(super) mod secondary;
+
+mod signing;
 
 /// The configured zones and the snapshot in service.
 #[derive(Debug)]
@@ -37,6 +41,9 @@ pub struct Keeper {
     bell: tokio::sync::Notify,
     /// The bell of those who ask primaries.
     wake: tokio::sync::Notify,
+    /// What signs zones, and the bell for a new time to.
+    signer: ArcSwapOption<Signer>,
+    signing_bell: tokio::sync::Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -53,6 +60,8 @@ struct Kept {
     history: Mutex<History>,
     /// When the primaries are asked, if it has some; held for a moment.
     refresh: Mutex<Refresh>,
+    /// Held for a moment.
+    signing: Mutex<Signing>,
     /// Held for a moment.
     status: Mutex<ZoneStatus>,
 }
@@ -80,6 +89,8 @@ pub struct ZoneStatus {
     pub refresh_unix_ms: Option<u64>,
     /// When it expires unless a primary confirms it, Unix milliseconds.
     pub expires_unix_ms: Option<u64>,
+    /// When the first signature ends, Unix seconds; `None`: it is not signed.
+    pub signed_until: Option<u64>,
 }
 
 /// Where a zone comes from.
@@ -114,6 +125,8 @@ impl Keeper {
             changes: Mutex::default(),
             bell: tokio::sync::Notify::new(),
             wake: tokio::sync::Notify::new(),
+            signer: ArcSwapOption::empty(),
+            signing_bell: tokio::sync::Notify::new(),
             metrics,
         };
         keeper.configure(zones);
@@ -257,7 +270,7 @@ impl Keeper {
             return;
         }
         match zone::load(&config) {
-            Ok(loaded) => self.publish(kept, &config, loaded),
+            Ok(loaded) => self.serve(kept, &config, loaded),
             Err(problems) => self.failed(kept, &config, &problems),
         }
     }
@@ -266,6 +279,7 @@ impl Keeper {
     fn publish(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded) {
         let Loaded { zone, warnings } = loaded;
         let (serial, records) = (zone.serial(), zone.records());
+        let signed_until = zone.signatures_expire().map(u64::from);
         let apex: Arc<[u8]> = zone.apex().into();
         let changed = self.note(kept, config, &zone);
         if !self.change(kept, Change::Serve(zone)) {
@@ -281,6 +295,7 @@ impl Keeper {
         status.records = records;
         status.loaded_unix_ms = Some(Now::read().unix_ms);
         status.problems.clear();
+        status.signed_until = signed_until;
         status.warnings = warnings.iter().map(ToString::to_string).collect();
         tracing::info!(
             zone = %kept.name, serial, records, warnings = status.warnings.len(), "zone loaded"
@@ -288,6 +303,7 @@ impl Keeper {
         self.metrics
             .dns
             .zone_in_service(&kept.name, serial, records);
+        self.metrics.dns.zone_signed_until(&kept.name, signed_until);
     }
 
     /// Notes how a version about to be in service differs from the one that is, if that may be asked for. True:
@@ -363,12 +379,14 @@ impl Kept {
                 role: Role::Primary,
                 refresh_unix_ms: None,
                 expires_unix_ms: None,
+                signed_until: None,
             }),
             name,
             config: Mutex::new(Arc::new(config)),
             turn: Mutex::new(()),
             history: Mutex::default(),
             refresh: Mutex::default(),
+            signing: Mutex::default(),
         }
     }
 

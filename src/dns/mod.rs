@@ -3,7 +3,7 @@
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
 //! [`answer`] (the decision), [`chaos`] (what the server tells of itself), [`cookie`] and [`rrl`] (who gets how
 //! much), [`doh`] (messages in HTTP), [`resolver`] (cache and upstreams), [`tsig`] (signed messages), [`transfer`] (zones between servers),
-//! [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
+//! [`dnssec`] (zones signed), [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
 //! with access lists and metrics), [`front`] (UDP threads and TCP).
 
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ pub mod resolver;
 pub mod tsig;
 
 pub mod transfer;
+
+pub mod dnssec;
 
 pub mod keeper;
 
@@ -296,6 +298,8 @@ pub struct ZoneConfig {
     pub notify: Vec<transfer::Remote>,
     /// Differences kept for incremental transfers, bytes.
     pub journal: usize,
+    /// How the zone is signed here; `None`: it is served as it is.
+    pub sign: Option<dnssec::Policy>,
 }
 
 /// A configured TTL: one name relative to the zone (`@`: the apex), all types or one.

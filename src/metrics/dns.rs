@@ -38,6 +38,8 @@ pub struct Metrics {
     zone_serial: IntGaugeVec,
     zone_records: IntGaugeVec,
     zone_reload_failures: IntCounterVec,
+    zone_signature_expiry: IntGaugeVec,
+    zone_signing_failures: IntCounterVec,
 }
 
 /// A bound of the front, for `headwater_dns_limit_reached_total{limit}`.
@@ -188,6 +190,18 @@ impl Metrics {
                 "Loads of a zone that failed and left the version in service.",
                 &["zone"],
             ),
+            zone_signature_expiry: gauges(
+                registry,
+                "headwater_zone_signature_expiry_seconds",
+                "When the first signature of a signed zone ends, Unix time.",
+                &["zone"],
+            ),
+            zone_signing_failures: counters(
+                registry,
+                "headwater_zone_signing_failures_total",
+                "Times a zone could not be signed.",
+                &["zone"],
+            ),
         }
     }
 
@@ -237,6 +251,23 @@ impl Metrics {
             .set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
+    /// Shows when the first signature of a zone ends, Unix seconds; `None`: it has none.
+    pub fn zone_signed_until(&self, zone: &str, until: Option<u64>) {
+        let Some(until) = until else {
+            let _ = self.zone_signature_expiry.remove_label_values(&[zone]);
+            return;
+        };
+        self.zone_signing_failures.with_label_values(&[zone]);
+        self.zone_signature_expiry
+            .with_label_values(&[zone])
+            .set(i64::try_from(until).unwrap_or(i64::MAX));
+    }
+
+    /// Counts that a zone could not be signed.
+    pub fn zone_not_signed(&self, zone: &str) {
+        self.zone_signing_failures.with_label_values(&[zone]).inc();
+    }
+
     /// Counts a failed load of a zone.
     pub fn zone_failed(&self, zone: &str) {
         self.zone_reload_failures.with_label_values(&[zone]).inc();
@@ -247,6 +278,8 @@ impl Metrics {
         // An error says that the series was not there.
         let _ = self.zone_serial.remove_label_values(&[zone]);
         let _ = self.zone_records.remove_label_values(&[zone]);
+        let _ = self.zone_signature_expiry.remove_label_values(&[zone]);
+        let _ = self.zone_signing_failures.remove_label_values(&[zone]);
         let _ = self.zone_reload_failures.remove_label_values(&[zone]);
     }
 }

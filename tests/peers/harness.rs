@@ -566,14 +566,16 @@ pub(crate) fn tool(name: &str) -> PathBuf {
         .find(|file| file.is_file())
         .unwrap_or_else(|| {
             let package = match name {
-                "dig" => "bind9-dnsutils",
+                "dig" | "delv" => "bind9-dnsutils",
                 "dnstap" => "golang-github-dnstap-golang-dnstap-cli",
                 "kdig" => "knot-dnsutils",
                 "knotd" => "knot",
                 "named" => "bind9",
                 "nsupdate" => "bind9-dnsutils",
-                "dnssec-keygen" | "dnssec-signzone" => "bind9-utils",
-                "ldns-keygen" | "ldns-signzone" => "ldnsutils",
+                "dnssec-keygen" | "dnssec-signzone" | "dnssec-verify" | "dnssec-dsfromkey" => {
+                    "bind9-utils"
+                }
+                "ldns-keygen" | "ldns-signzone" | "ldns-verify-zone" => "ldnsutils",
                 "promtool" => "prometheus",
                 other => other,
             };
@@ -700,3 +702,53 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// Between two looks of [`poll`].
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Unbound that validates answers of servers on other ports.
+#[derive(Debug)]
+pub(crate) struct Validator {
+    /// UDP and TCP port on 127.0.0.1.
+    pub(crate) port: u16,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Validator {
+    /// Starts Unbound with a stub zone per name of `zones`, all at `server`, and waits until it answers. `anchors` are
+    /// DNSKEY or DS records.
+    pub(crate) fn start(server: u16, zones: &[&str], anchors: &[String]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let port = free_port();
+        let mut config = format!(
+            "server:\n interface: 127.0.0.1\n port: {port}\n username: \"\"\n chroot: \"\"\n directory: \"{at}\"\n \
+             pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n module-config: \"validator iterator\"\n num-threads: 1\n \
+             do-not-query-localhost: no\n local-zone: \"test.\" nodefault\n harden-algo-downgrade: yes\n val-log-level: 2\n \
+             access-control: 127.0.0.0/8 allow\n",
+            at = dir.path().display()
+        );
+        for anchor in anchors {
+            writeln!(config, " trust-anchor: '{anchor}'").expect("a String takes all");
+        }
+        for zone in zones {
+            writeln!(
+                config,
+                "stub-zone:\n name: \"{zone}\"\n stub-addr: 127.0.0.1@{server}"
+            )
+            .expect("a String takes all");
+        }
+        config.push_str("remote-control:\n control-enable: no\n");
+        let file = dir.path().join("unbound.conf");
+        fs::write(&file, config).expect("the temporary directory is writable");
+        let mut command = Command::new(tool("unbound"));
+        command.arg("-d").arg("-c").arg(&file);
+        let mut process = Process::spawn("unbound", command, dir.path().join("log"));
+        poll(READY, "Unbound to answer", || {
+            process.assert_running();
+            try_dig(port, &[zones[0], "SOA", "+time=1"])
+        });
+        Self {
+            port,
+            _process: process,
+            _dir: dir,
+        }
+    }
+}

@@ -29,4 +29,6 @@ mod resolver;
 
 mod signed;
 
+mod signing;
+
 mod transfer;

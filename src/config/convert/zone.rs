@@ -7,6 +7,7 @@ use hickory_proto::rr::RecordType;
 
 use super::super::read::Section;
 use super::common::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs, whole_seconds};
+use crate::dns::dnssec::{Algorithm, Policy, Proof};
 use crate::dns::transfer::{ALLOW_EXPECTED, Allow, JOURNAL, REMOTE_EXPECTED, Remote};
 use crate::dns::tsig::Keys;
 use crate::dns::{TtlOverride, ZoneConfig};
@@ -72,6 +73,11 @@ pub(super) fn settings(
             known(keys, remote.key.as_deref()).map(|()| remote)
         });
         let journal = section.size_or("journal", 0..=1 << 32, JOURNAL);
+        let sign = sign(section);
+        if sign.is_some() && !primaries.is_empty() {
+            let message = "found true beside primaries; a zone is signed where it comes from";
+            section.error("sign", message);
+        }
         section.end();
         let kept = paths.state.join("zones").join(file_name(&name));
         zones.push(ZoneConfig {
@@ -81,6 +87,7 @@ pub(super) fn settings(
                 kept.with_added_extension("copy")
             },
             updates_file: kept.with_added_extension("updates"),
+            sign,
             name,
             primaries,
             update_keys,
@@ -109,6 +116,22 @@ fn file_name(zone: &str) -> String {
         200.. => blake3::hash(zone.as_bytes()).to_hex().to_string(),
         _ => name,
     }
+}
+
+/// `sign`, and how.
+fn sign(section: &Section<'_, '_>) -> Option<Policy> {
+    let sign = section.boolean_or("sign", false);
+    let word = section.choice_or_first("algorithm", &Algorithm::ALL.map(Algorithm::text));
+    let algorithm = Algorithm::ALL
+        .into_iter()
+        .find(|known| known.text() == word);
+    let denial = match section.choice_or_first("denial", &["nsec", "nsec3"]) {
+        "nsec3" => Proof::Nsec3,
+        _ => Proof::Nsec,
+    };
+    algorithm
+        .filter(|_| sign)
+        .map(|algorithm| Policy { algorithm, denial })
 }
 
 /// Whether there is a [[key]] of that name.

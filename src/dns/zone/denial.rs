@@ -148,6 +148,14 @@ impl Nsec3 {
         found.filter(|&found| found != NO_NODE)
     }
 
+    /// The node with the NSEC3 record at a hash.
+    pub(super) fn at(&self, hash: Hash) -> Option<u32> {
+        let found = self
+            .entries
+            .binary_search_by_key(&hash, |(entry, _)| *entry);
+        Some(self.entries[found.ok()?].1)
+    }
+
     /// The node whose NSEC3 record is at or closest before the hash of a name given in parts.
     pub(in crate::dns) fn covering(&self, name: [&[u8]; 2]) -> u32 {
         let hash = hash(name, &self.salt, self.iterations);
@@ -213,6 +221,21 @@ pub(super) fn from_label(label: &[u8]) -> Option<Hash> {
     Some(hash)
 }
 
+/// A hash as such a label, without its length.
+pub(in crate::dns) fn to_label(hash: &Hash) -> [u8; 32] {
+    let mut label = [0; 32];
+    for (eight, five) in label.chunks_exact_mut(8).zip(hash.chunks_exact(5)) {
+        let bits = five
+            .iter()
+            .fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte));
+        for (place, character) in eight.iter_mut().enumerate() {
+            let value = (bits >> (35 - 5 * place)) & 31;
+            *character = b"0123456789abcdefghijklmnopqrstuv"[value as usize];
+        }
+    }
+    label
+}
+
 /// A SHA-1 digest.
 pub(in crate::dns) type Hash = [u8; 20];
 
@@ -243,6 +266,8 @@ mod tests {
         }
         assert_eq!(from_label(b"0p9mhaveqvm6t7vbl5lop2u3t2rp3tow"), None);
         assert_eq!(from_label(b"0p9mhave"), None);
+        let label = b"2vptu5timamqttgl4luu9kg21e0aor3s";
+        assert_eq!(from_label(label).map(|hash| to_label(&hash)), Some(*label));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::build::Builder;
+use super::denial::{self, Denial};
 use super::path::{Path, ROOT_HASH, hash_label};
 use super::report::{At, Report};
-use super::tree::{APEX, RRset, SOA, Zone};
+use super::tree::{APEX, HASHED, RRset, SOA, Zone};
 use super::{Loaded, Problem};
 use crate::dns::TtlOverride;
 
@@ -103,6 +104,18 @@ impl Zone {
         found.map(|(node, _)| node)
     }
 
+    /// The node of the same name in another version. `owner`: its name.
+    fn twin(&self, node: u32, owner: &[u8], other: &Self) -> Option<u32> {
+        if self.nodes[node as usize].flags & HASHED == 0 {
+            return other.node_of(owner);
+        }
+        // No lookup finds the owner of an NSEC3 record.
+        match &other.denial {
+            Denial::Nsec3(chain) => chain.at(denial::from_label(owner.get(1..33)?)?),
+            _ => None,
+        }
+    }
+
     /// Whether a name (wire form, lower case) is at or beneath the apex.
     pub(in crate::dns) fn contains(&self, name: &[u8]) -> bool {
         is_beneath(name, &self.apex)
@@ -123,7 +136,7 @@ impl Zone {
                 continue;
             }
             let owner = self.owner(node);
-            let twin = other.node_of(&owner);
+            let twin = self.twin(node, &owner, other);
             for rrset in rrsets {
                 if rrset.rtype == SOA {
                     continue;
@@ -147,6 +160,9 @@ impl Zone {
     }
 }
 
+/// Takes records one by one: owner, type, TTL, data.
+pub(in crate::dns) type Take<'t> = dyn FnMut(&[u8], u16, u32, &[u8]) + 't;
+
 /// The zone of these records. `from` says where they come from in what is found wrong; configured TTLs win over
 /// theirs.
 ///
@@ -156,7 +172,7 @@ pub(in crate::dns) fn from_records(
     apex: &[u8],
     from: &str,
     ttls: &[TtlOverride],
-    mut records: impl FnMut(&mut dyn FnMut(&[u8], u16, u32, &[u8])),
+    mut records: impl FnMut(&mut Take<'_>),
 ) -> Result<Loaded, Vec<Problem>> {
     let mut report = Report::default();
     let at = At {
@@ -193,4 +209,13 @@ pub(in crate::dns) fn is_beneath(name: &[u8], apex: &[u8]) -> bool {
         }
     }
     false
+}
+
+impl std::fmt::Display for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let owner = super::name::to_text(&self.owner);
+        let mnemonic = super::rdata::mnemonic(self.rtype);
+        let data = super::rdata::to_text(self.rtype, &self.data);
+        write!(f, "{owner} {} IN {mnemonic} {data}", self.ttl)
+    }
 }
