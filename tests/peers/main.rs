@@ -23,6 +23,8 @@ mod mutated;
 
 mod prometheus;
 
+mod recursion;
+
 mod replication;
 
 mod resolver;

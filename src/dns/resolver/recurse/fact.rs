@@ -51,6 +51,11 @@ impl Fact {
         }
     }
 
+    /// Whether it denies something without a SOA to show for it.
+    pub(super) fn lacks_soa(&self) -> bool {
+        matches!(&self.what, What::Nothing(Nothing { soa: None, .. }))
+    }
+
     /// Whole seconds it still holds.
     pub(in super::super) fn ttl(&self, now: Now) -> u32 {
         u32::try_from(self.until_ns.saturating_sub(now.mono_ns) / NANOS).unwrap_or(u32::MAX)

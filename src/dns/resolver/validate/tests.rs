@@ -211,6 +211,26 @@ fn delegation_without_ds_is_insecure_and_no_more() {
 }
 
 #[test]
+fn missing_ds_is_denied_with_the_soa_of_the_parent() {
+    let made = Scene {
+        delegated: false,
+        ..Scene::default()
+    }
+    .made();
+    let _ = made.resolve("www.example.test.", A);
+    let outcome = made.resolve("example.test.", internet::DS);
+    assert!(outcome.authentic());
+    let message = outcome.answer.unwrap();
+    let soa = |owner: &str| {
+        let found = message.authorities.iter();
+        found
+            .filter(|r| u16::from(r.record_type()) == internet::SOA && r.name.to_ascii() == owner)
+            .count()
+    };
+    assert_eq!(soa("test."), 1);
+}
+
+#[test]
 fn zone_that_should_be_signed_and_is_not_is_bogus() {
     let strip = |_: &Asked, reply: &mut Option<Reply>| {
         let reply = reply.as_mut().unwrap();
