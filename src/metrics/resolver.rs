@@ -20,6 +20,8 @@ pub struct Metrics {
     pub failures: IntGauge,
     /// Fetches in flight.
     pub fetches: IntGauge,
+    /// Names denied by NSEC ranges (RFC 8198).
+    pub denied: IntCounter,
     /// Bytes of what recursion keeps beside answers.
     pub recursion_bytes: IntGauge,
     /// Packets sent to upstreams: datagrams, TCP connects and TCP queries.
@@ -147,6 +149,11 @@ impl Metrics {
                 registry,
                 "headwater_resolver_fetches",
                 "Fetches from upstreams in flight.",
+            ),
+            denied: super::counter(
+                registry,
+                "headwater_resolver_denied_by_range_total",
+                "Names and types denied by what validated NSEC records prove, without asking (RFC 8198).",
             ),
             recursion_bytes: super::gauge(
                 registry,

@@ -39,6 +39,7 @@ const GROUND: &[&str] = &[
     "dns/resolver/validate/anchor.rs",
     "dns/resolver/validate/signature.rs",
     "dns/resolver/validate/denial.rs",
+    "dns/resolver/validate/ranges.rs",
     "dns/resolver/validate/chain.rs",
     "dns/answer/proof.rs",
     "dns/zone/denial.rs",

@@ -152,6 +152,7 @@ fn dnssec(section: &Section<'_, '_>, paths: &Paths<'_>) -> Option<validate::Conf
         ds_records: bounds.integer("ds_records", 1..=100),
         nsec3_iterations: bounds.integer("nsec3_iterations", 0..=500),
         nsec3_hashes: bounds.integer("nsec3_hashes", 8..=10_000),
+        ranges: bounds.integer("ranges", 0..=10_000_000),
     };
     bounds.end();
     validates.then_some(config)

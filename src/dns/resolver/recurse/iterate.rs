@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::super::budget::Budget;
 use super::super::validate::Account;
 use super::super::validate::chain::Trust;
+use super::super::validate::ranges::Ranges;
 use super::cut::{self, Cut};
 use super::dname::Dname;
 use super::fact::{Fact, NO_NAME, Status, What};
@@ -32,6 +33,7 @@ pub(in super::super) struct World<N> {
     pub(in super::super) facts: Store<Fact>,
     pub(in super::super) cuts: Store<Cut>,
     pub(in super::super) trusts: Store<Trust>,
+    pub(in super::super) ranges: Ranges,
     pub(in super::super) limits: Limits,
 }
 
@@ -70,6 +72,10 @@ impl<'w, N: Net> Errand<'w, N> {
     ) -> Pending<'a, Arc<Fact>> {
         Box::pin(async move {
             if let Some(fact) = self.world.known(name, qtype, self.now()) {
+                return Ok(fact);
+            }
+            if let Some(fact) = self.world.ranges.deny(name, qtype, self.now()) {
+                self.world.limits.denied.inc();
                 return Ok(fact);
             }
             self.iterate(name, qtype, depth).await

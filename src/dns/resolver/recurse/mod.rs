@@ -21,6 +21,7 @@ use super::budget::Budget;
 use super::key::Parts;
 use super::upstream::Families;
 use super::validate;
+use super::validate::ranges::Ranges;
 use crate::net::Network;
 
 pub(super) mod dname;
@@ -115,6 +116,8 @@ pub(super) struct Limits {
     pub(super) glueless: IntCounter,
     pub(super) name_servers: IntCounter,
     pub(super) signatures: IntCounter,
+    /// Not a bound: answers made from NSEC ranges.
+    pub(super) denied: IntCounter,
 }
 
 /// Resolves by asking the servers of the zones themselves.
@@ -133,6 +136,7 @@ impl<N: Net> Recursor<N> {
             glueless: limits.glueless.clone(),
             name_servers: limits.name_servers.clone(),
             signatures: limits.signatures.clone(),
+            denied: metrics.resolver.denied.clone(),
         };
         Self {
             world: World {
@@ -140,6 +144,7 @@ impl<N: Net> Recursor<N> {
                 facts: Store::new(config.size / 4 * 3),
                 cuts: Store::new(config.size / 8),
                 trusts: Store::new(config.size / 8),
+                ranges: Ranges::new(config.dnssec.as_ref().map_or(0, |dnssec| dnssec.ranges)),
                 limits,
                 config,
             },
@@ -183,6 +188,7 @@ impl<N: Net> Recursor<N> {
 
     /// Forgets everything whose name and type `matches`.
     pub(super) fn flush(&self, matches: &dyn Fn(&[u8], u16) -> bool) -> usize {
+        self.world.ranges.clear();
         let World {
             facts,
             cuts,

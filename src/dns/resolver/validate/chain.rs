@@ -212,9 +212,17 @@ impl<N: Net> Errand<'_, N> {
         } else {
             proofs.nodata(name, qtype, account)
         };
+        let until_ns = self.until(ttl);
+        if let (Proof::Secure, Some(soa)) = (proven, &soa) {
+            let most = self.now().plus(self.world.config.negative_max_ttl).mono_ns;
+            let now = self.now();
+            self.world
+                .ranges
+                .keep(&zone, soa, &proof, until_ns.min(most), now);
+        }
         Ok(Found {
             status: status(proven).ok_or_else(|| bogus(name, Bogus::Denial))?,
-            until_ns: self.until(ttl),
+            until_ns,
             what: Some(What::Nothing(Nothing {
                 nxdomain: nothing.nxdomain,
                 soa,

@@ -271,6 +271,12 @@ impl<'a> Proofs<'a> {
         }
     }
 
+    /// The closest encloser of `name`, if an NSEC covers that.
+    pub(super) fn encloser(&self, name: &Dname) -> Option<Dname> {
+        let nsec = self.nsec.iter().find(|nsec| nsec.covers(name))?;
+        Some(nsec.encloser(name))
+    }
+
     /// What is proven of `name` not having a DS set.
     pub(super) fn no_ds(&self, name: &Dname, account: &mut Account) -> NoDs {
         let of = |types: &Types<'_>| {

@@ -1,7 +1,8 @@
 //! DNSSEC validation (RFC 4033 to 4035, 5155, 6840, 9276).
 //!
 //! From ground to roof, all functions of their arguments: `crypto` (ring: signatures and digests), [`anchor`] (where trust
-//! begins), `signature` (one RRset under one zone's keys), `denial` (what NSEC and NSEC3 sets prove). The walk along the
+//! begins), `signature` (one RRset under one zone's keys), `denial` (what NSEC and NSEC3 sets prove), `ranges` (what
+//! they prove of names never asked for). The walk along the
 //! chain of trust, `chain`, is part of an errand of [`super::recurse`]: keys and DS records are looked up on the account of the
 //! client query that needs them.
 
@@ -14,6 +15,8 @@ pub mod anchor;
 pub(super) mod signature;
 
 pub(super) mod denial;
+
+pub(super) mod ranges;
 
 pub(super) mod chain;
 
@@ -37,6 +40,8 @@ pub struct Config {
     pub nsec3_iterations: u16,
     /// Names hashed for one client query.
     pub nsec3_hashes: u32,
+    /// NSEC ranges kept to deny names never asked for (RFC 8198); 0: none.
+    pub ranges: usize,
 }
 
 /// What validation may still spend for one client query.

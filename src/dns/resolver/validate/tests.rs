@@ -104,6 +104,7 @@ fn config(anchors: Anchors) -> Config {
         ds_records: 8,
         nsec3_iterations: 50,
         nsec3_hashes: 150,
+        ranges: 1_000,
     }
 }
 
@@ -179,6 +180,44 @@ fn absence_is_authentic_by_nsec_and_nsec3() {
         }
         let wild = made.resolve("y.wild.example.test.", A);
         assert_eq!((wild.data().len(), wild.authentic()), (1, !opt_out), "{n}");
+    }
+}
+
+#[test]
+fn names_never_asked_for_are_denied_by_what_is_proven() {
+    let made = Scene::default().made();
+    assert_eq!(
+        made.resolve("zzz1.example.test.", A).rcode(),
+        ResponseCode::NXDomain
+    );
+    for name in ["zzz2.example.test.", "a.b.zzz3.example.test."] {
+        let outcome = made.resolve(name, A);
+        assert_eq!(
+            (outcome.packets, outcome.rcode()),
+            (0, ResponseCode::NXDomain),
+            "{name}"
+        );
+        assert!(outcome.authentic());
+        let proof = outcome.answer.unwrap().authorities;
+        let of = |rtype| {
+            proof
+                .iter()
+                .filter(|r| u16::from(r.record_type()) == rtype)
+                .count()
+        };
+        assert!(
+            of(internet::NSEC) >= 1 && of(internet::SOA) == 1,
+            "{proof:?}"
+        );
+    }
+    assert_eq!(made.metrics.resolver.denied.get(), 2);
+    // What is there is still found, also beneath the unsigned delegation.
+    for name in [
+        "www.example.test.",
+        "q.wild.example.test.",
+        "www.sub.example.test.",
+    ] {
+        assert_eq!(made.resolve(name, A).data().len(), 1, "{name}");
     }
 }
 
