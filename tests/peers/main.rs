@@ -17,6 +17,8 @@ mod dig;
 
 mod dnstap;
 
+mod encrypted;
+
 mod mirror;
 
 mod mutated;
