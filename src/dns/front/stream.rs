@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 
 use rustls::ServerConnection;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// A stream.
@@ -52,7 +53,7 @@ impl Stream {
     /// `WouldBlock`: nothing is there.
     pub(super) fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.try_read(into),
+            Self::Plain(stream) => read_out(stream, into),
             Self::Tls(tls) => tls.try_read(into),
         }
     }
@@ -157,6 +158,21 @@ impl Tls {
         }
         Ok(())
     }
+}
+
+/// Reads once. Less than there is room for means that the socket is empty: it need not be asked again to be waited for,
+/// which saves a system call for every one that gives something.
+fn read_out(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    let mut got = None;
+    let read = stream.try_io(Interest::READABLE, || {
+        let n = rustix::io::read(stream, &mut *into)?;
+        if (1..into.len()).contains(&n) {
+            got = Some(n);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    });
+    got.map_or(read, Ok)
 }
 
 /// The socket as TLS wants it.
