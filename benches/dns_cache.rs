@@ -94,6 +94,7 @@ fn cache() -> Cache {
         failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
         entry: 16 << 10,
         records: 100,
+        ..CacheConfig::default()
     };
     Cache::new(config, Arc::new(Metrics::new()))
 }

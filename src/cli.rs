@@ -73,6 +73,20 @@ enum CacheCommand {
         #[command(flatten)]
         control: Control,
     },
+    /// Write all cached answers to a file
+    Dump {
+        /// Written by the node; cache.dump in its state directory without it
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Take over answers from such a file, with the time they have left
+    Load {
+        /// Read by the node; cache.dump in its state directory without it
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        control: Control,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -297,8 +311,26 @@ fn cache(command: CacheCommand) -> Result<bool, Failure> {
             let flushed = control.call(&flush)?;
             control.print(&flushed, |f| format!("{} entries dropped\n", f.entries));
         }
+        CacheCommand::Dump { file, control } => {
+            let dumped = control.call(&api::CacheDump {
+                file: absolute(file),
+            })?;
+            control.print(&dumped, show::dumped);
+        }
+        CacheCommand::Load { file, control } => {
+            let loaded = control.call(&api::CacheLoad {
+                file: absolute(file),
+            })?;
+            control.print(&loaded, show::cache_loaded);
+            return Ok(loaded.refused == 0);
+        }
     }
     Ok(true)
+}
+
+/// The node has a working directory of its own.
+fn absolute(file: Option<PathBuf>) -> Option<PathBuf> {
+    file.map(|file| std::path::absolute(&file).unwrap_or(file))
 }
 
 fn zones(command: ZoneCommand) -> Result<bool, Failure> {
@@ -423,6 +455,8 @@ mod tests {
             "headwater cache flush www.example. A",
             "headwater cache flush --zone example.",
             "headwater cache flush --all",
+            "headwater cache dump /tmp/answers --socket /run/a.sock",
+            "headwater cache load",
             "headwater zone list",
             "headwater zone show cdn.test.",
             "headwater zone reload",

@@ -264,6 +264,9 @@ impl Node {
         );
         reloader.load_policy().await;
         let zones = reloader.load_zones(None).await.unwrap_or_default();
+        if let Some(resolver) = engine.resolver() {
+            restore(resolver.clone()).await;
+        }
         let start_time = i64::try_from(started.unix_ms / 1_000).unwrap_or(i64::MAX);
         metrics.node.start_time.set(start_time);
         let handles = Arc::new(Handles {
@@ -289,6 +292,32 @@ impl Node {
             links,
         })
     }
+}
+
+/// Reads what the cache held when the node was stopped. A node that has much to read begins to serve meanwhile.
+async fn restore(resolver: Resolver) {
+    let Some(file) = resolver.file().map(Path::to_path_buf) else {
+        return;
+    };
+    if !file.exists() {
+        return;
+    }
+    let read = tokio::task::spawn_blocking(move || match resolver.load(&file) {
+        Ok(loaded) => {
+            tracing::info!(
+                answers = loaded.entries,
+                skipped = loaded.skipped,
+                "cache taken over"
+            );
+            for problem in &loaded.problems {
+                tracing::warn!(file = %file.display(), problem, "part of the cache was refused");
+            }
+        }
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "the cache was not taken over");
+        }
+    });
+    let _ = tokio::time::timeout(RESTORE, read).await;
 }
 
 impl Loaded {
@@ -426,6 +455,18 @@ impl Running {
         let closed = tokio::task::spawn_blocking(move || engine.log().map(QueryLog::close));
         if tokio::time::timeout(LOG_DRAIN, closed).await.is_err() {
             tracing::warn!("cut off: the query log was not written in time");
+        }
+        if let Some(resolver) = self.handles.engine.resolver()
+            && let Some(file) = resolver.file().map(Path::to_path_buf)
+        {
+            let resolver = resolver.clone();
+            let saved = tokio::task::spawn_blocking(move || resolver.save(&file));
+            match tokio::time::timeout(FLUSH_DRAIN, saved).await {
+                Ok(Ok(Ok(answers))) => tracing::info!(answers, "cache written"),
+                Ok(Ok(Err(error))) => tracing::warn!(%error, "the cache was not written"),
+                Ok(Err(error)) => tracing::warn!(%error, "the cache was not written"),
+                Err(_) => tracing::warn!("cut off: the cache was not written in time"),
+            }
         }
         let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush());
@@ -616,6 +657,9 @@ const BACKGROUND_DRAIN: Duration = Duration::from_secs(1);
 
 /// How long the query log may take to be written at the end.
 const LOG_DRAIN: Duration = Duration::from_secs(5);
+
+/// How long serving waits for what the cache held before.
+const RESTORE: Duration = Duration::from_secs(1);
 
 /// The store is made durable within this.
 const FLUSH_DRAIN: Duration = Duration::from_secs(5);

@@ -1,5 +1,7 @@
 //! What is asked and answered over the control socket: `POST /v1/VERB` with a JSON body. Shared by both sides.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// A verb of the control socket: its path, what it takes and what it answers.
@@ -202,6 +204,44 @@ pub struct Flushed {
     pub entries: usize,
 }
 
+/// Has the resolver cache written to a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheDump {
+    /// Where, an absolute path; without it `cache.dump` in the state directory.
+    pub file: Option<PathBuf>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dumped {
+    /// Where.
+    pub file: PathBuf,
+    /// Answers written.
+    pub entries: usize,
+}
+
+/// Has a file that [`CacheDump`] has written taken over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheLoad {
+    /// As in [`CacheDump`].
+    pub file: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheLoaded {
+    /// From where.
+    pub file: PathBuf,
+    /// Answers taken over.
+    pub entries: usize,
+    /// Answers left out: too old, of no use here, or here already.
+    pub skipped: usize,
+    /// Answers refused.
+    pub refused: usize,
+    /// What was wrong with the first of them, and where.
+    pub problems: Vec<String>,
+}
+
 /// Asks for the own zones.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ZoneList {}
@@ -343,6 +383,8 @@ verbs! {
     CacheStats, "/v1/cache/stats" => Cache;
     CacheLookup, "/v1/cache/lookup" => Vec<CacheEntry>;
     CacheFlush, "/v1/cache/flush" => Flushed;
+    CacheDump, "/v1/cache/dump" => Dumped;
+    CacheLoad, "/v1/cache/load" => CacheLoaded;
     ZoneList, "/v1/zone/list" => Vec<Zone>;
     ZoneShow, "/v1/zone/show" => ZoneText;
     ZoneReload, "/v1/zone/reload" => Reloaded;

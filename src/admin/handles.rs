@@ -138,6 +138,45 @@ impl Handles {
             .collect())
     }
 
+    /// Writes the resolver cache to a file. Walks all of it: for the blocking pool.
+    ///
+    /// # Errors
+    /// The resolver is off, or what the kernel said.
+    pub fn cache_dump(&self, dump: api::CacheDump) -> Result<api::Dumped, VerbError> {
+        let file = self.dump_file(dump.file)?;
+        let entries = self.resolver()?.save(&file);
+        let entries = entries.map_err(|e| VerbError::Failed(format!("{}: {e}", file.display())))?;
+        Ok(api::Dumped { file, entries })
+    }
+
+    /// Takes over a file that [`Handles::cache_dump`] has written. Reads it: for the blocking pool.
+    ///
+    /// # Errors
+    /// The resolver is off, or the file cannot be read.
+    pub fn cache_load(&self, load: api::CacheLoad) -> Result<api::CacheLoaded, VerbError> {
+        let file = self.dump_file(load.file)?;
+        let loaded = self.resolver()?.load(&file);
+        let loaded = loaded.map_err(|e| VerbError::Failed(format!("{}: {e}", file.display())))?;
+        let at = |problem| format!("{}: {problem}", file.display());
+        Ok(api::CacheLoaded {
+            entries: loaded.entries,
+            skipped: loaded.skipped,
+            refused: loaded.refused,
+            problems: loaded.problems.into_iter().map(at).collect(),
+            file,
+        })
+    }
+
+    fn dump_file(&self, file: Option<PathBuf>) -> Result<PathBuf, VerbError> {
+        let file = file.unwrap_or_else(|| self.state.join("cache.dump"));
+        if file.is_absolute() {
+            Ok(file)
+        } else {
+            let message = format!("found {}, expected an absolute path", file.display());
+            Err(VerbError::Invalid(message))
+        }
+    }
+
     /// Drops cached answers.
     ///
     /// # Errors

@@ -354,6 +354,18 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let verb: api::CacheFlush = parse(body)?;
             done::<api::CacheFlush>(&handles.cache_flush(verb)?)
         }
+        api::CacheDump::PATH => {
+            let verb: api::CacheDump = parse(body)?;
+            let work = move || handles.cache_dump(verb);
+            let dumped = tokio::task::spawn_blocking(work).await;
+            done::<api::CacheDump>(&dumped.map_err(|e| VerbError::Failed(format!("dump: {e}")))??)
+        }
+        api::CacheLoad::PATH => {
+            let verb: api::CacheLoad = parse(body)?;
+            let work = move || handles.cache_load(verb);
+            let loaded = tokio::task::spawn_blocking(work).await;
+            done::<api::CacheLoad>(&loaded.map_err(|e| VerbError::Failed(format!("load: {e}")))??)
+        }
         api::ZoneList::PATH => done::<api::ZoneList>(&handles.zones()),
         api::ZoneShow::PATH => {
             let verb: api::ZoneShow = parse(body)?;

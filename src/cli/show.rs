@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::admin::api::{Cache, CacheEntry, Object, Reloaded, Status, Verified, Zone, ZoneKey};
+use crate::admin::api::{
+    Cache, CacheEntry, CacheLoaded, Dumped, Object, Reloaded, Status, Verified, Zone, ZoneKey,
+};
 use crate::admin::page::{held_text, role_text};
 use crate::config::units::{duration_text, size_text};
 
@@ -105,6 +107,25 @@ pub(super) fn cache(cache: &Cache) -> String {
         vec!["misses".to_owned(), cache.misses.to_string()],
         vec!["hit ratio".to_owned(), ratio],
     ])
+}
+
+pub(super) fn dumped(dumped: &Dumped) -> String {
+    format!(
+        "{} answers written to {}\n",
+        dumped.entries,
+        dumped.file.display()
+    )
+}
+
+pub(super) fn cache_loaded(loaded: &CacheLoaded) -> String {
+    let mut text = format!(
+        "{} answers taken over, {} left out, {} refused\n",
+        loaded.entries, loaded.skipped, loaded.refused
+    );
+    for problem in &loaded.problems {
+        text.push_str(&format!("  {problem}\n"));
+    }
+    text
 }
 
 pub(super) fn cache_entries(entries: &[CacheEntry]) -> String {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Handles of the `resolver` topic.
 #[derive(Debug)]
@@ -34,6 +34,12 @@ pub struct Metrics {
     pub sockets: IntGauge,
     /// TCP connections open to upstreams.
     pub streams: IntGauge,
+    /// Answers fetched anew before they expired.
+    pub prefetches: Prefetches,
+    /// Answers taken over from before the start.
+    pub restored: IntGauge,
+    /// The share of queries that the cache answered in the first two seconds with queries.
+    pub warm_ratio: Gauge,
     /// Bounds that were hit.
     pub limits: Limits,
     upstream_queries: IntCounterVec,
@@ -72,6 +78,17 @@ pub struct Limits {
     pub name_servers: IntCounter,
     /// Answers that would have taken more signature checks than one query may.
     pub signatures: IntCounter,
+}
+
+/// How the refreshes of answers about to expire ended: `headwater_resolver_prefetches_total{outcome}`.
+#[derive(Debug)]
+pub struct Prefetches {
+    /// There is a fresh answer.
+    pub done: IntCounter,
+    /// There is none, or one was being fetched already.
+    pub failed: IntCounter,
+    /// Too many were under way.
+    pub dropped: IntCounter,
 }
 
 /// Packets from a server that were not the reply waited for, by what was wrong:
@@ -127,6 +144,20 @@ impl Metrics {
             "Packets from upstreams that were not the reply waited for, by what was wrong.",
             &["reason"],
         );
+        let prefetches = super::counters(
+            registry,
+            "headwater_resolver_prefetches_total",
+            "Refreshes of answers in use that were about to expire, by how they ended.",
+            &["outcome"],
+        );
+        let warm_ratio = Gauge::new(
+            "headwater_resolver_cache_warm_hit_ratio",
+            "Share of the queries of the first two seconds with queries that the cache answered.",
+        )
+        .expect(super::ONCE);
+        registry
+            .register(Box::new(warm_ratio.clone()))
+            .expect(super::ONCE);
         let reject = |name: &str| rejected.with_label_values(&[name]);
         Self {
             cache,
@@ -188,6 +219,17 @@ impl Metrics {
                 "headwater_resolver_upstream_streams",
                 "TCP connections open to upstreams.",
             ),
+            prefetches: Prefetches {
+                done: prefetches.with_label_values(&["done"]),
+                failed: prefetches.with_label_values(&["failed"]),
+                dropped: prefetches.with_label_values(&["dropped"]),
+            },
+            restored: super::gauge(
+                registry,
+                "headwater_resolver_cache_restored_entries",
+                "Answers taken over from before the start.",
+            ),
+            warm_ratio,
             limits: Limits {
                 waiters: limit("waiters"),
                 fetches: limit("fetches"),

@@ -110,6 +110,7 @@ pub(crate) fn reply(message: &[u8]) {
             failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
             entry: 16 << 10,
             records: 100,
+            ..CacheConfig::default()
         };
         Cache::new(config, Arc::new(Metrics::new()))
     });

@@ -10,7 +10,7 @@ use headwater::dns::Outcome;
 use headwater::dns::resolver::budget::Budget;
 use headwater::dns::resolver::cache::{Cached, Partition};
 use headwater::dns::resolver::upstream;
-use headwater::dns::resolver::{CacheConfig, Config, Flush, ForwardZone, Resolver};
+use headwater::dns::resolver::{CacheConfig, Config, Flush, ForwardZone, Resolver, WarmName};
 use headwater::dns::wire::Query;
 use headwater::metrics::Metrics;
 use headwater::time::Now;
@@ -20,6 +20,10 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
+
+mod attack;
+
+mod keep;
 
 // The upstream.
 
@@ -183,6 +187,7 @@ fn config(upstreams: &[&Upstream]) -> Config {
             failure_ttl: (Duration::from_secs(5), Duration::from_secs(300)),
             entry: 16 << 10,
             records: 100,
+            ..CacheConfig::default()
         },
         packets: 50,
         time: Duration::from_secs(5),

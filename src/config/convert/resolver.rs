@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use hickory_proto::rr::RecordType;
+
 use super::super::read::Section;
 use super::super::units::duration_text;
 use super::common::{DOMAIN_EXPECTED, Paths, TTLS, bytes, domain, ms, secs};
@@ -12,7 +14,7 @@ use crate::dns::resolver::recurse::hints::Hints;
 use crate::dns::resolver::recurse::records::Unreadable;
 use crate::dns::resolver::upstream::{self, Families};
 use crate::dns::resolver::validate::anchor::Anchors;
-use crate::dns::resolver::{self, CacheConfig, ForwardZone, recurse, validate};
+use crate::dns::resolver::{self, CacheConfig, ForwardZone, WarmName, recurse, validate};
 use crate::net::Network;
 
 pub(super) fn settings(
@@ -74,7 +76,7 @@ pub(super) fn settings(
         forward.push(ForwardZone { zone, upstreams });
     }
     let families = families(section);
-    let cache = cache(&section.section("cache"));
+    let cache = cache(&section.section("cache"), paths);
     let recursion = recursion(section, paths, families, &cache);
     let config = resolver::Config {
         allow,
@@ -205,8 +207,23 @@ fn families(section: &Section<'_, '_>) -> Families {
     }
 }
 
-fn cache(section: &Section<'_, '_>) -> CacheConfig {
-    let config = CacheConfig {
+/// `www.example` (addresses of both families) or `www.example/MX`.
+fn warm_name(text: &str) -> Option<WarmName> {
+    let (name, types) = match text.split_once('/') {
+        Some((name, rtype)) => {
+            let rtype = RecordType::from_str(&rtype.to_ascii_uppercase()).ok()?;
+            (name, vec![u16::from(rtype)])
+        }
+        None => (text, vec![1, 28]),
+    };
+    Some(WarmName {
+        name: domain(name)?,
+        types,
+    })
+}
+
+fn cache(section: &Section<'_, '_>, paths: &Paths<'_>) -> CacheConfig {
+    let mut config = CacheConfig {
         size: section.size("size", 64 << 10..=1 << 40),
         min_ttl: section.duration("min_ttl", TTLS),
         max_ttl: section.duration("max_ttl", TTLS),
@@ -220,7 +237,15 @@ fn cache(section: &Section<'_, '_>) -> CacheConfig {
         ),
         entry: bytes(section, "entry", 512..=65_535),
         records: section.integer("records", 1..=5_000),
+        prefetch: section.boolean_or("prefetch", true),
+        keep_warm: section.list("keep_warm", WARM_EXPECTED, |text| {
+            warm_name(text).ok_or_else(|| format!("found {text:?}"))
+        }),
+        nxdomain_cut: section.boolean_or("nxdomain_cut", true),
+        save: section.duration("save", TTLS),
+        file: None,
     };
+    config.file = (!config.save.is_zero()).then(|| paths.state.join("cache.saved"));
     let text = duration_text;
     if config.min_ttl > config.max_ttl && !section.failed("max_ttl") {
         let (min, max) = (text(config.min_ttl), text(config.max_ttl));
@@ -293,6 +318,8 @@ fn nameservers(text: &str) -> Vec<SocketAddr> {
 
 const UPSTREAM_EXPECTED: &str =
     "an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\"";
+
+const WARM_EXPECTED: &str = "names such as \"www.example\" or \"example/MX\"";
 
 #[cfg(test)]
 mod tests {

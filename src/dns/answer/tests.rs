@@ -397,6 +397,7 @@ fn answer_of_an_own_zone_comes_before_a_copy_of_a_cached_one() {
         failure_ttl: (Duration::ZERO, Duration::ZERO),
         entry: 16 << 10,
         records: 100,
+        ..CacheConfig::default()
     };
     let cache = Cache::new(config, Arc::new(Metrics::new()));
     let mut near = cache.near(1);

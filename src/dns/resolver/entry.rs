@@ -6,6 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::dump::Saved;
+use super::key::Parts;
+use super::message;
 use super::reply::Reply;
 use crate::dns::wire::{BLOCK, CODE_LEN_MAX, Ede, Opt, Query, Reason};
 use crate::time::Now;
@@ -17,7 +20,7 @@ pub(crate) struct Entry {
     wire: Box<[u8]>,
     /// Where its TTLs lie.
     ttls: Box<[u16]>,
-    /// Until when a refresh need not be tried, since one has failed (RFC 8767 section 5).
+    /// Until when a refresh need not be tried, since one has failed (RFC 8767 section 5); [`CLAIMED`]: one has been asked for.
     recheck_ns: AtomicU64,
 }
 
@@ -77,6 +80,16 @@ impl Entry {
         self.facts.negative
     }
 
+    /// NXDOMAIN for the very name asked about: no alias led elsewhere, and a SOA says how long.
+    pub(super) fn is_bare_nxdomain(&self) -> bool {
+        self.facts.rcode == NXDOMAIN && self.wire[6..8] == [0, 0] && self.wire[8..10] != [0, 0]
+    }
+
+    /// Whether the upstream, or we, have validated it.
+    pub(super) fn is_authentic(&self) -> bool {
+        self.facts.authentic
+    }
+
     /// The response code, 0 or 3.
     pub(crate) fn rcode(&self) -> u8 {
         self.facts.rcode
@@ -123,6 +136,73 @@ impl Entry {
         now.mono_ns < self.recheck_ns.load(Ordering::Relaxed)
     }
 
+    /// Whether not even its stale window lasts at `now`.
+    pub(super) fn is_gone(&self, now: Now, window: Duration) -> bool {
+        let age = Duration::from_nanos(now.mono_ns.saturating_sub(self.facts.stored_ns));
+        age >= self.fresh().saturating_add(window)
+    }
+
+    /// As a reply that has just come, with the TTLs it has left at `now`.
+    pub(super) fn to_reply(&self, now: Now) -> Reply {
+        let age = match self.facts.age(now) {
+            Some(Age::Fresh(age)) => age,
+            _ => u32::MAX,
+        };
+        let mut wire = self.wire.to_vec();
+        for &at in &self.ttls {
+            let at = usize::from(at);
+            if let Some(field) = wire.get_mut(at..at + 4).and_then(|f| f.first_chunk_mut()) {
+                *field = u32::from_be_bytes(*field).saturating_sub(age).to_be_bytes();
+            }
+        }
+        Reply {
+            wire,
+            ttls: self.ttls.to_vec(),
+            answers_end: self.facts.answers_end.into(),
+            ttl: u32::try_from(self.ttl_left(now)).unwrap_or(0),
+            negative: self.facts.negative,
+            rcode: self.facts.rcode,
+            authentic: self.facts.authentic,
+            rrset: 0,
+            onward: None,
+        }
+    }
+
+    /// As it is to lie in a file.
+    pub(super) fn to_saved<'a>(
+        &'a self,
+        question: Parts<'_>,
+        zone: &'a [u8],
+        now: Now,
+    ) -> Saved<'a> {
+        let age_ms = now.mono_ns.saturating_sub(self.facts.stored_ns) / 1_000_000;
+        Saved {
+            fetched_ms: now.unix_ms.saturating_sub(age_ms),
+            ttl: u32::try_from(self.facts.fresh_ns / NANOS).unwrap_or(u32::MAX),
+            dnssec_ok: question.dnssec_ok,
+            checking_disabled: question.checking_disabled,
+            authentic: self.facts.authentic,
+            negative: self.facts.negative,
+            zone,
+            wire: &self.wire,
+        }
+    }
+
+    /// Whether a name kept warm is to be fetched anew at `now`: it is about to expire, or would before the next look.
+    pub(super) fn is_to_be_warmed(&self, now: Now) -> bool {
+        self.facts.is_ending(now) || self.ttl_left(now) <= 2
+    }
+
+    /// Whether it is to be refreshed before it expires: little of its life is left at `now`, and nobody was told so before.
+    #[inline]
+    pub(super) fn claim_refresh(&self, now: Now) -> bool {
+        self.facts.is_ending(now)
+            && self
+                .recheck_ns
+                .compare_exchange(0, CLAIMED, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
     /// Bytes it takes, bookkeeping included.
     pub(crate) fn weight(&self) -> usize {
         size_of::<Self>() + self.wire.len() + self.ttls.len() * 2
@@ -155,11 +235,18 @@ impl Facts {
         (age < self.fresh_ns).then(|| Age::Fresh(u32::try_from(age / NANOS).unwrap_or(u32::MAX)))
     }
 
+    /// Whether less than a tenth of its life is left at `now`.
+    #[inline]
+    pub(super) fn is_ending(&self, now: Now) -> bool {
+        let age = now.mono_ns.saturating_sub(self.stored_ns);
+        self.fresh_ns >= REFRESHED_FROM && age >= self.fresh_ns - self.fresh_ns / 10
+    }
+
     /// Writes the answer to `query` into `out`, at most `limit` bytes; returns its length. `wire` and `ttls` are those
     /// of the entry.
     ///
-    /// What does not fit goes by whole sections: first the authority section of a positive answer (which no client
-    /// needs, unless it asked for proofs), then everything, with TC set. An RRset is never cut in two.
+    /// What does not fit goes from the end by whole RRsets, with TC set. Only the authority section of a positive answer goes
+    /// without a word, unless the client asked for proofs: nobody needs it.
     ///
     /// # Panics
     /// If `out` is shorter than [`CODE_LEN_MAX`](crate::dns::wire::CODE_LEN_MAX).
@@ -183,26 +270,30 @@ impl Facts {
         let question_end = 12 + query.name.len() + 4;
         let dnssec_ok = query.dnssec_ok();
         let room = limit.saturating_sub(opt.as_ref().map_or(0, Opt::len));
-        let end = if wire.len() <= room {
-            wire.len()
-        } else if !self.negative && !dnssec_ok && usize::from(self.answers_end) <= room {
+        let whole = if wire.len() > room && !self.negative && !dnssec_ok {
             usize::from(self.answers_end)
         } else {
-            question_end
+            wire.len()
         };
-        let cut = end == question_end && wire.len() > question_end;
+        let (end, cut) = if whole <= room {
+            (whole, None)
+        } else {
+            let cut = Cut::new(wire, question_end, room);
+            (cut.end, Some(cut))
+        };
 
         out[..end].copy_from_slice(&wire[..end]);
         out[..2].copy_from_slice(&query.id.to_be_bytes());
-        out[2] = 0x80 | u8::from(cut) << 1 | u8::from(query.recursion_desired);
+        out[2] = 0x80 | u8::from(cut.is_some()) << 1 | u8::from(query.recursion_desired);
         // AD is for those who ask for it, by DO or by AD (RFC 6840 section 5.8).
         let wants = dnssec_ok || query.authentic_data;
         out[3] = 0x80
             | u8::from(self.authentic && wants && matches!(age, Age::Fresh(_))) << 5
             | u8::from(query.checking_disabled) << 4
             | self.rcode;
-        if cut {
-            out[6..10].fill(0);
+        if let Some(cut) = cut {
+            out[6..8].copy_from_slice(&cut.answers.to_be_bytes());
+            out[8..10].copy_from_slice(&cut.authorities.to_be_bytes());
         } else if end < wire.len() {
             out[8..10].fill(0);
         }
@@ -242,6 +333,65 @@ impl Facts {
     }
 }
 
+/// How much of an answer fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    end: usize,
+    answers: u16,
+    authorities: u16,
+}
+
+impl Cut {
+    /// As many whole RRsets as end within `room`, signatures counted to the RRset before them.
+    fn new(wire: &[u8], question_end: usize, room: usize) -> Self {
+        let count = |at: usize| u16::from_be_bytes([wire[at], wire[at + 1]]);
+        let (answers, all) = (count(6), count(6).saturating_add(count(8)));
+        let mut cut = Self {
+            end: question_end,
+            answers: 0,
+            authorities: 0,
+        };
+        let (mut at, mut last) = (question_end, (0, 0));
+        for n in 0..=all {
+            // An RRset ends where another begins, and at the end of a section.
+            let next = message::peek(wire, at);
+            let set = next.map(|(name_end, rtype, _)| (at..name_end, rtype));
+            let goes_on = n != 0
+                && n != answers
+                && set.as_ref().is_some_and(|(owner, rtype)| {
+                    let (last_at, last_type) = last;
+                    let same = wire.get(owner.clone()) == wire.get(last_at..last_at + owner.len());
+                    *rtype == RRSIG || *rtype == last_type && same
+                });
+            if !goes_on {
+                if at > room {
+                    return cut;
+                }
+                cut = Self {
+                    end: at,
+                    answers: n.min(answers),
+                    authorities: n.saturating_sub(answers),
+                };
+            }
+            let (Some((owner, rtype)), Some((_, _, end))) = (set, next) else {
+                return cut;
+            };
+            if rtype != RRSIG {
+                last = (owner.start, rtype);
+            }
+            at = end;
+        }
+        cut
+    }
+}
+
+/// A refresh has been asked for. As a time it is long past.
+const CLAIMED: u64 = 1;
+
+/// Answers that live shorter are not refreshed before they expire, nanoseconds.
+const REFRESHED_FROM: u64 = 10 * NANOS;
+
+const RRSIG: u16 = 46;
 const NXDOMAIN: u8 = 3;
 
 const NANOS: u64 = 1_000_000_000;

@@ -15,6 +15,17 @@ pub(super) struct Failures {
     longest: Duration,
 }
 
+/// What is remembered of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// No failure.
+    None,
+    /// A failure long enough ago to ask again.
+    Old,
+    /// A failure so lately that it is not to be asked.
+    Fresh,
+}
+
 #[derive(Clone, Copy)]
 struct Failure {
     until: Now,
@@ -39,11 +50,13 @@ impl Failures {
         }
     }
 
-    /// Whether the question of `key` has failed so lately that it is not to be asked at `now`.
-    pub(super) fn is_remembered(&self, key: &[u8], now: Now) -> bool {
-        self.entries
-            .get(key)
-            .is_some_and(|failure| now.mono_ns < failure.until.mono_ns)
+    /// What is remembered of the question of `key` at `now`.
+    pub(super) fn recall(&self, key: &[u8], now: Now) -> Memory {
+        match self.entries.get(key) {
+            None => Memory::None,
+            Some(failure) if now.mono_ns < failure.until.mono_ns => Memory::Fresh,
+            Some(_) => Memory::Old,
+        }
     }
 
     /// Remembers a failure at `now`, twice as long as the one before.
@@ -114,6 +127,10 @@ const OVERHEAD: usize = 300;
 mod tests {
     use super::*;
 
+    fn is_remembered(failures: &Failures, key: &[u8], now: Now) -> bool {
+        failures.recall(key, now) == Memory::Fresh
+    }
+
     #[test]
     fn failure_is_remembered_twice_as_long_each_time_up_to_the_longest() {
         let failures = Failures::new(1 << 20, (Duration::from_secs(1), Duration::from_secs(5)));
@@ -124,14 +141,14 @@ mod tests {
         for life in [1, 2, 4, 5, 5] {
             failures.remember(b"key", now);
             let last = now.plus(Duration::from_millis(life * 1_000 - 1));
-            assert!(failures.is_remembered(b"key", last), "{life} s");
+            assert!(is_remembered(&failures, b"key", last), "{life} s");
             now = now.plus(Duration::from_secs(life));
-            assert!(!failures.is_remembered(b"key", now), "{life} s");
+            assert!(!is_remembered(&failures, b"key", now), "{life} s");
         }
         failures.forget(b"key");
         failures.remember(b"key", now);
         let later = now.plus(Duration::from_secs(1));
-        assert!(!failures.is_remembered(b"key", later));
+        assert!(!is_remembered(&failures, b"key", later));
     }
 
     #[test]
@@ -144,7 +161,7 @@ mod tests {
         failures.remember(b"one", now);
         failures.remember(b"two", now);
         failures.flush(|key| key == b"one");
-        assert!(!failures.is_remembered(b"one", now));
-        assert!(failures.is_remembered(b"two", now));
+        assert!(!is_remembered(&failures, b"one", now));
+        assert!(is_remembered(&failures, b"two", now));
     }
 }

@@ -149,6 +149,23 @@ pub(super) fn rdata(
     Some(out)
 }
 
+/// The record at `at`, without its names: where its owner ends, its type, and where it ends itself.
+pub(super) fn peek(message: &[u8], at: usize) -> Option<(usize, u16, usize)> {
+    let mut end = at;
+    let owner_end = loop {
+        match *message.get(end)? {
+            0 => break end + 1,
+            label @ 1..=63 => end += 1 + usize::from(label),
+            192.. => break end + 2,
+            _ => return None,
+        }
+    };
+    let fixed: &[u8; 10] = message.get(owner_end..)?.first_chunk()?;
+    let rtype = u16::from_be_bytes([fixed[0], fixed[1]]);
+    let end = owner_end + 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+    (end <= message.len()).then_some((owner_end, rtype, end))
+}
+
 /// Writes records behind a header and a question, compressing names.
 pub(super) struct Writer {
     pub(super) bytes: Vec<u8>,

@@ -3,31 +3,31 @@
 //! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
 //! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka),
 //! [`near`] (a worker's copies of the hottest), [`policy`] (what is answered here, or not as asked), `failure` (what not to
-//! ask again), `flight` (one fetch for equal questions), [`upstream`] (asking one server), `forward` (which of several),
-//! [`recurse`] and [`validate`] (from the root, DNSSEC), then the driver, [`Resolver`]. Up to `flight` nothing here reads a clock or touches a socket.
+//! ask again), `cuts` (names known not to exist), `flight` (one fetch for equal questions), `dump` (the cache as bytes),
+//! [`upstream`] (asking one server), `forward` (which of several), [`recurse`] and [`validate`] (from the root, DNSSEC), `fetch`
+//! (one fetch, to its end), `warm` (what is fetched before it is asked for), `saved` (the cache in a file), then the driver,
+//! [`Resolver`]. Up to `dump` nothing here reads a clock or touches a socket.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use futures_util::future::BoxFuture;
 
 use self::budget::Budget;
 use self::cache::{Cache, Partition};
+use self::cuts::Cuts;
 use self::entry::{Age, Entry};
-use self::failure::Failures;
-use self::flight::{Failed, Flights, Pilot, Seat};
-use self::forward::{Unanswered, Upstreams};
+use self::failure::{Failures, Memory};
+use self::flight::{Failed, Flights};
+use self::forward::Upstreams;
 use self::key::Key;
 use self::partition::Partitions;
 use self::policy::{ListStatus, Policy};
 use self::recurse::Recursor;
 use self::recurse::driver::Driver;
-use self::reply::Reply;
 use self::upstream::Exchanger;
 use super::Outcome;
 use super::wire::{self, Ede, Query, Rcode};
@@ -52,11 +52,17 @@ pub mod cache;
 
 pub mod near;
 
+mod wanted;
+
 mod failure;
+
+mod cuts;
 
 mod flight;
 
 mod names;
+
+mod dump;
 
 pub mod policy;
 
@@ -67,6 +73,15 @@ mod forward;
 pub mod recurse;
 
 pub mod validate;
+
+mod fetch;
+
+mod warm;
+
+mod saved;
+
+pub use self::saved::{Loaded, SaveError};
+pub use self::warm::WarmName;
 
 #[cfg(test)]
 mod testing;
@@ -128,6 +143,39 @@ pub struct CacheConfig {
     pub entry: usize,
     /// Most records of one type at one name in an answer that is kept.
     pub records: usize,
+    /// Whether an answer that is asked for when a tenth of its life is left is fetched anew before it expires.
+    pub prefetch: bool,
+    /// Names whose answers are always there.
+    pub keep_warm: Vec<WarmName>,
+    /// Whether a name that does not exist means that none beneath it does (RFC 8020).
+    pub nxdomain_cut: bool,
+    /// Where the cache is kept over a restart, if it is, and how often it is written between.
+    pub file: Option<PathBuf>,
+    /// See `file`.
+    pub save: Duration,
+}
+
+impl Default for CacheConfig {
+    /// As in `config/base.toml`, but not kept over a restart.
+    fn default() -> Self {
+        Self {
+            size: 256 << 20,
+            min_ttl: Duration::ZERO,
+            max_ttl: Duration::from_secs(86_400),
+            negative_max_ttl: Duration::from_secs(3_600),
+            stale: Duration::from_secs(86_400),
+            stale_wait: Duration::from_millis(1_800),
+            stale_ttl: Duration::from_secs(30),
+            failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
+            entry: 16 << 10,
+            records: 100,
+            prefetch: true,
+            keep_warm: Vec::new(),
+            nxdomain_cut: true,
+            file: None,
+            save: Duration::from_secs(900),
+        }
+    }
 }
 
 /// A forwarding or recursive resolver: cheap to clone, owned by the DNS runtime.
@@ -141,6 +189,7 @@ struct Inner {
     config: Config,
     cache: Cache,
     failures: Failures,
+    cuts: Cuts,
     flights: Flights,
     partitions: Partitions,
     policy: ArcSwap<Policy>,
@@ -194,6 +243,7 @@ impl Resolver {
                 (config.cache.size / FAILURES_SHARE).max(FAILURES_LEAST),
                 config.cache.failure_ttl,
             ),
+            cuts: Cuts::new((config.cache.size / CUTS_SHARE).max(FAILURES_LEAST)),
             flights: Flights::new(config.fetches, config.waiters),
             partitions,
             policy: ArcSwap::default(),
@@ -205,6 +255,9 @@ impl Resolver {
             metrics,
         });
         tokio::spawn(keep_honest(Arc::downgrade(&inner)));
+        tokio::spawn(warm::refresh(Arc::downgrade(&inner)));
+        tokio::spawn(warm::keep(Arc::downgrade(&inner)));
+        tokio::spawn(saved::keep(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -290,30 +343,42 @@ impl Resolver {
             return code(query, Rcode::NotImp, Ede::InvalidQueryType, out);
         }
         let inner = &self.inner;
-        let key = Key::of(query, self.partition(query.name));
-        let now = Now::read();
-        let held = inner.cache.held(&key);
-        // Another fetch may have landed since the fast path looked.
-        if let Some(entry) = &held
-            && let Some(age) = entry.age(now)
-        {
-            inner.metrics.resolver.cache.count(CacheRequest::Miss);
-            write(entry, query, age, limit, out);
-            return Outcome::Resolved;
-        }
-        let stale = held.filter(|entry| entry.is_stale(now, inner.config.cache.stale));
-        let patience = stale
-            .is_some()
-            .then(|| budget.remaining(now).min(inner.config.cache.stale_wait));
-        let remembered = inner.failures.is_remembered(&key, now);
-        let landed = if remembered
-            || stale
-                .as_ref()
-                .is_some_and(|entry| entry.refresh_failed_lately(now))
-        {
-            Err(Failed(Ede::CachedError))
-        } else {
-            self.fetch(&key, budget, patience).await
+        // The key is large, and is not to lie in the future.
+        let (flight, stale) = {
+            let key = Key::of(query, self.partition(query.name));
+            let now = Now::read();
+            let held = inner.cache.held(&key);
+            // Another fetch may have landed since the fast path looked.
+            if let Some(entry) = &held
+                && let Some(age) = entry.age(now)
+            {
+                inner.metrics.resolver.cache.count(CacheRequest::Miss);
+                write(entry, query, age, limit, out);
+                return Outcome::Resolved;
+            }
+            let stale = held.filter(|entry| entry.is_stale(now, inner.config.cache.stale));
+            let patience = stale
+                .is_some()
+                .then(|| budget.remaining(now).min(inner.config.cache.stale_wait));
+            if inner.config.cache.nxdomain_cut
+                && let Some(entry) = inner.cuts.find(&key, now)
+            {
+                inner.metrics.resolver.cache.count(CacheRequest::Negative);
+                write(&entry, query, Age::Fresh(0), limit, out);
+                return Outcome::CacheHit;
+            }
+            let memory = inner.failures.recall(&key, now);
+            let tried_lately = memory == Memory::Fresh
+                || stale
+                    .as_ref()
+                    .is_some_and(|entry| entry.refresh_failed_lately(now));
+            let flight =
+                (!tried_lately).then(|| fetch::start(inner, &key, memory, budget, patience));
+            (flight, stale)
+        };
+        let landed = match flight {
+            Some(flight) => flight.await,
+            None => Err(Failed(Ede::CachedError)),
         };
         match (landed, stale) {
             (Ok(entry), _) => {
@@ -325,6 +390,8 @@ impl Resolver {
             }
             // What does not validate is no reason to believe what is old.
             (Err(Failed(reason)), Some(entry)) if !reason.is_bogus() => {
+                // One client has waited; the next need not, while the fetch may still go on.
+                entry.refresh_failed(Now::read(), fetch::RECHECK);
                 inner.metrics.resolver.cache.count(CacheRequest::Stale);
                 write(&entry, query, inner.cache.stale_age(), limit, out);
                 Outcome::CacheStale
@@ -333,47 +400,6 @@ impl Resolver {
                 inner.metrics.resolver.cache.count(CacheRequest::Miss);
                 code(query, Rcode::ServFail, reason, out)
             }
-        }
-    }
-
-    /// Joins or starts the fetch for `key` and waits for it, at most for `patience`.
-    async fn fetch(
-        &self,
-        key: &Key,
-        budget: &Budget,
-        patience: Option<Duration>,
-    ) -> Result<Arc<Entry>, Failed> {
-        let inner = &self.inner;
-        let limits = &inner.metrics.resolver.limits;
-        let mut result = match inner.flights.board(key, inner.cache.generation()) {
-            Seat::Wait(result) => result,
-            Seat::Lead(pilot) => {
-                let result = patience.and_then(|_| pilot.wait());
-                let flight = Flight::new(fly(Arc::clone(inner), pilot, budget.share()));
-                match result {
-                    // It ends within the budget by itself.
-                    None => return flight.await,
-                    Some(result) => {
-                        // Goes on when this client has been given something stale.
-                        drop(flight);
-                        result
-                    }
-                }
-            }
-            Seat::CrowdedOut => {
-                limits.waiters.inc();
-                return Err(Failed(Ede::Other));
-            }
-            Seat::Grounded => {
-                limits.fetches.inc();
-                return Err(Failed(Ede::Other));
-            }
-        };
-        let patience = patience.unwrap_or_else(|| budget.remaining(Now::read()));
-        match tokio::time::timeout(patience, result.wait_for(Option::is_some)).await {
-            Ok(Ok(landed)) => landed.clone().unwrap_or(Err(Failed(Ede::Other))),
-            // The task that fetched is gone, or it takes too long for this client.
-            Ok(Err(_)) | Err(_) => Err(Failed(Ede::NoReachableAuthority)),
         }
     }
 
@@ -423,9 +449,14 @@ impl Resolver {
     /// meanwhile still answers those who wait, but is not kept. Walks the whole cache: not for a DNS thread.
     pub fn flush(&self, what: &Flush) -> usize {
         let inner = &self.inner;
-        let flush = |matches: &dyn Fn(&[u8]) -> bool| {
+        let flush = |wire: &[u8], matches: &dyn Fn(&[u8]) -> bool| {
             let gone = inner.cache.flush(matches);
             inner.failures.flush(matches);
+            // A name is also gone while one above it is.
+            inner.cuts.flush(|key| {
+                let name = Key::parts(key).name;
+                names::is_beneath(name, wire) || names::is_beneath(wire, name)
+            });
             gone
         };
         // First what answers are made of.
@@ -446,12 +477,12 @@ impl Resolver {
             };
         }
         match what {
-            Flush::All => flush(&|_| true),
+            Flush::All => flush(b"\0", &|_| true),
             Flush::Name(name, qtype) => {
-                names::wire(name).map_or(0, |wire| flush(&|key| is(key, &wire, *qtype)))
+                names::wire(name).map_or(0, |wire| flush(&wire, &|key| is(key, &wire, *qtype)))
             }
             Flush::Zone(zone) => names::wire(zone).map_or(0, |wire| {
-                flush(&|key| names::is_beneath(Key::parts(key).name, &wire))
+                flush(&wire, &|key| names::is_beneath(Key::parts(key).name, &wire))
             }),
         }
     }
@@ -463,132 +494,9 @@ fn is(key: &[u8], name: &[u8], qtype: Option<u16>) -> bool {
     parts.name == name && qtype.is_none_or(|qtype| parts.qtype == qtype)
 }
 
-/// A fetch, polled by the client that came first; dropped before its end, it goes on as a task of its own, since others may
-/// wait for it. So the usual fetch costs no task.
-struct Flight(Option<BoxFuture<'static, Result<Arc<Entry>, Failed>>>);
-
-impl Flight {
-    fn new(fetch: impl Future<Output = Result<Arc<Entry>, Failed>> + Send + 'static) -> Self {
-        Self(Some(Box::pin(fetch)))
-    }
-}
-
-impl Future for Flight {
-    type Output = Result<Arc<Entry>, Failed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(fetch) = &mut self.0 else {
-            return Poll::Ready(Err(Failed(Ede::Other)));
-        };
-        let polled = fetch.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.0 = None;
-        }
-        polled
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let Some(fetch) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(fetch);
-        }
-    }
-}
-
-/// One fetch: asks, checks, keeps, tells those who wait.
-async fn fly(inner: Arc<Inner>, pilot: Pilot, budget: Budget) -> Result<Arc<Entry>, Failed> {
-    let metrics = &inner.metrics.resolver;
-    let question = Key::parts(pilot.key());
-    let result = ask(&inner, question, &budget).await;
-    let result = result.map(|reply| screen(&inner, question, reply));
-    let now = Now::read();
-    let landed = match result {
-        Ok(reply) => {
-            inner.failures.forget(pilot.key());
-            Ok(inner
-                .cache
-                .keep(pilot.key(), reply, pilot.generation(), now))
-        }
-        Err(error) => {
-            match error {
-                Unanswered::Exhausted => metrics.limits.packets.inc(),
-                Unanswered::TimeUp => metrics.limits.time.inc(),
-                Unanswered::Busy | Unanswered::Nobody | Unanswered::Failed(_) => {}
-            }
-            tracing::debug!(
-                name = %names::text(question.name),
-                qtype = question.qtype,
-                %error,
-                "fetch failed"
-            );
-            // That we were too busy says nothing about the question.
-            if error != Unanswered::Busy {
-                if inner.cache.generation() == pilot.generation() {
-                    inner.failures.remember(pilot.key(), now);
-                }
-                if let Some(entry) = inner.cache.held(pilot.key()) {
-                    entry.refresh_failed(now, RECHECK);
-                }
-            }
-            Err(Failed(match error {
-                Unanswered::Failed(reason) => reason,
-                Unanswered::Busy => Ede::Other,
-                _ => Ede::NoReachableAuthority,
-            }))
-        }
-    };
-    pilot.land(&landed);
-    landed
-}
-
-/// Asks the upstreams of the key's partition, within the budget.
-async fn ask(
-    inner: &Inner,
-    question: key::Parts<'_>,
-    budget: &Budget,
-) -> Result<Reply, Unanswered> {
-    if question.partition == Partition(0)
-        && let Some(recursor) = &inner.recursor
-    {
-        let message = recursor.fetch(question, budget).await.map_err(|trouble| {
-            tracing::debug!(name = %names::text(question.name), qtype = question.qtype, %trouble, "not resolved");
-            trouble.as_unanswered()
-        })?;
-        return inner
-            .cache
-            .read(question, &message)
-            .map_err(|_| Unanswered::Nobody);
-    }
-    let upstreams = inner
-        .upstreams
-        .get(usize::from(question.partition.0))
-        .ok_or(Unanswered::Nobody)?;
-    let read = |message: &[u8]| inner.cache.read(question, message);
-    upstreams
-        .fetch(&inner.exchanger, question, budget, read)
-        .await
-}
-
-/// What of a reply is to be kept, by the policy.
-fn screen(inner: &Inner, question: key::Parts<'_>, reply: Reply) -> Reply {
-    let forwarded = question.partition.0 != 0;
-    let screened = inner.policy.load().screen(&reply.wire, forwarded);
-    let Some(screened) = screened else {
-        return reply;
-    };
-    if screened.private {
-        inner.metrics.policy.private.inc();
-    }
-    // What the policy writes is a reply to the question; were it none, what came stays.
-    let read = inner.cache.read(question, &screened.message);
-    read.unwrap_or(reply)
-}
-
 /// Keeps the gauges true, as long as there is a resolver.
 async fn keep_honest(inner: Weak<Inner>) {
+    let mut warmth = warm::Warmth::default();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -604,6 +512,7 @@ async fn keep_honest(inner: Weak<Inner>) {
         metrics.failures.set(gauge(inner.failures.settle()));
         let busy = inner.config.fetches.saturating_sub(inner.flights.free());
         metrics.fetches.set(gauge(busy as u64));
+        warmth.note(&inner.metrics.resolver);
         inner.exchanger.tidy(Now::read());
         if let Some(recursor) = &inner.recursor {
             metrics.recursion_bytes.set(gauge(recursor.settle()));
@@ -681,13 +590,13 @@ pub struct CachedEntry {
     pub records: Vec<String>,
 }
 
-/// How long a failed refresh of an expired answer is not tried again (RFC 8767 section 5).
-const RECHECK: Duration = Duration::from_secs(30);
-
 /// The failure cache may take this part of the cache's size, on top of it.
 const FAILURES_SHARE: u64 = 32;
 
-/// What the failure cache may take however small the cache is, bytes: some hundred failures.
+/// Likewise the names known not to exist.
+const CUTS_SHARE: u64 = 32;
+
+/// What each of them may take however small the cache is, bytes: some hundred failures.
 const FAILURES_LEAST: u64 = 256 << 10;
 
 /// Types that name no data to fetch: OPT, and TKEY to MAILA (transfers among them).

@@ -160,7 +160,9 @@ impl Near {
         let at = self.find(spot, key)?;
         let cell = &mut self.cells[at];
         let age = cell.facts.age(now)?;
-        if cell.version != spot.version
+        // An answer about to expire is for the shared cache to see, which has it refreshed.
+        if cell.facts.is_ending(now)
+            || cell.version != spot.version
             || cell.uses_left == 0
             || now.mono_ns.saturating_sub(cell.asked_ns) >= USES_NS
         {
@@ -483,7 +485,12 @@ mod tests {
         assert!(setting.hits_copy(&asked, after(9)));
         assert_eq!(setting.ask(&asked, after(9)), Some((1, 91)));
         assert_eq!(setting.ask(&asked, after(99)), Some((1, 1)));
-        assert!(setting.hits_copy(&asked, after(99)));
+        assert_eq!(setting.ask(&asked, after(81)), Some((1, 19)));
+        assert!(setting.hits_copy(&asked, after(89)));
+        assert!(
+            !setting.hits_copy(&asked, after(90)),
+            "to be refreshed by the cache"
+        );
         assert!(!setting.hits_copy(&asked, after(TTL)));
         assert_eq!(setting.ask(&asked, after(TTL)), None);
     }

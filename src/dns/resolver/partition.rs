@@ -31,6 +31,14 @@ impl Partitions {
         Ok(Self { zones: map })
     }
 
+    /// The apex of a partition's forward zone; empty for 0, which has none.
+    pub(super) fn zone(&self, partition: Partition) -> &[u8] {
+        self.zones
+            .iter()
+            .find(|(_, found)| **found == partition)
+            .map_or(&[], |(apex, _)| apex)
+    }
+
     /// The partition of the longest forward zone at or above `name` (wire form, any case). No allocation.
     pub(super) fn find(&self, name: &[u8]) -> Partition {
         if self.zones.is_empty() {

@@ -3,6 +3,7 @@
 //! Only what belongs to the question survives: the answer records on the alias chain that begins at its name, and of
 //! the authority section SOA and NS (with DO also the proofs). Additional records and OPT go.
 
+use super::key::Parts;
 use super::message::{CLASS_IN, Name, Record, Writer};
 
 /// A checked reply: question first, names compressed, no OPT.
@@ -24,6 +25,8 @@ pub(crate) struct Reply {
     pub(crate) authentic: bool,
     /// The most records of one type at one name.
     pub(crate) rrset: usize,
+    /// The name (lower case) that the aliases lead to, out of the zone the sender speaks for; the answer ends with the alias.
+    pub(crate) onward: Option<Box<[u8]>>,
 }
 
 /// Bounds of TTLs, seconds.
@@ -38,7 +41,8 @@ pub(crate) struct Ttls {
 }
 
 impl Reply {
-    /// Checks `message` as the reply to a question (`name` lower-cased, in wire form) and rewrites it.
+    /// Checks `message` as the reply to a question and rewrites it. The sender speaks for `zone` (wire form, lower case) and
+    /// nothing else; empty: for all.
     ///
     /// A negative answer is kept as long as RFC 2308 says: the lesser of the SOA's TTL and its MINIMUM; that is also
     /// the TTL its SOA then has.
@@ -47,11 +51,16 @@ impl Reply {
     /// [`Invalid`]: what is wrong with it. The upstream is at fault.
     pub(crate) fn read(
         message: &[u8],
-        name: &[u8],
-        qtype: u16,
-        dnssec_ok: bool,
+        question: &Parts<'_>,
+        zone: &[u8],
         bounds: Ttls,
     ) -> Result<Self, Invalid> {
+        let &Parts {
+            name,
+            qtype,
+            dnssec_ok,
+            ..
+        } = question;
         let header: &[u8; 12] = message
             .get(..12)
             .and_then(|header| header.try_into().ok())
@@ -75,9 +84,18 @@ impl Reply {
         let (answer, at) = section(message, at + 4, u16::from_be_bytes([an1, an2]))?;
         let (authority, _) = section(message, at, u16::from_be_bytes([ns1, ns2]))?;
 
-        let chain = chain(message, &answer, name, qtype);
+        let mut chain = chain(message, &answer, name, qtype);
+        let mut onward = None;
+        if !zone.is_empty()
+            && let Some(out) = (chain.iter()).position(|link| !is_in(link.as_wire(), zone))
+        {
+            onward = Some(chain[out].as_wire().to_ascii_lowercase().into());
+            chain.truncate(out);
+        }
         let answer = belonging(answer, &chain, qtype, dnssec_ok);
         let last = chain.last().map_or(name, Name::as_wire);
+        // What is said of a name elsewhere, that it does not exist included, is not the sender's to say.
+        let rcode = if onward.is_some() { NOERROR } else { rcode };
         let negative = rcode == NXDOMAIN
             || !answer
                 .iter()
@@ -85,12 +103,15 @@ impl Reply {
         let authority: Vec<Record> = authority
             .into_iter()
             .filter(|record| match record.rtype {
+                _ if onward.is_some() => false,
+                _ if !zone.is_empty() && !is_in(record.owner.as_wire(), zone) => false,
                 SOA | NS => record.owner.holds(last),
                 RRSIG | NSEC | NSEC3 | DS => dnssec_ok,
                 _ => false,
             })
             .collect();
 
+        let negative = negative && onward.is_none();
         let mut ttl = match (negative, negative_ttl(message, &authority)) {
             (false, _) => bounds.max,
             (true, Some(ttl)) => ttl.min(bounds.negative_max),
@@ -138,8 +159,61 @@ impl Reply {
             rcode,
             authentic: low & 0x20 != 0,
             rrset: largest(&answer),
+            onward,
         })
     }
+
+    /// This reply, whose aliases lead out of its sender's zone, with what `rest` says of the name they lead to. `None`: they do not fit.
+    pub(crate) fn join(&self, rest: &Self) -> Option<Self> {
+        let (name, at) = Name::read(&self.wire, 12)?;
+        let qtype = u16::from_be_bytes([*self.wire.get(at)?, *self.wire.get(at + 1)?]);
+        let mut writer = Writer::new(name.as_wire(), qtype);
+        let (_, rest_at) = Name::read(&rest.wire, 12)?;
+        let counts = |reply: &Self| {
+            let count = |at: usize| u16::from_be_bytes([reply.wire[at], reply.wire[at + 1]]);
+            (count(6), count(8))
+        };
+        let ((ours, _), (theirs, authorities)) = (counts(self), counts(rest));
+        let mut copy = |message: &[u8], mut at: usize, count: u16| {
+            for _ in 0..count {
+                let (record, next) = Record::read(message, at)?;
+                writer.record(message, &record, record.ttl)?;
+                at = next;
+            }
+            Some((at, writer.bytes.len()))
+        };
+        copy(&self.wire, at + 4, ours)?;
+        let (rest_at, answers_end) = copy(&rest.wire, rest_at + 4, theirs)?;
+        copy(&rest.wire, rest_at, authorities)?;
+        let mut wire = writer.bytes;
+        wire[2..4].copy_from_slice(&[0x80, rest.rcode]);
+        wire[4..6].copy_from_slice(&1_u16.to_be_bytes());
+        wire[6..8].copy_from_slice(&ours.checked_add(theirs)?.to_be_bytes());
+        wire[8..10].copy_from_slice(&authorities.to_be_bytes());
+        Some(Self {
+            wire,
+            ttls: writer.ttls,
+            answers_end,
+            ttl: self.ttl.min(rest.ttl),
+            negative: rest.negative,
+            rcode: rest.rcode,
+            authentic: self.authentic && rest.authentic,
+            rrset: self.rrset.max(rest.rrset),
+            onward: rest.onward.clone(),
+        })
+    }
+}
+
+/// Whether `name` (any case) is `zone` (lower case) or beneath it.
+fn is_in(name: &[u8], zone: &[u8]) -> bool {
+    let mut rest = name;
+    while rest.len() > zone.len() {
+        let Some(tail) = rest.get(1 + usize::from(rest[0])..) else {
+            return false;
+        };
+        rest = tail;
+    }
+    rest.eq_ignore_ascii_case(zone)
 }
 
 fn count(records: &[Record]) -> Result<u16, Invalid> {
@@ -272,6 +346,7 @@ const NO_SOA: u32 = 5;
 mod tests {
     use hickory_resolver::proto::op::Message;
 
+    use super::super::partition::Partition;
     use super::super::testing::{message, wire};
     use super::*;
 
@@ -284,7 +359,35 @@ mod tests {
     #[track_caller]
     fn read(question: &str, qtype: u16, answer: &[&str], authority: &[&str]) -> Reply {
         let message = message(question, qtype, 0, answer, authority);
-        Reply::read(&message, &wire(question), qtype, false, BOUNDS).unwrap()
+        parse(&message, question, qtype, false, BOUNDS).unwrap()
+    }
+
+    fn parse(
+        message: &[u8],
+        name: &str,
+        qtype: u16,
+        dnssec_ok: bool,
+        bounds: Ttls,
+    ) -> Result<Reply, Invalid> {
+        parse_of(message, name, qtype, dnssec_ok, &[], bounds)
+    }
+
+    fn parse_of(
+        message: &[u8],
+        name: &str,
+        qtype: u16,
+        dnssec_ok: bool,
+        zone: &[u8],
+        bounds: Ttls,
+    ) -> Result<Reply, Invalid> {
+        let parts = Parts {
+            name: &wire(name),
+            qtype,
+            dnssec_ok,
+            checking_disabled: false,
+            partition: Partition(0),
+        };
+        Reply::read(message, &parts, zone, bounds)
     }
 
     /// The records that are left, as `owner type`.
@@ -361,17 +464,54 @@ mod tests {
     fn reply_ttls_are_clamped() {
         let message = message("a.example.", 1, 0, &["a.example. 5 A 192.0.2.1"], &[]);
         let bounds = Ttls { min: 30, ..BOUNDS };
-        let reply = Reply::read(&message, &wire("a.example."), 1, false, bounds).unwrap();
+        let reply = parse(&message, "a.example.", 1, false, bounds).unwrap();
         assert_eq!(reply.ttl, 30);
         let reply = Message::from_vec(&reply.wire).unwrap();
         assert_eq!(reply.answers[0].ttl, 30);
     }
 
     #[test]
+    fn reply_of_one_zone_says_nothing_of_others() {
+        let zone = wire("corp.example.");
+        let chain = [
+            "www.corp.example. 300 CNAME a.corp.example.",
+            "a.corp.example. 60 CNAME www.bank.example.",
+            "www.bank.example. 120 A 192.0.2.66",
+        ];
+        let soa = "bank.example. 600 SOA ns.example. host.example. 1 2 3 4 90";
+        for rcode in [0, 3] {
+            let message = message("www.corp.example.", 1, rcode, &chain, &[soa]);
+            let reply = parse_of(&message, "www.corp.example.", 1, false, &zone, BOUNDS).unwrap();
+            check(
+                &reply,
+                &["www.corp.example. CNAME", "a.corp.example. CNAME"],
+            );
+            assert_eq!(reply.onward.as_deref(), Some(&*wire("www.bank.example.")));
+            assert_eq!((reply.rcode, reply.negative), (0, false));
+
+            let bank = read(
+                "www.bank.example.",
+                1,
+                &["www.bank.example. 30 A 192.0.2.1"],
+                &[],
+            );
+            let joined = reply.join(&bank).unwrap();
+            check(
+                &joined,
+                &[
+                    "www.corp.example. CNAME",
+                    "a.corp.example. CNAME",
+                    "www.bank.example. A",
+                ],
+            );
+            assert_eq!((joined.ttl, joined.onward), (30, None));
+        }
+    }
+
+    #[test]
     fn reply_to_another_question_is_invalid() {
         let message = message("a.example.", 1, 0, &["a.example. 5 A 192.0.2.1"], &[]);
-        let invalid =
-            |name, qtype| Reply::read(&message, &wire(name), qtype, false, BOUNDS).unwrap_err();
+        let invalid = |name, qtype| parse(&message, name, qtype, false, BOUNDS).unwrap_err();
         assert_eq!(invalid("b.example.", 1), Invalid::Question);
         assert_eq!(invalid("a.example.", 28), Invalid::Question);
     }
@@ -381,7 +521,7 @@ mod tests {
         let mut raw = message("a.example.", 65_400, 0, &[], &[]);
         raw[7] = 1;
         raw.extend(b"\xC0\x0C\xFF\x78\0\x01\0\0\0\x3C\0\x04\xC0\x0C\x01\xFF");
-        let reply = Reply::read(&raw, &wire("a.example."), 65_400, false, BOUNDS).unwrap();
+        let reply = parse(&raw, "a.example.", 65_400, false, BOUNDS).unwrap();
         assert_eq!(reply.wire[12..], raw[12..]);
         assert!(!reply.negative);
     }
@@ -400,7 +540,7 @@ mod tests {
         );
         raw[7] = 3;
         raw.extend(b"\x03old\x07example\0\0\x27\0\x01\0\0\0\x1E\0\x0D\x03new\x07example\0");
-        let reply = Reply::read(&raw, &wire("www.old.example."), 1, false, BOUNDS).unwrap();
+        let reply = parse(&raw, "www.old.example.", 1, false, BOUNDS).unwrap();
         check(
             &reply,
             &[
@@ -428,7 +568,7 @@ mod tests {
             &["example. 600 SOA ns.example. host.example. 1 2 3 4 90"],
         );
         for end in 0..whole.len() {
-            let cut = Reply::read(&whole[..end], &wire("www.example."), 1, true, BOUNDS);
+            let cut = parse(&whole[..end], "www.example.", 1, true, BOUNDS);
             assert!(cut.is_err(), "{end} of {}", whole.len());
         }
     }

@@ -126,5 +126,6 @@ pub(super) fn config() -> CacheConfig {
         failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
         entry: 16 << 10,
         records: 100,
+        ..CacheConfig::default()
     }
 }

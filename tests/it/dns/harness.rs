@@ -228,6 +228,7 @@ pub(crate) fn forward_to(upstream: SocketAddr) -> resolver::Config {
             failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
             entry: 16 << 10,
             records: 100,
+            ..resolver::CacheConfig::default()
         },
         packets: 50,
         time: PATIENCE,

@@ -2,23 +2,23 @@
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// The kernel's generator, read some hundred octets at a time.
+/// The kernel's generator, read some thousand octets at a time.
 pub(super) struct Dice {
-    bytes: [u8; 512],
+    bytes: Box<[u8; BYTES]>,
     at: usize,
 }
 
 impl Dice {
     pub(super) fn new() -> Self {
         Self {
-            bytes: [0; 512],
-            at: 512,
+            bytes: Box::new([0; BYTES]),
+            at: BYTES,
         }
     }
 
     /// The next `N` octets; each is given out once.
     pub(super) fn octets<const N: usize>(&mut self) -> [u8; N] {
-        const { assert!(N <= 512) }
+        const { assert!(N <= BYTES) }
         if self.at + N > self.bytes.len() {
             self.refill();
         }
@@ -57,3 +57,5 @@ impl std::fmt::Debug for Dice {
         f.write_str("Dice")
     }
 }
+
+const BYTES: usize = 4_096;

@@ -156,6 +156,11 @@ impl Exchanger {
             return Err(ExchangeError::Busy);
         };
         let _seat = self.seat(server, until).await?;
+        if self.zones.admit(question.zone).is_none() {
+            // It fell ill while this waited.
+            self.metrics.resolver.limits.zone_fetches.inc();
+            return Err(ExchangeError::Busy);
+        }
         let mut asking = Asking {
             exchanger: self,
             server,
@@ -257,7 +262,7 @@ impl Asking<'_> {
         };
         let cookie = self.cookie(began);
         let edns = cookie.as_ref().map(Some);
-        let sent = Sent::new(self.question, drawn.id, Some(&drawn.case), edns);
+        let sent = Sent::new(self.question, drawn.id, Some(drawn.case), edns);
         let expected = drawn.expect(sent);
         let mut wait = server.health().patience();
         let mut now = began;

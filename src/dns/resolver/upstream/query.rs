@@ -62,12 +62,12 @@ impl Cookie {
 }
 
 impl Sent {
-    /// Writes the query. `case`: a bit for each octet of the name, set: the other case (0x20); `None`: as it is.
+    /// Writes the query. `case`: a bit for each octet of the name, over and over; set: the other case (0x20); `None`: as it is.
     /// `edns`: with OPT, and this cookie in it.
     pub(super) fn new(
         question: &Question<'_>,
         id: u16,
-        case: Option<&[u8; 32]>,
+        case: Option<u64>,
         edns: Option<Option<&Cookie>>,
     ) -> Self {
         let name = question.name;
@@ -80,7 +80,7 @@ impl Sent {
         if let Some(case) = case {
             for (at, octet) in bytes[HEADER..].iter_mut().enumerate() {
                 // Length octets are at most 63, so they are never letters.
-                if octet.is_ascii_alphabetic() && case[at / 8 % 32] >> (at % 8) & 1 != 0 {
+                if octet.is_ascii_alphabetic() && case >> (at % 64) & 1 != 0 {
                     *octet ^= 0x20;
                 }
             }
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn reply_must_repeat_id_question_and_case() {
         let name = wire("www.example.");
-        let sent = Sent::new(&question(&name), 7, Some(&[0b0110_0110; 32]), Some(None));
+        let sent = Sent::new(&question(&name), 7, Some(0x6666_6666_6666_6666), Some(None));
         let good = reply_to(&sent);
         assert_eq!(sent.check(&good), Ok(()));
         let bend = |at: usize, bits: u8| {
@@ -400,9 +400,9 @@ mod tests {
     proptest! {
         /// Whatever comes, reading it does not panic; and only the name's case may differ in what is sent.
         #[test]
-        fn anything_is_read_or_refused(packet in prop::collection::vec(any::<u8>(), 0..80), case: [u8; 32]) {
+        fn anything_is_read_or_refused(packet in prop::collection::vec(any::<u8>(), 0..80), case: u64) {
             let name = wire("www.example.");
-            let sent = Sent::new(&question(&name), 7, Some(&case), Some(None));
+            let sent = Sent::new(&question(&name), 7, Some(case), Some(None));
             prop_assert!(sent.bytes()[HEADER..sent.question_end - 4].eq_ignore_ascii_case(&name));
             prop_assert!(sent.check(&packet).is_err() || packet.len() >= HEADER);
             let _ = Signs::read(&packet);

@@ -106,7 +106,7 @@ impl Sockets {
         let pool = &self.pool;
         let (found, id, case, port) = {
             let mut idle = lock(&pool.idle);
-            let (id, case) = (idle.dice.u16(), idle.dice.octets());
+            let (id, case) = (idle.dice.u16(), u64::from_ne_bytes(idle.dice.octets()));
             let port = idle.dice.u16();
             (idle.draw(peer), id, case, port)
         };
@@ -247,6 +247,10 @@ fn open(peer: SocketAddr, first: u16, mut dice: impl FnMut() -> u16) -> io::Resu
     if peer.is_ipv6() {
         rustix::net::sockopt::set_ipv6_v6only(&fd, true)?;
     }
+    // A flood of forged replies must not push the right one out. The kernel gives less to those without the privilege.
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE).is_err() {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&fd, RECEIVE)?;
+    }
     let mut port = first;
     for _ in 0..PORTS {
         // The kernel itself would draw from less than half of the range.
@@ -293,7 +297,7 @@ pub(super) struct Drawn {
     seat: Seat,
     pub(super) id: u16,
     /// A bit for each octet of the name.
-    pub(super) case: [u8; 32],
+    pub(super) case: u64,
 }
 
 impl Drawn {
@@ -470,6 +474,9 @@ const DRAWS: usize = 4;
 /// Ports tried for a new socket, and the least: those below are for servers.
 const PORTS: usize = 64;
 const PORT_LEAST: u16 = 1_024;
+
+/// Octets the kernel may hold for one socket: some thousand small packets.
+const RECEIVE: usize = 1 << 20;
 
 /// Sockets looked after in one turn, and packets of each: who floods one must not starve the others.
 const EVENTS: usize = 256;
