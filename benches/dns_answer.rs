@@ -1,11 +1,13 @@
 //! The authoritative answer path on a zone of 10,000 names: parse and answer, as a UDP thread does per packet.
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use headwater::dns::ZoneConfig;
 use headwater::dns::answer::{CHAIN_MAX, View, answer};
+use headwater::dns::rrl::{Equal, Rate, Table};
 use headwater::dns::wire::Query;
 use headwater::dns::zone::{Zones, load_text};
 use headwater::time::Now;
@@ -111,7 +113,7 @@ fn hostile(criterion: &mut Criterion) {
     let mut options = packet(&["www"]);
     let at = options.len() - 2;
     options[at..].copy_from_slice(&1200_u16.to_be_bytes());
-    options.extend([0, 10, 0, 0].repeat(300));
+    options.extend([0, 8, 0, 0].repeat(300));
     let mut records = packet(&["www"]);
     records[10..12].copy_from_slice(&u16::MAX.to_be_bytes());
     records.extend([0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0].repeat(100));
@@ -130,5 +132,35 @@ fn hostile(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, answers, hostile);
+/// What the rate limit adds to an answer: 10,000 kinds of answers to one network, as a benchmark's client asks, and answers
+/// to networks made up.
+fn rate_limit(criterion: &mut Criterion) {
+    let rate = Rate {
+        responses: 100,
+        slip: 2,
+    };
+    let mut group = criterion.benchmark_group("rate_limit");
+    let mut next = 0_u32;
+    for (name, networks) in [("one network", 1), ("many networks", 1 << 16)] {
+        let mut table = Table::new(rate);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                next = next.wrapping_add(1);
+                let client = IpAddr::from((next % networks << 8).to_be_bytes());
+                let equal = Equal {
+                    source: u64::from(next % 10_000),
+                    kind: 256,
+                };
+                let now = Now {
+                    mono_ns: u64::from(next) * 2_000,
+                    unix_ms: 0,
+                };
+                black_box(table.check(client, equal, now))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, answers, hostile, rate_limit);
 criterion_main!(benches);
