@@ -9,7 +9,7 @@ use crate::admin::api;
 use crate::admin::client;
 use crate::config::{Settings, Source, load};
 use crate::daemon;
-use crate::dns::zone;
+use crate::dns::{ZoneConfig, zone};
 
 mod announce;
 
@@ -97,6 +97,34 @@ enum ZoneCommand {
     Show {
         /// Apex of the zone
         name: String,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Set the record of a type at a name; the others of that type there go
+    Set {
+        /// Name, absolute
+        name: String,
+        /// TTL, such as 300 or 5m
+        ttl: String,
+        /// Record type, such as AAAA
+        #[arg(value_name = "TYPE")]
+        rtype: String,
+        /// Its data as in a master file, names absolute
+        #[arg(required = true)]
+        data: Vec<String>,
+        /// Leave the other records of that type there
+        #[arg(long)]
+        beside: bool,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Delete the records at a name: of one type, or all
+    Delete {
+        /// Name, absolute
+        name: String,
+        /// Record type, such as AAAA; all types without it
+        #[arg(value_name = "TYPE")]
+        rtype: Option<String>,
         #[command(flatten)]
         control: Control,
     },
@@ -253,7 +281,8 @@ fn check_files(source: &Source, settings: &Settings) -> bool {
     let mut good = true;
     // The embedded default's zone file and directory are made by the first start.
     let first = |path: &std::path::Path| source.file.is_none() && !path.exists();
-    for config in settings.zones.iter().filter(|z| !first(&z.file)) {
+    let primary = |z: &&ZoneConfig| z.primaries.is_empty() && !first(&z.file);
+    for config in settings.zones.iter().filter(primary) {
         match zone::load(config) {
             Ok(loaded) => {
                 for warning in loaded.warnings {
@@ -343,6 +372,28 @@ fn zones(command: ZoneCommand) -> Result<bool, Failure> {
         ZoneCommand::Show { name, control } => {
             let text = control.call(&api::ZoneShow { name })?;
             control.print(&text, |t| t.text.clone());
+            Ok(true)
+        }
+        ZoneCommand::Set {
+            name,
+            ttl,
+            rtype,
+            data,
+            beside,
+            control,
+        } => {
+            let record = format!("{name} {ttl} IN {rtype} {}", data.join(" "));
+            let changed = control.call(&api::ZoneSet { record, beside })?;
+            control.print(&changed, show::zone_changed);
+            Ok(true)
+        }
+        ZoneCommand::Delete {
+            name,
+            rtype,
+            control,
+        } => {
+            let changed = control.call(&api::ZoneDelete { name, rtype })?;
+            control.print(&changed, show::zone_changed);
             Ok(true)
         }
         ZoneCommand::Reload { name, control } => {
@@ -464,6 +515,10 @@ mod tests {
             "headwater zone ds cdn.test.",
             "headwater zone ds cdn.test. --seen 12345",
             "headwater zone rollover cdn.test.",
+            "headwater zone set www.cdn.test. 300 A 192.0.2.1",
+            "headwater zone set cdn.test. 5m MX 10 mail.cdn.test. --beside --json",
+            "headwater zone delete www.cdn.test.",
+            "headwater zone delete www.cdn.test. AAAA --socket /run/a.sock",
             "headwater content list",
             "headwater content show /video.bin",
             "headwater content verify",
@@ -478,6 +533,8 @@ mod tests {
         for line in [
             "headwater walk",
             "headwater cache flush",
+            "headwater zone set www.cdn.test. 300 A",
+            "headwater zone delete",
             "headwater cache flush a. --all",
             "headwater run --set dns.workers",
             "headwater status --socket a --config b",

@@ -260,6 +260,35 @@ pub struct ZoneText {
     pub text: String,
 }
 
+/// Makes a record the only one of its type at its name, or one more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneSet {
+    /// As in a master file, with absolute names.
+    pub record: String,
+    /// The others of its type stay.
+    pub beside: bool,
+}
+
+/// Removes records.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneDelete {
+    /// Their owner.
+    pub name: String,
+    /// Their type; `None`: all.
+    pub rtype: Option<String>,
+}
+
+/// What a change of a zone did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneChanged {
+    /// The zone.
+    pub zone: String,
+    /// Its serial now.
+    pub serial: u32,
+    /// Whether anything differs from before.
+    pub changed: bool,
+}
+
 /// Reads zones again; without a name also the configuration's zones.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ZoneReload {
@@ -390,6 +419,8 @@ verbs! {
     ZoneReload, "/v1/zone/reload" => Reloaded;
     ZoneDs, "/v1/zone/ds" => Vec<ZoneKey>;
     ZoneRollover, "/v1/zone/rollover" => Vec<ZoneKey>;
+    ZoneSet, "/v1/zone/set" => ZoneChanged;
+    ZoneDelete, "/v1/zone/delete" => ZoneChanged;
     ContentList, "/v1/content/list" => Vec<Object>;
     ContentShow, "/v1/content/show" => Object;
     ContentVerify, "/v1/content/verify" => Vec<Verified>;

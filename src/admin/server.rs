@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::api::{self, Verb};
 use super::handles::{Handles, VerbError};
 use super::page;
+use crate::dns::keeper::Updated;
 use crate::time::Now;
 
 /// The control socket, bound; removed from the file system when dropped.
@@ -371,6 +372,18 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let verb: api::ZoneShow = parse(body)?;
             done::<api::ZoneShow>(&handles.zone_show(&verb.name)?)
         }
+        api::ZoneSet::PATH => {
+            let verb: api::ZoneSet = parse(body)?;
+            let keeper = handles.engine.keeper().clone();
+            let work = move || keeper.set(&verb.record, verb.beside);
+            done::<api::ZoneSet>(&zone_changed(work).await?)
+        }
+        api::ZoneDelete::PATH => {
+            let verb: api::ZoneDelete = parse(body)?;
+            let keeper = handles.engine.keeper().clone();
+            let work = move || keeper.delete(&verb.name, verb.rtype.as_deref());
+            done::<api::ZoneDelete>(&zone_changed(work).await?)
+        }
         api::ZoneReload::PATH => {
             let verb: api::ZoneReload = parse(body)?;
             let reloaded = handles.zone_reload(verb.name.as_deref()).await?;
@@ -406,6 +419,20 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, VerbError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| VerbError::Failed(error.to_string()))?
+}
+
+/// Changes a zone on the blocking pool: it writes to disk.
+async fn zone_changed(
+    work: impl FnOnce() -> Result<Updated, String> + Send + 'static,
+) -> Result<api::ZoneChanged, VerbError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|e| VerbError::Failed(format!("zone: {e}")))?;
+    let updated = done.map_err(VerbError::Invalid)?;
+    Ok(api::ZoneChanged {
+        zone: updated.zone,
+        serial: updated.serial,
+        changed: updated.changed,
+    })
 }
 
 fn parse<V: Verb>(body: &[u8]) -> Result<V, VerbError> {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::admin::api::{
-    Cache, CacheEntry, CacheLoaded, Dumped, Object, Reloaded, Status, Verified, Zone, ZoneKey,
+    Cache, CacheEntry, CacheLoaded, Dumped, Object, Reloaded, Status, Verified, Zone, ZoneChanged,
+    ZoneKey,
 };
 use crate::admin::page::{held_text, role_text};
 use crate::config::units::{duration_text, size_text};
@@ -199,6 +200,15 @@ pub(super) fn keys(keys: &[ZoneKey]) -> String {
         }
     }
     text
+}
+
+pub(super) fn zone_changed(changed: &ZoneChanged) -> String {
+    let (zone, serial) = (&changed.zone, changed.serial);
+    if changed.changed {
+        format!("zone {zone} changed: serial {serial}\n")
+    } else {
+        format!("zone {zone} unchanged: serial {serial}\n")
+    }
 }
 
 /// A time as people read it, to the second.

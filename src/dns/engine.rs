@@ -206,7 +206,7 @@ impl Engine {
         let now = Now::read();
         if Exchange::concerns(packet) {
             let outcome;
-            (*out, outcome) = self.exchange.answer(packet, client, transport, now);
+            (*out, outcome) = self.exchange.answer(packet, client, transport, now).await;
             return outcome;
         }
         // The fast path declines no others but good queries.

@@ -1,4 +1,4 @@
-//! What other servers and operators say: transfers, NOTIFY, and signed queries. Everything here is beside the fast
+//! What other servers and operators say: transfers, NOTIFY, updates, and signed queries. Everything here is beside the fast
 //! path: who may is decided by address and signature (RFC 8945), and every bound has its count.
 
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use super::transfer::message::{self, Message, Question};
 use super::transfer::outgoing::Outgoing;
 use super::transfer::{Allow, Config};
 use super::tsig::{Failure, Session, Verified};
+use super::update::apply;
 use super::wire::{self, HEADER_LEN, Query, Rcode};
 use super::{Outcome, Transport};
 use crate::metrics::Metrics;
@@ -77,7 +78,7 @@ impl Exchange {
     #[must_use]
     pub fn concerns(packet: &[u8]) -> bool {
         match opcode(packet) {
-            Some(NOTIFY) => true,
+            Some(NOTIFY | UPDATE) => true,
             Some(QUERY) => asks_for_transfer(packet),
             _ => false,
         }
@@ -121,8 +122,7 @@ impl Exchange {
     }
 
     /// Answers a packet that is for the exchange and asks for no transfer over a stream.
-    #[must_use]
-    pub fn answer(
+    pub async fn answer(
         &self,
         packet: &[u8],
         client: IpAddr,
@@ -135,6 +135,7 @@ impl Exchange {
         };
         match request.message.opcode {
             NOTIFY => self.notified(packet, request, client, now),
+            UPDATE => self.update(packet, request, now).await,
             _ if transport == Transport::Udp => self.datagram(packet, request, client, now),
             // Begun by the stream itself.
             _ => self.refuse(packet, request, Rcode::Refused, now),
@@ -274,6 +275,38 @@ impl Exchange {
                     .ended(Direction::Out, kind, Ended::Done);
                 let answer = messages.datagram(limit, now.unix_ms / 1_000);
                 (answer, Outcome::Transfer)
+            }
+            Err(rcode) => self.refuse(packet, request, rcode, now),
+        }
+    }
+
+    /// RFC 2136 section 3; only with one of the zone's keys.
+    async fn update(&self, packet: &[u8], request: Request, now: Now) -> (Vec<u8>, Outcome) {
+        let zone = match &request.message.question {
+            Some(Question {
+                name,
+                qtype: 6,
+                qclass: message::IN,
+            }) => name.clone(),
+            _ => return self.refuse(packet, request, Rcode::FormErr, now),
+        };
+        let Some((_, config)) = self.keeper.find(&zone) else {
+            return self.refuse(packet, request, Rcode::NotAuth, now);
+        };
+        let key = request.session.as_ref().map(|s| s.key().name());
+        if !key.is_some_and(|key| config.update_keys.contains(&key)) {
+            return self.refuse(packet, request, Rcode::Refused, now);
+        }
+        let [prerequisites, changes, _] = request.message.sections.clone();
+        let keeper = self.keeper.clone();
+        let work =
+            move || keeper.update(&zone, |zone| apply::apply(zone, &prerequisites, &changes));
+        // Bounded by the permits of the slow path.
+        let done = tokio::task::spawn_blocking(work).await;
+        match done.unwrap_or(Err(Rcode::ServFail)) {
+            Ok(_) => {
+                let (answer, _) = self.refuse(packet, request, Rcode::NoError, now);
+                (answer, Outcome::Update)
             }
             Err(rcode) => self.refuse(packet, request, rcode, now),
         }
@@ -435,5 +468,6 @@ const AA: u8 = 4;
 
 const QUERY: u8 = 0;
 const NOTIFY: u8 = 4;
+const UPDATE: u8 = 5;
 const IXFR: u16 = 251;
 const AXFR: u16 = 252;

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use self::signing::Signing;
+pub use self::updates::Updated;
+use self::updates::Updates;
 use super::ZoneConfig;
 use super::dnssec::signer::Signer;
 use super::transfer::history::{Difference, History};
@@ -25,6 +27,8 @@ use crate::time::Now;
 pub(super) mod secondary;
 
 mod signing;
+
+mod updates;
 
 /// The configured zones and the snapshot in service.
 #[derive(Debug)]
@@ -54,8 +58,8 @@ struct Kept {
     name: String,
     /// Held for a moment.
     config: Mutex<Arc<ZoneConfig>>,
-    /// Held while the zone changes: loads go one after the other.
-    turn: Mutex<()>,
+    /// Held while the zone changes: loads and updates go one after the other.
+    turn: Mutex<Updates>,
     /// Held for a moment.
     history: Mutex<History>,
     /// When the primaries are asked, if it has some; held for a moment.
@@ -263,13 +267,14 @@ impl Keeper {
 
     /// Takes one zone from its source into service. Says so once: on failure in the log, too.
     fn load(&self, kept: &Arc<Kept>) {
-        let _turn = lock(&kept.turn);
+        let mut updates = lock(&kept.turn);
         let config = lock(&kept.config).clone();
         if !config.primaries.is_empty() {
             self.load_copy(kept, &config, Now::read());
             return;
         }
-        match zone::load(&config) {
+        let loaded = zone::load(&config);
+        match loaded.and_then(|loaded| self.join(kept, &mut updates, &config, loaded)) {
             Ok(loaded) => self.serve(kept, &config, loaded),
             Err(problems) => self.failed(kept, &config, &problems),
         }
@@ -383,7 +388,7 @@ impl Kept {
             }),
             name,
             config: Mutex::new(Arc::new(config)),
-            turn: Mutex::new(()),
+            turn: Mutex::default(),
             history: Mutex::default(),
             refresh: Mutex::default(),
             signing: Mutex::default(),

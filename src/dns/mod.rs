@@ -3,7 +3,7 @@
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
 //! [`answer`] (the decision), [`chaos`] (what the server tells of itself), [`cookie`] and [`rrl`] (who gets how
 //! much), [`doh`] (messages in HTTP), [`resolver`] (cache and upstreams), [`tsig`] (signed messages), [`transfer`] (zones between servers),
-//! [`dnssec`] (zones signed), [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
+//! `update` (changes), [`dnssec`] (zones signed), [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
 //! with access lists and metrics), [`front`] (UDP threads and TCP).
 
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ pub mod tsig;
 pub mod transfer;
 
 pub mod dnssec;
+
+mod update;
 
 pub mod keeper;
 
@@ -105,6 +107,8 @@ pub enum Outcome {
     Blocked,
     /// A zone transfer, or NOTIFY answered.
     Transfer,
+    /// A dynamic update done, or found to change nothing.
+    Update,
     /// The client may not ask this.
     Refused,
     /// The packet is malformed.
@@ -144,7 +148,7 @@ impl Config {
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Authoritative,
         Self::Nodata,
         Self::Nxdomain,
@@ -155,6 +159,7 @@ impl Outcome {
         Self::Local,
         Self::Blocked,
         Self::Transfer,
+        Self::Update,
         Self::Refused,
         Self::Formerr,
         Self::Notimp,
@@ -181,6 +186,7 @@ impl Outcome {
             Self::Local => "local",
             Self::Blocked => "blocked",
             Self::Transfer => "transfer",
+            Self::Update => "update",
             Self::Refused => "refused",
             Self::Formerr => "formerr",
             Self::Notimp => "notimp",

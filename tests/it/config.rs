@@ -160,7 +160,7 @@ fn config_of_zones_and_content_is_checked() {
     );
     check(
         "[[zone]]\nname = \"a.\"\n",
-        &["1: zone[0].file: missing, expected text"],
+        &["1: zone[0].file: expected the path of a master file, or primaries"],
     );
     check(
         "[[zone]]\nname = \"a.\"\nfile = \"a\"\nttls = { \"www/NOPE\" = \"5s\" }\n",

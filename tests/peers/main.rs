@@ -36,3 +36,5 @@ mod signed;
 mod signing;
 
 mod transfer;
+
+mod update;

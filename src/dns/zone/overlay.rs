@@ -33,6 +33,38 @@ impl Overlay {
         self.records.insert(Key::of(record), None);
     }
 
+    /// Forgets what `zone` says, too.
+    pub(in crate::dns) fn settle(&mut self, zone: &Zone) {
+        self.records.retain(|key, record| {
+            let there = zone.records_at(&key.owner);
+            let there = there.iter().find(|r| Key::of(r) == *key);
+            match (there, record) {
+                (Some(there), Some(record)) => there.ttl != record.ttl,
+                (None, None) => false,
+                _ => true,
+            }
+        });
+    }
+
+    /// What it says: records there, and records not there.
+    pub(in crate::dns) fn parts(&self) -> (Vec<Record>, Vec<Record>) {
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        for (key, record) in &self.records {
+            match record {
+                Some(record) => added.push(record.clone()),
+                None => removed.push(Record {
+                    owner: key.owner.clone(),
+                    rtype: key.rtype,
+                    ttl: 0,
+                    data: key.data.clone(),
+                }),
+            }
+        }
+        added.sort();
+        removed.sort();
+        (added, removed)
+    }
+
     /// `zone` with this laid over it and another SOA.
     ///
     /// # Errors

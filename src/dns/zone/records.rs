@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::build::Builder;
 use super::denial::{self, Denial};
+use super::name;
 use super::path::{Path, ROOT_HASH, hash_label};
 use super::report::{At, Report};
 use super::tree::{APEX, HASHED, RRset, SOA, Zone};
@@ -82,6 +83,15 @@ impl Zone {
                 data: record.data_expanded(rrset.rtype, owner, &self.apex).into(),
             })
             .collect()
+    }
+
+    /// The records at a name (wire form, lower case), whatever is cut or occluded above it.
+    pub(in crate::dns) fn records_at(&self, owner: &[u8]) -> Vec<Record> {
+        let Some(node) = self.node_of(owner) else {
+            return Vec::new();
+        };
+        let rrsets = self.rrsets_of(node).iter();
+        rrsets.flat_map(|rrset| self.expand(rrset, owner)).collect()
     }
 
     /// The node of a name (wire form, lower case), whatever is cut or occluded above it.
@@ -213,7 +223,7 @@ pub(in crate::dns) fn is_beneath(name: &[u8], apex: &[u8]) -> bool {
 
 impl std::fmt::Display for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let owner = super::name::to_text(&self.owner);
+        let owner = name::to_text(&self.owner);
         let mnemonic = super::rdata::mnemonic(self.rtype);
         let data = super::rdata::to_text(self.rtype, &self.data);
         write!(f, "{owner} {} IN {mnemonic} {data}", self.ttl)

@@ -1,0 +1,128 @@
+//! Changes as an operator writes them: a record as in a master file, a name, a type.
+
+use crate::dns::transfer::message::{Entry, IN};
+use crate::dns::zone::{At, Record, Sink, name, rdata, read_records};
+
+/// Reads one record, such as `www.cdn.test. 300 A 192.0.2.1`; names are absolute.
+///
+/// # Errors
+/// Found and expected.
+pub(in crate::dns) fn record(text: &str) -> Result<Record, String> {
+    if text.contains(['\n', '\r']) || text.starts_with(['$', ' ', '\t']) {
+        return Err(format!("found {text:?}, expected one record"));
+    }
+    let mut records = Records(Vec::new());
+    let (errors, _) = read_records("command line", text.as_bytes(), b"\0", 0, &mut records);
+    if let Some(error) = errors.first() {
+        return Err(error.message.clone());
+    }
+    match <[Record; 1]>::try_from(records.0) {
+        Ok([record]) => Ok(record),
+        Err(_) => Err(format!("found {text:?}, expected one record")),
+    }
+}
+
+/// Reads an absolute name; its final dot may be left out.
+///
+/// # Errors
+/// Found and expected.
+pub(in crate::dns) fn owner(text: &str) -> Result<Box<[u8]>, String> {
+    let mut wire = Vec::new();
+    name::from_text(text.as_bytes(), b"\0", &mut wire)
+        .map_err(|problem| format!("{text:?}: {problem}"))?;
+    wire.make_ascii_lowercase();
+    Ok(wire.into())
+}
+
+/// The changes that make `record` the only one of its type at its name, or (`beside`) one of them.
+pub(in crate::dns) fn set(record: Record, beside: bool) -> Vec<Entry> {
+    let mut changes = Vec::new();
+    if !beside {
+        changes.push(delete(record.owner.clone(), record.rtype));
+    }
+    changes.push(Entry { class: IN, record });
+    changes
+}
+
+/// The change that removes the records of a type at a name; type 255: all of them.
+pub(in crate::dns) fn delete(owner: Box<[u8]>, rtype: u16) -> Entry {
+    Entry {
+        class: CLASS_ANY,
+        record: Record {
+            owner,
+            rtype,
+            ttl: 0,
+            data: Box::default(),
+        },
+    }
+}
+
+/// Reads a type such as `AAAA` or `TYPE65280`.
+///
+/// # Errors
+/// Found and expected.
+pub(in crate::dns) fn rtype(text: &str) -> Result<u16, String> {
+    rdata::rtype(text.as_bytes()).ok_or_else(|| format!("found {text:?}, expected a record type"))
+}
+
+/// The records read.
+#[derive(Debug)]
+struct Records(Vec<Record>);
+
+impl Sink for Records {
+    fn take(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: &[u8],
+        _: At,
+    ) -> Result<Option<String>, String> {
+        self.0.push(Record {
+            owner: owner.into(),
+            rtype,
+            ttl,
+            data: data.into(),
+        });
+        Ok(None)
+    }
+
+    fn broken(&mut self, _: u16) {}
+
+    fn broken_file(&mut self) {}
+}
+
+/// All types (RFC 2136 section 2.5.3).
+pub(in crate::dns) const ALL_TYPES: u16 = 255;
+
+const CLASS_ANY: u16 = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_is_read_as_in_a_master_file() {
+        let check = |text: &str, expected: &str| {
+            let shown = match record(text) {
+                Ok(record) => record.to_string(),
+                Err(error) => error,
+            };
+            assert!(shown.contains(expected), "{text}: {shown}");
+        };
+        check("WWW.test. 5m A 192.0.2.1", "www.test. 300 IN A 192.0.2.1");
+        check(
+            "a.test 60 MX 10 mail.test",
+            "a.test. 60 IN MX 10 mail.test.",
+        );
+        check("a.test 60 TXT \"a b\" c", "a.test. 60 IN TXT \"a b\" \"c\"");
+        check("a.test 60 A 192.0.2", "expected");
+        check("a.test 60 NOPE x", "NOPE");
+        check("$INCLUDE /etc/passwd", "expected one record");
+        check(
+            "a.test 60 A 192.0.2.1\nb.test 60 A 192.0.2.1",
+            "expected one",
+        );
+        check("", "expected one record");
+    }
+}
