@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use criterion::{Criterion, criterion_group, criterion_main};
 use headwater::dns::ZoneConfig;
 use headwater::dns::answer::{CHAIN_MAX, View, answer};
+use headwater::dns::dnssec::rrset::{Cache, Unsigned, Validity, sign_rrset};
+use headwater::dns::dnssec::signer::Signer;
+use headwater::dns::dnssec::{Algorithm, Config, Key, Policy, Proof};
 use headwater::dns::rrl::{Equal, Rate, Table};
 use headwater::dns::wire::Query;
 use headwater::dns::zone::{Zones, load_text};
@@ -162,5 +165,87 @@ fn rate_limit(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, answers, hostile, rate_limit);
+/// The same zone signed, asked with DO.
+fn signed(criterion: &mut Criterion) {
+    let now = Now {
+        mono_ns: 0,
+        unix_ms: 0,
+    };
+    let mut out = vec![0; 1232];
+    let mut group = criterion.benchmark_group("dns_answer_signed");
+    for (chain, denial) in [("nsec", Proof::Nsec), ("nsec3", Proof::Nsec3)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let signer = Signer::new(folder.path().to_path_buf(), Config::default());
+        let policy = Policy {
+            algorithm: Algorithm::EcdsaP256,
+            denial,
+        };
+        let unsigned = zones();
+        let zone = unsigned.iter().next().expect("one zone");
+        let zone = signer
+            .sign(zone, policy, 1_000_000)
+            .expect("a signed zone")
+            .zone;
+        let zones = Zones::new(vec![zone]);
+        for (name, start) in [
+            ("existing", "host"),
+            ("nxdomain", "miss"),
+            ("referral", "cut"),
+        ] {
+            let packets: Vec<Vec<u8>> = (0..1024)
+                .map(|host| {
+                    let mut packet = packet(&[&format!("{start}{}", host % 100)]);
+                    let flags = packet.len() - 4;
+                    packet[flags] = 0x80;
+                    packet
+                })
+                .collect();
+            let mut next = 0;
+            group.bench_function(format!("{name}, {chain}"), |bencher| {
+                bencher.iter(|| {
+                    next = (next + 1) % packets.len();
+                    let query = Query::parse(black_box(&packets[next])).expect("a good query");
+                    let view = View {
+                        zones: &zones,
+                        cache: None,
+                        policy: None,
+                        chain: CHAIN_MAX,
+                    };
+                    black_box(answer(&query, view, now, next as u64, 1232, &mut out))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// One RRset signed, as a zone is and as an answer on the fly will be.
+fn signing(criterion: &mut Criterion) {
+    let apex = b"\x05bench\x04test\0";
+    let rrset = Unsigned {
+        owner: b"\x03www\x05bench\x04test\0",
+        rtype: 1,
+        ttl: 30,
+        data: &[&[192, 0, 2, 1], &[192, 0, 2, 2]],
+    };
+    let validity = Validity {
+        inception: 0,
+        expiration: 1,
+    };
+    let mut group = criterion.benchmark_group("dns_sign");
+    for algorithm in Algorithm::ALL {
+        let pkcs8 = Key::generate(algorithm).expect("random bytes");
+        let key = Key::new(algorithm, &pkcs8).expect("its own key");
+        group.bench_function(algorithm.text(), |bencher| {
+            bencher.iter(|| sign_rrset(&key, apex, black_box(rrset), validity));
+        });
+        let cache = Cache::new(16);
+        group.bench_function(format!("{}, kept", algorithm.text()), |bencher| {
+            bencher.iter(|| cache.sign(&key, apex, black_box(rrset), 1_000_000, 1_000));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, answers, hostile, rate_limit, signed, signing);
 criterion_main!(benches);

@@ -170,3 +170,120 @@ fn seconds() -> u64 {
 
 /// How long after a failure a zone is signed again, seconds.
 const RETRY: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::dnssec::{Algorithm, Config, Proof};
+    use crate::metrics::Metrics;
+
+    const ZONE: &str = "@ IN SOA ns hostmaster 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n";
+
+    /// A keeper of `a.test.` in `folder`, signed.
+    fn keeper(folder: &tempfile::TempDir) -> Keeper {
+        let config = ZoneConfig {
+            name: "a.test.".to_owned(),
+            file: folder.path().join("zone"),
+            ttl: 300,
+            sign: Some(Policy {
+                algorithm: Algorithm::EcdsaP256,
+                denial: Proof::Nsec3,
+            }),
+            ..ZoneConfig::default()
+        };
+        let keeper = Keeper::new(vec![config], Arc::new(Metrics::new()));
+        let times = Config {
+            propagation: std::time::Duration::ZERO,
+            ..Config::default()
+        };
+        keeper.set_signer(Signer::new(folder.path().join("keys"), times));
+        keeper
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("zone"), ZONE).expect("writable");
+        folder
+    }
+
+    fn text(keeper: &Keeper) -> String {
+        keeper.zone_text("a.test").expect("in service")
+    }
+
+    #[test]
+    fn signed_zone_is_the_same_after_a_restart_and_new_after_an_edit() {
+        let folder = folder();
+        let first = keeper(&folder);
+        let states = first.reload(None).expect("all zones");
+        assert_eq!(
+            (states[0].serial, &states[0].problems[..]),
+            (Some(1), &[][..])
+        );
+        assert!(states[0].signed_until > Some(seconds()));
+        assert!(first.next_signing() > Some(seconds()));
+        let second = keeper(&folder);
+        let _ = second.reload(None);
+        assert_eq!(text(&second), text(&first));
+        std::fs::write(folder.path().join("zone"), format!("{ZONE}b A 192.0.2.2\n"))
+            .expect("writable");
+        let states = second.reload(None).expect("all zones");
+        assert_eq!(states[0].serial, Some(2));
+        // Signed again it is what it was.
+        let before = text(&second);
+        lock(&lock(&second.kept)["a.test."].signing).due = Some(0);
+        second.sign_due();
+        assert_eq!(text(&second), before);
+        assert!(second.next_signing() > Some(seconds()));
+    }
+
+    #[test]
+    fn zone_that_cannot_be_signed_stays_as_it_was() {
+        let folder = folder();
+        let keeper = keeper(&folder);
+        let _ = keeper.reload(None);
+        let before = text(&keeper);
+        std::fs::write(folder.path().join("keys/a.test.json"), "{}").expect("writable");
+        let states = keeper.reload(None).expect("all zones");
+        assert!(
+            states[0].problems[0].contains("not signed: "),
+            "{:?}",
+            states[0].problems
+        );
+        assert_eq!(text(&keeper), before);
+        // It is tried again, and so are the keys told.
+        assert!(
+            keeper
+                .next_signing()
+                .is_some_and(|due| due <= seconds() + RETRY)
+        );
+        assert!(keeper.zone_keys("a.test").is_some_and(|keys| keys.is_err()));
+        assert!(keeper.zone_keys("b.test").is_none());
+    }
+
+    #[test]
+    fn key_that_is_too_new_or_not_there_is_not_touched() {
+        let folder = folder();
+        let keeper = keeper(&folder);
+        let _ = keeper.reload(None);
+        let keys = keeper
+            .zone_keys("A.test.")
+            .expect("the zone")
+            .expect("its keys");
+        assert_eq!((keys.len(), &keys[0].ds, keys[0].seen), (1, &None, false));
+        for refused in [
+            keeper.roll_key("a.test"),
+            keeper.ds_seen("a.test", keys[0].tag),
+            keeper.ds_seen("a.test", keys[0].tag.wrapping_add(1)),
+        ] {
+            assert!(
+                matches!(refused, Some(Err(SignError::NotNow(_)))),
+                "{refused:?}"
+            );
+        }
+        let after = keeper
+            .zone_keys("a.test")
+            .expect("the zone")
+            .expect("its keys");
+        assert_eq!(after, keys);
+    }
+}
