@@ -135,6 +135,9 @@ fn sets(message: &[u8], records: &[Record], qtype: u16) -> Option<Vec<Arc<RrSet>
                 set.ttl = set.ttl.min(record.ttl);
                 &mut set.data
             };
+            if !is_whole(record.rtype, &rdata) {
+                return None;
+            }
             if to.len() < RRSET && !to.contains(&rdata) {
                 to.push(rdata);
             }
@@ -145,6 +148,18 @@ fn sets(message: &[u8], records: &[Record], qtype: u16) -> Option<Vec<Arc<RrSet>
     }
     sets.sort_by_key(|(first, _)| *first);
     Some(sets.into_iter().map(|(_, set)| Arc::new(set)).collect())
+}
+
+/// Whether RDATA of the types that recursion itself reads is as long as it says.
+fn is_whole(rtype: u16, rdata: &[u8]) -> bool {
+    let end = |at| Name::read(rdata, at).map(|(_, end)| end);
+    match rtype {
+        rtype::A => rdata.len() == 4,
+        rtype::AAAA => rdata.len() == 16,
+        rtype::NS | rtype::CNAME | rtype::DNAME => end(0) == Some(rdata.len()),
+        rtype::SOA => end(0).and_then(end).map(|end| end + 20) == Some(rdata.len()),
+        _ => true,
+    }
 }
 
 fn pair(rdata: &Range<usize>) -> Range<usize> {

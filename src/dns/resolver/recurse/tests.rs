@@ -31,7 +31,11 @@ pub(in super::super) struct Memory {
     mono_ns: AtomicU64,
     asked: Mutex<Vec<(IpAddr, Asked)>>,
     silences: Mutex<HashMap<IpAddr, u32>>,
+    /// What becomes of replies on their way.
+    garble: Mutex<Option<Garble>>,
 }
+
+type Garble = Box<dyn FnMut(&mut Vec<u8>) + Send>;
 
 impl Net for Memory {
     fn now(&self) -> Now {
@@ -68,12 +72,15 @@ impl Net for Memory {
         };
         let reply = self.servers.get(&server).and_then(|s| s.reply(&asked));
         self.asked.lock().unwrap().push((server, asked));
-        let Some(reply) = reply else {
+        let Some(mut reply) = reply else {
             self.pass(until.since(self.now()));
             *self.silences.lock().unwrap().entry(server).or_default() += 1;
             return Err(Silence::Silent);
         };
         self.pass(Duration::from_millis(10));
+        if let Some(garble) = &mut *self.garble.lock().unwrap() {
+            garble(&mut reply);
+        }
         Ok(reply)
     }
 }
@@ -113,6 +120,7 @@ impl Made {
             mono_ns: AtomicU64::new(0),
             asked: Mutex::default(),
             silences: Mutex::default(),
+            garble: Mutex::default(),
         };
         Self {
             recursor: Recursor::new(memory, config, &metrics),
@@ -140,10 +148,41 @@ impl Made {
         };
         let result = block_on(self.recursor.fetch(question, &budget));
         Outcome {
-            answer: result.map(|message| Message::from_vec(&message).unwrap()),
+            answer: result.and_then(|message| match Message::from_vec(&message) {
+                Ok(message) => Ok(message),
+                // RDATA of types that are passed on unread may be anything.
+                Err(_) if net.garble.lock().unwrap().is_some() => {
+                    Err(Trouble::Unreachable(Dname::root()))
+                }
+                Err(error) => panic!("{name}: {error}"),
+            }),
             packets: net.asked.lock().unwrap().len() - before,
             time: net.now().since(began),
         }
+    }
+
+    /// From now on replies are changed at random, by the dice of `seed`: octets, ends, and records put twice.
+    pub(in super::super) fn garble(&self, seed: u64) {
+        let mut state = seed;
+        let mut roll = move |bound: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % bound.max(1)
+        };
+        let garble: Garble = Box::new(move |reply| {
+            for _ in 0..roll(4) {
+                let at = roll(reply.len());
+                match roll(8) {
+                    0 => reply.truncate(at),
+                    1 => reply.extend_from_within(at..),
+                    2 if reply.len() > 12 => reply[2 + roll(10)] ^= 1 << roll(8),
+                    _ if !reply.is_empty() => reply[at] = u8::try_from(roll(256)).unwrap(),
+                    _ => {}
+                }
+            }
+        });
+        *self.recursor.world.net.garble.lock().unwrap() = Some(garble);
     }
 
     pub(in super::super) fn pass(&self, secs: u64) {
@@ -748,4 +787,66 @@ fn addresses_of_the_root_come_from_the_root() {
     made.pass(700);
     let _ = made.resolve("www.example.test.", A);
     assert!(made.asked("192.0.2.99").len() <= 1, "only to prime");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever servers send: no panic, no more than the budget, and what is judged to be of a zone is beneath it.
+    #[test]
+    fn garbled_replies_stay_within_bounds(seed: u64) {
+        let made = Made::new(small(&["www 300 A 198.51.100.1", "a 300 CNAME www", "d 300 DNAME a"]));
+        made.garble(seed);
+        for name in ["www.example.test.", "a.example.test.", "x.d.example.test.", "no.example.test."] {
+            let outcome = made.resolve(name, A);
+            proptest::prop_assert!(outcome.packets <= 50);
+            proptest::prop_assert!(outcome.time <= Duration::from_secs(6));
+        }
+    }
+
+    #[test]
+    fn judged_replies_stay_in_their_bailiwick(seed: u64, qtype in 1_u16..60) {
+        let servers = small(&["www 300 A 198.51.100.1", "a 300 CNAME www", "sub 300 NS ns.sub", "ns.sub 300 A 192.0.2.9"]);
+        let zone = Dname::parse("example.test.").unwrap();
+        let made = Made::new(Vec::new());
+        made.garble(seed);
+        for name in ["www.example.test.", "a.example.test.", "www.sub.example.test.", "example.test."] {
+            let asked = Asked {
+                id: [0; 2],
+                spelled: internet::name(name),
+                name: internet::name(name),
+                qtype,
+                dnssec_ok: true,
+                recursion_desired: false,
+            };
+            let mut reply = servers[2].1.reply(&asked).unwrap();
+            if let Some(garble) = &mut *made.recursor.world.net.garble.lock().unwrap() {
+                garble(&mut reply);
+            }
+            let Some(response) = response::Response::read(&reply, &asked.name, qtype) else {
+                continue;
+            };
+            let name = Dname::new(&asked.name);
+            match judge::judge(&response, &zone, &name, qtype, 13) {
+                judge::Verdict::Answer { sets, proof } => {
+                    for set in sets.iter().chain(&proof) {
+                        proptest::prop_assert!(set.owner.is_beneath(&zone), "{set:?}");
+                    }
+                }
+                judge::Verdict::Nothing(nothing) => {
+                    for set in nothing.soa.iter().chain(&nothing.proof) {
+                        proptest::prop_assert!(set.owner.is_beneath(&zone), "{set:?}");
+                    }
+                }
+                judge::Verdict::Referral(referral) => {
+                    proptest::prop_assert!(referral.zone.is_strictly_beneath(&zone));
+                    proptest::prop_assert!(name.is_beneath(&referral.zone));
+                    for server in &referral.servers {
+                        proptest::prop_assert!(server.glue.is_empty() || server.name.is_beneath(&zone));
+                    }
+                }
+                judge::Verdict::Lame(_) => {}
+            }
+        }
+    }
 }

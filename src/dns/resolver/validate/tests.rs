@@ -637,3 +637,35 @@ fn signature_of_a_name_that_is_no_zone_is_bogus() {
     let made = Scene::default().made_with(|server| server.hook(evil), |_| {});
     check_bogus(&made.resolve("www.example.test.", A), Bogus::Dnskey);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever becomes of the replies on their way: what is called authentic is what the zone says.
+    #[test]
+    fn garbled_replies_are_never_authentic_and_wrong(seed: u64, nsec3: bool) {
+        let signing = if nsec3 {
+            Signing::at(3, UNIX).nsec3(2, false)
+        } else {
+            Signing::at(3, UNIX)
+        };
+        let made = Scene {
+            signing: Some(signing),
+            ..Scene::default()
+        }
+        .made();
+        made.garble(seed);
+        for (name, qtype, rcode, data) in [
+            ("www.example.test.", A, ResponseCode::NoError, &["A 198.51.100.1"][..]),
+            ("x.wild.example.test.", A, ResponseCode::NoError, &["A 198.51.100.2"]),
+            ("no.example.test.", A, ResponseCode::NXDomain, &[]),
+            ("www.example.test.", 16, ResponseCode::NoError, &[]),
+        ] {
+            let outcome = made.resolve(name, qtype);
+            if outcome.answer.as_ref().is_ok_and(|message| message.authentic_data) {
+                proptest::prop_assert_eq!(outcome.rcode(), rcode, "{}", name);
+                proptest::prop_assert_eq!(outcome.data(), data, "{}", name);
+            }
+        }
+    }
+}
