@@ -1,4 +1,5 @@
-//! The resolver cache: an answer out of it, a probe that finds nothing, an answer into it.
+//! The resolver cache: an answer out of it, a probe that finds nothing, an answer into it; and what comes before it, local data
+//! and blocklists.
 //!
 //! Measured in CPU time of the thread, so that what else runs on the machine disturbs less.
 
@@ -8,9 +9,12 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use headwater::dns::resolver::CacheConfig;
+use headwater::dns::Transport;
+use headwater::dns::answer::{self, CHAIN_MAX, View};
 use headwater::dns::resolver::cache::{Cache, Cached, Partition};
-use headwater::dns::wire::Query;
+use headwater::dns::resolver::{CacheConfig, policy};
+use headwater::dns::wire::{Ede, Query};
+use headwater::dns::zone::Zones;
 use headwater::metrics::Metrics;
 use headwater::time::Now;
 use hickory_proto::op::{Edns, Message, OpCode, Query as Question};
@@ -104,6 +108,61 @@ fn answer(cache: &Cache, packet: &[u8], now: Now, out: &mut [u8]) -> Cached {
     cache.answer(&query, Partition(0), now, 1_232, out)
 }
 
+/// What local data and lists cost a name that is in none: parse, own zones (none) and no cache, with and without.
+fn policies(c: &mut Criterion<CpuTime>, packets: &[Vec<u8>], now: Now) {
+    use std::fmt::Write as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("list");
+    let mut text = String::new();
+    for n in 0..1_000_000 {
+        let _ = writeln!(text, "tracker{n}.site{}.example", n % 400_000);
+    }
+    std::fs::write(&file, text).unwrap();
+    let special = policy::Config {
+        special_use_names: true,
+        ..policy::Config::default()
+    };
+    let million = policy::Config {
+        blocklists: vec![policy::ListConfig {
+            name: "million".to_owned(),
+            file,
+            format: policy::Format::Names,
+            response: policy::Response::NxDomain,
+            ttl: 60,
+            reason: Ede::Blocked,
+            rules: 1_000_000,
+        }],
+        ..special.clone()
+    };
+    let metrics = Metrics::new();
+    let zones = Zones::default();
+    let mut out = [0; 1_232];
+    let mut group = c.benchmark_group("dns_policy");
+    let configs = [
+        ("none", policy::Config::default()),
+        ("special", special),
+        ("million", million),
+    ];
+    for (name, config) in configs {
+        let policy = policy::Policy::read(&config, &metrics.policy);
+        group.bench_function(name, |b| {
+            let mut at = 0;
+            b.iter(|| {
+                at = (at + 7_919) % NAMES;
+                let query = Query::parse(black_box(&packets[at])).unwrap();
+                let view = View {
+                    zones: &zones,
+                    cache: None,
+                    policy: Some((&policy, Transport::Udp)),
+                    chain: CHAIN_MAX,
+                };
+                black_box(answer::answer(&query, view, now, 0, 1_232, &mut out))
+            });
+        });
+    }
+    group.finish();
+}
+
 fn benches(c: &mut Criterion<CpuTime>) {
     let now = Now::read();
     let cache = cache();
@@ -115,6 +174,7 @@ fn benches(c: &mut Criterion<CpuTime>) {
     let strange: Vec<Vec<u8>> = (NAMES..2 * NAMES).map(|n| query(n, true)).collect();
     let mut out = [0; 1_232];
 
+    policies(c, &packets, now);
     let mut group = c.benchmark_group("dns_cache");
     // Parsing is part of the three below: what it costs alone.
     group.bench_function("parse", |b| {

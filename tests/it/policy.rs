@@ -229,7 +229,7 @@ format = \"rpz\"
     );
     let metrics = String::from_utf8(get(node.address("metrics"), "/metrics", &[]).body).unwrap();
     for line in [
-        r#"headwater_policy_rules{list="ads"} 4"#,
+        r#"headwater_policy_rules{list="ads"} 2"#,
         r#"headwater_policy_load_failures_total{list="ads"} 1"#,
         r#"headwater_policy_hits_total{list="policy.test."} 2"#,
     ] {

@@ -99,16 +99,12 @@ pub(super) fn names(
                     continue;
                 }
             };
-            if !below_only {
-                builder
-                    .add(&wire, false, act)
-                    .map_err(|message| fail(line, message))?;
-            }
-            if !exact {
-                builder
-                    .add(&wire, true, act)
-                    .map_err(|message| fail(line, message))?;
-            }
+            let added = if exact || below_only {
+                builder.add(&wire, below_only, act).map(drop)
+            } else {
+                builder.add_tree(&wire, act)
+            };
+            added.map_err(|message| fail(line, message))?;
         }
     }
     if notes.len() > builder.len() {

@@ -390,7 +390,7 @@ mod tests {
     fn list_that_does_not_load_stays_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ads.txt");
-        std::fs::write(&file, "ads.example\n").unwrap();
+        std::fs::write(&file, "ads.example\n*.b.example\n").unwrap();
         let config = Config {
             blocklists: vec![ListConfig {
                 name: String::from("ads"),

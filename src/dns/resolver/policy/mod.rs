@@ -17,6 +17,7 @@ use self::addresses::Addresses;
 use self::rules::{Act, Match, Rules};
 use crate::dns::wire::Ede;
 use crate::dns::zone::path::Path;
+use crate::metrics::policy::Metrics;
 
 mod suffixes;
 
@@ -67,6 +68,13 @@ struct List {
 }
 
 impl Policy {
+    /// Reads the files of `config` once; those that do not load are left out. For benches and tests: a resolver keeps its own
+    /// ([`Resolver::load_policy`](super::Resolver::load_policy)).
+    #[must_use]
+    pub fn read(config: &Config, metrics: &Metrics) -> Self {
+        load(config, &[], &Self::default(), metrics).0
+    }
+
     /// The first list that has a rule for a name, and the rule; `None`: resolved as usual.
     #[inline]
     fn find(&self, path: &Path) -> Option<(&List, Match)> {

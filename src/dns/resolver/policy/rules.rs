@@ -177,6 +177,23 @@ impl Builder {
         Ok(true)
     }
 
+    /// Adds one rule for a name and all beneath it; where one of the two has a rule already, that stays.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn add_tree(&mut self, name: &[u8], act: Act) -> Result<(), String> {
+        let exact = self.add(name, false, act)?;
+        if exact {
+            // The two are one rule.
+            self.len -= 1;
+        }
+        let below = self.add(name, true, act)?;
+        if exact && !below {
+            self.len += 1;
+        }
+        Ok(())
+    }
+
     /// Adds a record to the rule of a name. `Ok(false)`: its rule is another one.
     ///
     /// # Errors

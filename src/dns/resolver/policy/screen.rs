@@ -351,4 +351,28 @@ mod tests {
         }
         assert!(policy.screen(&reply, false).is_some());
     }
+
+    #[test]
+    fn message_with_any_byte_changed_is_screened_without_panic() {
+        let zone = "$TTL 60\n*.tracker.example CNAME .\n24.0.2.0.192.rpz-ip CNAME *.\n";
+        let lists = policy(&[("rpz.test.", zone, Format::Rpz, Response::NxDomain)]);
+        let answers = [
+            "www.example. 60 CNAME a.a.example.",
+            "a.a.example. 60 A 10.0.0.1",
+            "a.a.example. 60 A 198.51.100.1",
+        ];
+        let soa = "example. 600 SOA ns.example. host.example. 1 2 3 4 90";
+        let reply = message("www.example.", 1, 0, &answers, &[soa]);
+        for at in 0..reply.len() {
+            for value in [0, 1, 5, 0x3F, 0x40, 0xC0, 0xFF] {
+                let mut changed = reply.clone();
+                changed[at] = value;
+                for policy in [&lists, &private(&[])] {
+                    if let Some(screened) = policy.screen(&changed, false) {
+                        assert!(screened.message.len() >= 12);
+                    }
+                }
+            }
+        }
+    }
 }
