@@ -378,6 +378,12 @@ fn reference_configuration_has_every_key_with_its_default() {
     let (mut written, mut defaults) = (BTreeSet::new(), BTreeSet::new());
     paths("", &toml::Value::Table(table.clone()), &mut written);
     paths("", &toml::Value::Table(base.clone()), &mut defaults);
+    // A key may be shown in any one of the tables of its kind: a zone is of a file or of primaries.
+    let any = |keys: &BTreeSet<String>| -> BTreeSet<String> {
+        let digits = |c: char| c.is_ascii_digit();
+        keys.iter().map(|key| key.replace(digits, "")).collect()
+    };
+    let (asked, written) = (any(&asked), any(&written));
     let missing: Vec<_> = asked.difference(&written).collect();
     assert!(missing.is_empty(), "not in the reference: {missing:?}");
     for key in defaults {
