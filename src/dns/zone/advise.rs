@@ -1,20 +1,20 @@
-//! What is legal but unwise about the targets of a zone's NS and MX records.
+//! What is legal but unwise about the targets of a zone's NS, MX and SRV records.
 
 use super::name;
 use super::path::{Path, ROOT_HASH, hash_label};
 use super::rdata;
 use super::report::{At, Report};
-use super::tree::{A, AAAA, CNAME, Found, MX, NO_NODE, NS, Zone, target_offset};
+use super::tree::{A, AAAA, CNAME, Found, MX, NO_NODE, NS, SRV, Zone, target_offset};
 
 impl Zone {
-    /// Warns of name servers and mail exchangers in the zone that have no address or are aliases. `at` gives the
+    /// Warns of name servers, mail exchangers and servers of services in the zone that have no address or are aliases. `at` gives the
     /// place of a record.
     pub(super) fn check_targets(&self, report: &mut Report, at: impl Fn(u32, u16, usize) -> At) {
         for node in 0..self.nodes.len() as u32 {
             for rrset in self
                 .rrsets_of(node)
                 .iter()
-                .filter(|rrset| matches!(rrset.rtype, NS | MX))
+                .filter(|rrset| matches!(rrset.rtype, NS | MX | SRV))
             {
                 let owner = self.owner(node);
                 for (index, (record, &target)) in self
@@ -22,6 +22,9 @@ impl Zone {
                     .zip(self.targets_of(rrset))
                     .enumerate()
                 {
+                    if self.is_good(target) || self.is_elsewhere(rrset.rtype, record.data()) {
+                        continue; // Most are: nothing is looked up for them.
+                    }
                     let data = record.data_expanded(rrset.rtype, &owner, &self.apex);
                     let name = &data[target_offset(rrset.rtype).unwrap_or(0)..];
                     let place = || at(node, rrset.rtype, index);
@@ -33,6 +36,17 @@ impl Zone {
         }
     }
 
+    /// Whether a target that was found has addresses and is no alias.
+    fn is_good(&self, target: u32) -> bool {
+        let has = |rtype| self.rrset(target, rtype).is_some();
+        target != NO_NODE && (has(A) || has(AAAA)) && !has(CNAME)
+    }
+
+    /// Whether the name at the end of stored data is in another zone, as one that no marker ends is.
+    fn is_elsewhere(&self, rtype: u16, data: &[u8]) -> bool {
+        rtype != SRV && self.apex.len() > 1 && data.last() == Some(&0)
+    }
+
     fn target_warning(&self, node: u32, rtype: u16, target: &[u8], found: u32) -> Option<String> {
         let path = Path::new(target);
         let apex = Path::new(&self.apex);
@@ -41,7 +55,7 @@ impl Zone {
             .checked_sub(apex.labels())
             .filter(|&at| path.suffix(at) == &*self.apex)?;
         if target == [0] {
-            return None; // A null MX (RFC 7505).
+            return None; // There is none, on purpose (RFC 7505, RFC 2782).
         }
         let hash = (0..apex.labels())
             .rev()

@@ -12,8 +12,8 @@ use super::signed;
 use super::table::Table;
 use super::tree::{
     A, AAAA, APEX, CNAME, CUT, DNAME, DNAME_HERE, DS, Found, HASHED, MARK_APEX, MARK_OWNER, MX,
-    NO_NODE, NS, NSEC, NSEC3, Node, Place, RECORD_HEAD, RRSIG, RRset, SOA, Signatures, WILDCARD,
-    WILDCARD_BELOW, Zone, name_places, target_offset,
+    NO_NODE, NS, NSEC, NSEC3, Node, PTR, Place, RECORD_HEAD, RRSIG, RRset, SOA, SRV, Signatures,
+    Spot, WILDCARD, WILDCARD_BELOW, Zone, name_places, target_offset,
 };
 use crate::dns::TtlOverride;
 use crate::dns::wire::CODE_LEN_MAX;
@@ -24,17 +24,29 @@ pub(super) struct Builder {
     apex: Vec<u8>,
     apex_labels: usize,
     apex_hash: u64,
-    nodes: Vec<Node>,
+    nodes: Vec<Name>,
     hashes: Vec<u64>,
-    table: Table,
+    /// Nodes but the apex and those of NSEC3 records.
+    table: Table<Spot>,
     /// Nodes of NSEC3 records by their first label.
     hashed: HashMap<Vec<u8>, u32>,
     labels: Vec<u8>,
     records: Vec<Raw>,
     data: Vec<u8>,
+    /// Owner and node of the last record: many have the owner of the one before.
+    last: (Vec<u8>, u32),
     /// A SOA, or an NS, that could not be read: its absence is no problem of its own.
     broken_soa: bool,
     broken_ns: bool,
+}
+
+/// A name as read.
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    parent: u32,
+    /// In `labels`.
+    label: u32,
+    flags: u16,
 }
 
 /// A record as read.
@@ -44,17 +56,26 @@ struct Raw {
     rtype: u16,
     /// The type a signature covers; else 0.
     covered: u16,
-    len: u16,
     /// In `data`.
-    start: usize,
+    start: u32,
     ttl: u32,
-    at: At,
+    /// Its place.
+    line: u32,
+    file: u16,
+    len: u16,
 }
 
 impl Raw {
     /// What a zone's records are sorted by.
     fn key(&self) -> (u32, u16, u16) {
         (self.node, self.rtype, self.covered)
+    }
+
+    fn at(&self) -> At {
+        At {
+            file: self.file,
+            line: self.line,
+        }
     }
 }
 
@@ -65,9 +86,15 @@ struct Group {
     node: u32,
     rtype: u16,
     covered: u16,
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
     ttl: u32,
+}
+
+impl Group {
+    fn range(&self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 impl Sink for Builder {
@@ -104,11 +131,9 @@ impl Builder {
             apex: apex.to_vec(),
             apex_labels: path.labels(),
             apex_hash,
-            nodes: vec![Node {
+            nodes: vec![Name {
                 parent: APEX,
                 label: 0,
-                rrsets: 0,
-                rrset_count: 0,
                 flags: 0,
             }],
             hashes: vec![apex_hash],
@@ -117,6 +142,7 @@ impl Builder {
             labels: vec![0],
             records: Vec::new(),
             data: Vec::new(),
+            last: (apex.to_vec(), APEX),
             broken_soa: false,
             broken_ns: false,
         }
@@ -134,6 +160,29 @@ impl Builder {
         data: &[u8],
         at: At,
     ) -> Result<(), String> {
+        let covered = signed::covered(rtype, data);
+        let node = if rtype == NSEC3 || covered == NSEC3 || owner != self.last.0 {
+            self.node(owner, rtype, covered)?
+        } else {
+            self.last.1
+        };
+        let start = self.data.len() as u32; // Memory ends before 4 GiB of records in one zone do.
+        self.data.extend_from_slice(data);
+        self.records.push(Raw {
+            node,
+            rtype,
+            covered,
+            start,
+            ttl,
+            line: at.line,
+            file: at.file,
+            len: data.len() as u16, // The encoder gives at most 65,535 bytes.
+        });
+        Ok(())
+    }
+
+    /// The node of the owner of a record.
+    fn node(&mut self, owner: &[u8], rtype: u16, covered: u16) -> Result<u32, String> {
         let path = Path::new(owner);
         let Some(below) = self.depth_below_apex(&path) else {
             return Err(format!(
@@ -142,24 +191,14 @@ impl Builder {
                 name::to_text(&self.apex),
             ));
         };
-        let covered = signed::covered(rtype, data);
-        let node = if below == 1 && (rtype == NSEC3 || covered == NSEC3) {
-            self.intern_hashed(path.label(0))
-        } else {
-            self.intern(&path, below)
-        };
-        let start = self.data.len();
-        self.data.extend_from_slice(data);
-        self.records.push(Raw {
-            node,
-            rtype,
-            covered,
-            len: data.len() as u16, // The encoder gives at most 65,535 bytes.
-            start,
-            ttl,
-            at,
-        });
-        Ok(())
+        if below == 1 && (rtype == NSEC3 || covered == NSEC3) {
+            return Ok(self.intern_hashed(path.label(0)));
+        }
+        let node = self.intern(&path, below);
+        self.last.0.clear();
+        self.last.0.extend_from_slice(owner);
+        self.last.1 = node;
+        Ok(node)
     }
 
     /// How many labels a name has below the apex; `None` if it is not in the zone.
@@ -187,11 +226,9 @@ impl Builder {
             return node;
         }
         let node = self.nodes.len() as u32; // As in `grow`.
-        self.nodes.push(Node {
+        self.nodes.push(Name {
             parent: APEX,
             label: self.labels.len() as u32,
-            rrsets: 0,
-            rrset_count: 0,
             flags: HASHED,
         });
         self.labels.extend_from_slice(label);
@@ -201,26 +238,29 @@ impl Builder {
     }
 
     fn child(&self, parent: u32, hash: u64, label: &[u8]) -> Option<u32> {
-        self.table.get(hash, |candidate| {
-            let node = &self.nodes[candidate as usize];
-            node.parent == parent && self.labels[node.label as usize..].starts_with(label)
-        })
+        let found = self.table.get(hash, |spot| {
+            self.labels[spot.label as usize..].starts_with(label)
+                && self.nodes[spot.node as usize].parent == parent
+        });
+        found.map(|spot| spot.node)
     }
 
     fn grow(&mut self, parent: u32, hash: u64, label: &[u8]) -> u32 {
         let node = self.nodes.len() as u32; // Memory ends before 2^32 names do.
-        self.nodes.push(Node {
-            parent,
+        let spot = Spot {
+            node,
             label: self.labels.len() as u32, // As above.
-            rrsets: 0,
-            rrset_count: 0,
+        };
+        self.nodes.push(Name {
+            parent,
+            label: spot.label,
             flags: 0,
         });
         self.labels.extend_from_slice(label);
         self.hashes.push(hash);
         let hashes = &self.hashes;
         self.table
-            .insert(hash, node, |value| hashes[value as usize]);
+            .insert(hash, spot, |spot| hashes[spot.node as usize]);
         if label == WILDCARD {
             self.nodes[parent as usize].flags |= WILDCARD_BELOW;
         }
@@ -244,7 +284,7 @@ impl Builder {
             let group =
                 groups.binary_search_by_key(&(node, rtype), |group| (group.node, group.rtype));
             group.map_or(At::default(), |found| {
-                self.records[groups[found].start + index].at
+                self.records[groups[found].start as usize + index].at()
             })
         });
         self.check_occluded(&zone, &groups, report);
@@ -252,18 +292,27 @@ impl Builder {
     }
 
     fn raw(&self, raw: &Raw) -> &[u8] {
-        &self.data[raw.start..raw.start + usize::from(raw.len)]
+        &self.data[raw.start as usize..][..usize::from(raw.len)]
     }
 
-    fn owner_text(&self, mut node: u32) -> String {
+    fn owner_text(&self, node: u32) -> String {
         let mut owner = Vec::new();
+        self.append_owner(node, &mut owner);
+        name::to_text(&owner)
+    }
+
+    fn append_owner(&self, mut node: u32, owner: &mut Vec<u8>) {
         while node != APEX {
-            let at = self.nodes[node as usize].label as usize;
-            owner.extend_from_slice(&self.labels[at..=at + usize::from(self.labels[at])]);
+            owner.extend_from_slice(self.label(node));
             node = self.nodes[node as usize].parent;
         }
         owner.extend_from_slice(&self.apex);
-        name::to_text(&owner)
+    }
+
+    /// The first label of a node, with its length byte.
+    fn label(&self, node: u32) -> &[u8] {
+        let at = self.nodes[node as usize].label as usize;
+        &self.labels[at..=at + usize::from(self.labels[at])]
     }
 
     /// Records equal in name, type and data are one (RFC 2181 section 5); the first stays.
@@ -276,7 +325,14 @@ impl Builder {
                 .iter()
                 .take_while(|raw| (raw.node, raw.rtype) == (first.node, first.rtype))
                 .count();
-            if len > 1 {
+            if len <= FEW {
+                let records = &self.records[start..start + len];
+                for (at, record) in records.iter().enumerate().skip(1) {
+                    let data = self.raw(record);
+                    let same = |before: &Raw| same_data(first.rtype, self.raw(before), data);
+                    drop[start + at] = records[..at].iter().any(same);
+                }
+            } else {
                 // By canonical data, not by pairs: an RRset may be large.
                 let mut order: Vec<(Vec<u8>, usize)> = (start..start + len)
                     .map(|at| (canonical(first.rtype, self.raw(&self.records[at])), at))
@@ -294,7 +350,7 @@ impl Builder {
         for (raw, _) in self.records.iter().zip(&drop).filter(|(_, drop)| **drop) {
             let (owner, mnemonic) = (self.owner_text(raw.node), rdata::mnemonic(raw.rtype));
             report.warn(
-                raw.at,
+                raw.at(),
                 format!("{owner} {mnemonic}: found the same record again; it is dropped"),
             );
         }
@@ -304,7 +360,7 @@ impl Builder {
 
     fn groups(&self, report: &mut Report) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
-        for (at, raw) in self.records.iter().enumerate() {
+        for (at, raw) in (0..).zip(&self.records) {
             match groups
                 .last_mut()
                 .filter(|last| (last.node, last.rtype, last.covered) == raw.key())
@@ -321,7 +377,7 @@ impl Builder {
                     if raw.ttl != group.ttl {
                         let lower = raw.ttl.min(group.ttl);
                         report.warn(
-                            raw.at,
+                            raw.at(),
                             format!(
                                 "{} {}: found TTL {} beside {} in one RRset, expected one TTL; the lowest, {lower}, is used",
                                 self.owner_text(raw.node),
@@ -343,13 +399,13 @@ impl Builder {
     fn check(&mut self, groups: &[Group], report: &mut Report) {
         let zone = name::to_text(&self.apex);
         for group in groups {
-            let records = &self.records[group.start..group.end];
+            let records = &self.records[group.range()];
             let mnemonic = || rdata::mnemonic(group.rtype);
             if matches!(group.rtype, SOA | CNAME | DNAME) && records.len() > 1 {
                 for raw in &records[1..] {
                     let owner = self.owner_text(group.node);
                     report.error(
-                        raw.at,
+                        raw.at(),
                         format!("{owner}: found another {}, expected one", mnemonic()),
                     );
                 }
@@ -357,14 +413,14 @@ impl Builder {
             if group.rtype == SOA && group.node != APEX {
                 let owner = self.owner_text(group.node);
                 report.error(
-                    records[0].at,
+                    records[0].at(),
                     format!("found a SOA at {owner}, expected it at {zone}"),
                 );
             }
             if matches!(group.rtype, NS | DNAME) && self.is_wildcard(group.node) {
                 let owner = self.owner_text(group.node);
                 report.error(
-                    records[0].at,
+                    records[0].at(),
                     format!(
                         "found {} at the wildcard {owner}, expected none (RFC 4592 section 4)",
                         mnemonic()
@@ -387,9 +443,9 @@ impl Builder {
                 .iter()
                 .filter(|group| !matches!(group.rtype, CNAME | KEY | RRSIG | NSEC))
             {
-                let at = self.records[other.start]
-                    .at
-                    .max(self.records[alias.start].at);
+                let at = self.records[other.start as usize]
+                    .at()
+                    .max(self.records[alias.start as usize].at());
                 report.error(
                     at,
                     format!(
@@ -489,55 +545,67 @@ impl Builder {
         })
     }
 
-    fn encode(&self, groups: &[Group], soa: Group, report: &mut Report) -> Zone {
-        let mut nodes = self.nodes.clone();
-        let mut rrsets: Vec<RRset> = Vec::with_capacity(groups.len());
+    fn encode(&mut self, groups: &[Group], soa: Group, report: &mut Report) -> Zone {
+        let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
+        let mut rrsets: Vec<RRset> = Vec::new();
         let mut covers = Vec::new();
-        let mut data = Vec::with_capacity(self.data.len() + self.records.len() * RECORD_HEAD);
+        let room = self.labels.len() + self.data.len() + self.records.len() * RECORD_HEAD;
+        let mut data = Vec::with_capacity(room + SOA_ROOM);
         let mut places = Vec::new(); // Records with a target, in the order of `targets`.
-        for group in groups {
-            let node = &mut nodes[group.node as usize];
-            if node.rrset_count == 0 {
-                node.rrsets = rrsets.len() as u32; // Fewer RRsets than records.
-            }
-            let part = self.encode_rrset(group, group.ttl, places.len(), &mut data);
-            if group.rtype == RRSIG {
-                covers.push((group.node, group.covered, signatures(part)));
-            }
-            let rrset =
-                match rrsets.pop_if(|last| node.rrset_count > 0 && last.rtype == group.rtype) {
+        let mut here: Vec<RRset> = Vec::new();
+        let mut groups_left = groups.iter().peekable();
+        for (number, name) in (0..).zip(&self.nodes) {
+            let label = data.len() as u32; // As in `add`.
+            data.extend_from_slice(self.label(number));
+            here.clear();
+            while let Some(group) = groups_left.next_if(|group| group.node == number) {
+                let part = self.encode_rrset(group, group.ttl, places.len(), &mut data);
+                if group.rtype == RRSIG {
+                    covers.push((group.node, group.covered, signatures(part)));
+                }
+                let rrset = match here.pop_if(|last| last.rtype == group.rtype) {
                     // The signatures of a name are one RRset, in the order of what they cover.
                     Some(before) => RRset {
                         count: before.count.saturating_add(part.count),
                         len: before.len + part.len,
                         ..before
                     },
-                    None => {
-                        node.rrset_count += 1; // At most 65,536 types, and storable ones are fewer.
-                        part
-                    }
+                    None => part,
                 };
-            if target_offset(group.rtype).is_some() {
-                places.extend(group.start..group.end);
+                if target_offset(group.rtype).is_some() {
+                    places.extend(group.range());
+                }
+                if rrset.len as usize + CODE_LEN_MAX > usize::from(u16::MAX) {
+                    report.error(
+                        self.records[group.start as usize].at(),
+                        format!(
+                            "{} {}: found an RRset of {} bytes, expected one that fits a message of 65535",
+                            self.owner_text(group.node),
+                            rdata::mnemonic(group.rtype),
+                            rrset.len,
+                        ),
+                    );
+                }
+                here.push(rrset);
             }
-            if rrset.len as usize + CODE_LEN_MAX > usize::from(u16::MAX) {
-                report.error(
-                    self.records[group.start].at,
-                    format!(
-                        "{} {}: found an RRset of {} bytes, expected one that fits a message of 65535",
-                        self.owner_text(group.node),
-                        rdata::mnemonic(group.rtype),
-                        rrset.len,
-                    ),
-                );
+            nodes.push(Node {
+                parent: name.parent,
+                label,
+                rrsets: rrsets.len() as u32, // Fewer RRsets than records.
+                rrset_count: here.len() as u16, // At most 65,536 types, and storable ones are fewer.
+                flags: name.flags,
+                first: here.first().copied().unwrap_or_default(),
+            });
+            if here.len() > 1 {
+                rrsets.extend_from_slice(&here);
             }
-            rrsets.push(rrset);
         }
-        let raw = self.raw(&self.records[soa.start]);
+        let raw = self.raw(&self.records[soa.start as usize]);
         let number = |from_end: usize| {
             let at = raw.len() - from_end;
             u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
         };
+        let serial = number(20);
         let negative_ttl = soa.ttl.min(number(4));
         let only = Group {
             end: soa.start + 1,
@@ -548,17 +616,12 @@ impl Builder {
             .iter()
             .find(|group| (group.node, group.rtype, group.covered) == (APEX, RRSIG, SOA))
             .map(|group| signatures(self.encode_rrset(group, negative_ttl, 0, &mut data)));
-        let mut table = Table::with_capacity(nodes.len() - 1);
-        for (node, &hash) in self.hashes.iter().enumerate().skip(1) {
-            if nodes[node].flags & HASHED != 0 {
-                continue;
-            }
-            table.insert(hash, node as u32, |value| self.hashes[value as usize]);
-        }
+        let mut table = std::mem::take(&mut self.table);
+        table.update(|spot| spot.label = nodes[spot.node as usize].label);
         let mut zone = Zone {
             name: name::to_text(&self.apex),
             apex: self.apex.clone().into(),
-            serial: number(20),
+            serial,
             records: self.records.len(),
             signatures: signed::assign(&nodes, &rrsets, &covers),
             negative_signatures: negative_signatures.unwrap_or_default(),
@@ -566,7 +629,6 @@ impl Builder {
             expires: None,
             nodes: nodes.into(),
             table,
-            labels: self.labels.clone().into(),
             rrsets: rrsets.into(),
             data: data.into(),
             targets: Box::default(),
@@ -578,25 +640,30 @@ impl Builder {
 
     /// Per record its target; a name that an RRset names twice (two preferences) counts once.
     fn targets(&self, zone: &Zone, places: &[usize]) -> Box<[u32]> {
-        let mut named = HashSet::new();
-        let mut last = None;
-        let target = |&at: &usize| {
-            let raw = &self.records[at];
-            if last.replace((raw.node, raw.rtype)) != Some((raw.node, raw.rtype)) {
-                named.clear();
+        let mut targets = Vec::with_capacity(places.len());
+        for rrset in
+            places.chunk_by(|&one, &next| self.records[one].key() == self.records[next].key())
+        {
+            let rtype = self.records[rrset[0]].rtype;
+            let offset = target_offset(rtype).unwrap_or(0);
+            let name = |at: usize| &self.raw(&self.records[at])[offset..];
+            // Many are remembered, few compared.
+            let mut named = HashSet::new();
+            for (index, &at) in rrset.iter().enumerate() {
+                let again = if rrset.len() <= FEW {
+                    let before = &mut rrset[..index].iter();
+                    before.any(|&before| name(before).eq_ignore_ascii_case(name(at)))
+                } else {
+                    !named.insert(name(at).to_ascii_lowercase())
+                };
+                targets.push(if again {
+                    NO_NODE
+                } else {
+                    self.target(zone, rtype, &Path::new(name(at)))
+                });
             }
-            let offset = target_offset(raw.rtype)?;
-            let name = self.raw(raw)[offset..].to_ascii_lowercase();
-            let path = Path::new(&name);
-            named
-                .insert(name)
-                .then(|| self.target(zone, raw.rtype, &path))
-        };
-        places
-            .iter()
-            .map(target)
-            .map(|node| node.unwrap_or(NO_NODE))
-            .collect()
+        }
+        targets.into()
     }
 
     fn encode_rrset(&self, group: &Group, ttl: u32, targets: usize, data: &mut Vec<u8>) -> RRset {
@@ -607,15 +674,9 @@ impl Builder {
             && !self.is_wildcard(group.node)
             && !name_places(group.rtype).is_empty()
         {
-            let mut node = group.node;
-            while node != APEX {
-                let at = self.nodes[node as usize].label as usize;
-                owner.extend_from_slice(&self.labels[at..=at + usize::from(self.labels[at])]);
-                node = self.nodes[node as usize].parent;
-            }
-            owner.extend_from_slice(&self.apex);
+            self.append_owner(group.node, &mut owner);
         }
-        for raw in &self.records[group.start..group.end] {
+        for raw in &self.records[group.range()] {
             data.extend([0xC0, 12]);
             data.extend(group.rtype.to_be_bytes());
             data.extend([0, 1]);
@@ -628,7 +689,7 @@ impl Builder {
         }
         RRset {
             rtype: group.rtype,
-            count: (group.end - group.start).min(usize::from(u16::MAX)) as u16,
+            count: (group.end - group.start).min(u32::from(u16::MAX)) as u16,
             start: start as u32, // Memory ends before 4 GiB of records in one zone do.
             len: (data.len() - start) as u32,
             targets: targets as u32,
@@ -677,7 +738,9 @@ impl Builder {
         };
         match zone.find(path, below, self.apex_hash) {
             Found::Node(node) | Found::Wildcard { node, .. } => node,
-            Found::Cut { .. } if rtype == NS => self.lookup(path, below).unwrap_or(NO_NODE),
+            Found::Cut { .. } if rtype == NS => {
+                zone.lookup(path, below, self.apex_hash).unwrap_or(NO_NODE)
+            }
             _ => NO_NODE,
         }
     }
@@ -685,7 +748,7 @@ impl Builder {
     /// Records beneath a zone cut or a DNAME are never answered, but for the addresses of name servers.
     fn check_occluded(&self, zone: &Zone, groups: &[Group], report: &mut Report) {
         let mut glue = vec![false; zone.nodes.len()];
-        for rrset in zone.rrsets.iter().filter(|rrset| rrset.rtype == NS) {
+        for rrset in zone.all_rrsets().filter(|rrset| rrset.rtype == NS) {
             for &target in zone
                 .targets_of(rrset)
                 .iter()
@@ -707,7 +770,7 @@ impl Builder {
                 || cut && !below[at] && matches!(group.rtype, NS | DS | RRSIG | NSEC);
             if (below[at] || cut) && !kept {
                 report.warn(
-                    self.records[group.start].at,
+                    self.records[group.start as usize].at(),
                     format!(
                         "{} {}: found a record at or beneath a delegation or DNAME; it is never answered",
                         self.owner_text(group.node),
@@ -732,12 +795,23 @@ fn signatures(rrset: RRset) -> Signatures {
 fn canonical(rtype: u16, raw: &[u8]) -> Vec<u8> {
     let mut data = raw.to_vec();
     match rtype {
-        NS | CNAME | 12 | DNAME => data.make_ascii_lowercase(),
+        NS | CNAME | PTR | DNAME => data.make_ascii_lowercase(),
         MX => data[2..].make_ascii_lowercase(),
-        33 => data[6..].make_ascii_lowercase(),
+        SRV => data[6..].make_ascii_lowercase(),
         _ => {}
     }
     data
+}
+
+/// Whether two data of a type are equal in their canonical form.
+fn same_data(rtype: u16, one: &[u8], other: &[u8]) -> bool {
+    let names = match rtype {
+        NS | CNAME | PTR | DNAME => 0,
+        MX => 2,
+        SRV => 6,
+        _ => return one == other,
+    };
+    one[..names] == other[..names] && one[names..].eq_ignore_ascii_case(&other[names..])
 }
 
 fn starts_with_name(bytes: &[u8], name: &[u8]) -> bool {
@@ -747,3 +821,9 @@ fn starts_with_name(bytes: &[u8], name: &[u8]) -> bool {
 }
 
 const KEY: u16 = 25;
+
+/// So many records are compared with each other; more are sorted.
+const FEW: usize = 8;
+
+/// Two copies of a SOA, with names of full length.
+const SOA_ROOM: usize = 1_200;

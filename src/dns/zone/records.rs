@@ -104,14 +104,7 @@ impl Zone {
         let apex = (below..path.labels())
             .rev()
             .fold(ROOT_HASH, |hash, label| hash_label(hash, path.label(label)));
-        let found = (0..below)
-            .rev()
-            .try_fold((APEX, apex), |(node, hash), label| {
-                let label = path.label(label);
-                let hash = hash_label(hash, label);
-                Some((self.child(node, hash, label)?, hash))
-            });
-        found.map(|(node, _)| node)
+        self.lookup(&path, below, apex)
     }
 
     /// The node of the same name in another version. `owner`: its name.

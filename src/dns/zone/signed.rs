@@ -28,6 +28,9 @@ pub(super) fn assign(
     let mut assigned = vec![Signatures::default(); rrsets.len()];
     for &(node, covered, signatures) in covers {
         let node = &nodes[node as usize];
+        if node.rrset_count < 2 {
+            continue; // Signatures of what is not there.
+        }
         let start = node.rrsets as usize;
         let here = &rrsets[start..start + usize::from(node.rrset_count)];
         if let Ok(at) = here.binary_search_by_key(&covered, |rrset| rrset.rtype) {
@@ -44,8 +47,7 @@ impl Zone {
             return;
         }
         self.expires = self
-            .rrsets
-            .iter()
+            .all_rrsets()
             .filter(|rrset| rrset.rtype == RRSIG)
             .flat_map(|rrset| self.records_of(rrset))
             .filter_map(|record| {

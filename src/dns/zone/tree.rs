@@ -2,14 +2,14 @@
 //!
 //! An RRset is kept as the bytes of its records, ready to be copied behind a question: owner `C0 0C`, type, class,
 //! TTL, length, data. Names in the data of the types that may be compressed (RFC 3597 section 4) end in a marker
-//! where the apex or the owner would follow; a copy has it replaced by a pointer. A name costs about 80 bytes with
+//! where the apex or the owner would follow; a copy has it replaced by a pointer. A name costs about 85 bytes with
 //! one address.
 
 use super::denial::Denial;
 use super::name;
 use super::path::{Path, hash_label};
 use super::rdata;
-use super::table::Table;
+use super::table::{Table, Value};
 
 /// One loaded zone: immutable, shared by all threads.
 #[derive(Debug)]
@@ -22,11 +22,10 @@ pub struct Zone {
     /// The apex is number 0; a parent comes before its children.
     pub(super) nodes: Box<[Node]>,
     /// Nodes but the apex, by the hash of their names.
-    pub(super) table: Table,
-    /// First labels of all nodes, each with its length byte.
-    pub(super) labels: Box<[u8]>,
+    pub(super) table: Table<Spot>,
+    /// The RRsets of nodes that have more than one.
     pub(super) rrsets: Box<[RRset]>,
-    /// Records of all RRsets.
+    /// Per node its first label, with its length byte, and then the records of its RRsets.
     pub(super) data: Box<[u8]>,
     /// Per record of an NS, MX or SRV RRset the node with its target's addresses, or [`NO_NODE`].
     pub(super) targets: Box<[u32]>,
@@ -51,20 +50,42 @@ pub(in crate::dns) struct Signatures {
     pub(in crate::dns) count: u16,
 }
 
-/// A name of the zone.
-#[derive(Clone, Copy, Debug)]
+/// A name of the zone: half a cache line, which is all a lookup needs of a name with one RRset besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
 pub(in crate::dns) struct Node {
     pub(super) parent: u32,
-    /// In `labels`.
+    /// In `data`.
     pub(super) label: u32,
-    /// The first of its RRsets, which are in the order of their types.
+    /// The first of its RRsets in `rrsets`, which are in the order of their types, if it has more than one.
     pub(super) rrsets: u32,
     pub(super) rrset_count: u16,
     pub(super) flags: u16,
+    /// The first of its RRsets, if it has any.
+    pub(super) first: RRset,
+}
+
+/// What the table holds of a node: also its label, so that a lookup in a large zone fetches both at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spot {
+    pub(super) node: u32,
+    /// In `data`.
+    pub(super) label: u32,
+}
+
+impl Value for Spot {
+    const EMPTY: Self = Self {
+        node: NO_NODE,
+        label: 0,
+    };
+
+    fn is_empty(self) -> bool {
+        self.node == NO_NODE
+    }
 }
 
 /// The records of one type at one name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(in crate::dns) struct RRset {
     pub(in crate::dns) rtype: u16,
     pub(in crate::dns) count: u16,
@@ -122,7 +143,6 @@ impl Zone {
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.nodes)
             + self.table.bytes()
-            + self.labels.len()
             + size_of_val(&*self.rrsets)
             + self.data.len()
             + size_of_val(&*self.targets)
@@ -200,19 +220,33 @@ impl Zone {
         Found::Node(node)
     }
 
+    /// The node of a name, whatever is cut or occluded above it; arguments as those of [`Zone::find`].
+    pub(super) fn lookup(&self, path: &Path, apex: usize, hash: u64) -> Option<u32> {
+        let mut labels = (0..apex).rev().map(|index| path.label(index));
+        let found = labels.try_fold((APEX, hash), |(node, hash), label| {
+            let hash = hash_label(hash, label);
+            Some((self.child(node, hash, label)?, hash))
+        });
+        found.map(|(node, _)| node)
+    }
+
     pub(super) fn child(&self, parent: u32, hash: u64, label: &[u8]) -> Option<u32> {
-        self.table.get(hash, |candidate| {
-            let node = &self.nodes[candidate as usize];
-            let at = node.label as usize;
-            node.parent == parent && self.labels.get(at..at + label.len()) == Some(label)
-        })
+        let found = self.table.get(hash, |spot| {
+            let at = spot.label as usize;
+            self.data.get(at..at + label.len()) == Some(label)
+                && self.nodes[spot.node as usize].parent == parent
+        });
+        found.map(|spot| spot.node)
     }
 
     /// The RRsets of a node, in the order of their types.
     pub(in crate::dns) fn rrsets_of(&self, node: u32) -> &[RRset] {
         let node = &self.nodes[node as usize];
-        let start = node.rrsets as usize;
-        &self.rrsets[start..start + usize::from(node.rrset_count)]
+        match usize::from(node.rrset_count) {
+            0 => &[],
+            1 => std::slice::from_ref(&node.first),
+            count => &self.rrsets[node.rrsets as usize..][..count],
+        }
     }
 
     /// The RRset of one type at a node.
@@ -285,6 +319,11 @@ impl Zone {
         &self.denial
     }
 
+    /// All RRsets.
+    pub(super) fn all_rrsets(&self) -> impl Iterator<Item = &RRset> {
+        (0..self.nodes.len() as u32).flat_map(|node| self.rrsets_of(node))
+    }
+
     /// The node above; the apex is above itself.
     pub(in crate::dns) fn parent(&self, node: u32) -> u32 {
         self.nodes[node as usize].parent
@@ -334,7 +373,7 @@ impl Zone {
 
     fn label(&self, node: u32) -> &[u8] {
         let at = self.nodes[node as usize].label as usize;
-        &self.labels[at..=at + usize::from(self.labels[at])]
+        &self.data[at..=at + usize::from(self.data[at])]
     }
 
     /// Sorts as RFC 4034 section 6.1 wants: labels from the apex down, each ended by two zero bytes, a zero inside
