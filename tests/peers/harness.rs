@@ -572,9 +572,10 @@ pub(crate) fn tool(name: &str) -> PathBuf {
                 "knotd" => "knot",
                 "named" => "bind9",
                 "nsupdate" => "bind9-dnsutils",
-                "dnssec-keygen" | "dnssec-signzone" | "dnssec-verify" | "dnssec-dsfromkey" => {
-                    "bind9-utils"
-                }
+                "dnssec-keygen" | "dnssec-signzone" | "dnssec-verify" | "dnssec-dsfromkey"
+                | "named-checkzone" => "bind9-utils",
+                "kzonecheck" => "knot-dnssecutils",
+                "nsd-checkzone" => "nsd",
                 "ldns-keygen" | "ldns-signzone" | "ldns-verify-zone" => "ldnsutils",
                 "promtool" => "prometheus",
                 other => other,

@@ -19,6 +19,8 @@ mod dnstap;
 
 mod encrypted;
 
+mod masterfile;
+
 mod mirror;
 
 mod mutated;

@@ -106,7 +106,9 @@ impl Sink for Builder {
         data: &[u8],
         at: At,
     ) -> Result<Option<String>, String> {
-        self.add(owner, rtype, ttl, data, at).map(|()| None)
+        // As BIND does: what is elsewhere harms nobody here.
+        let problem = self.add(owner, rtype, ttl, data, at).err();
+        Ok(problem.map(|problem| format!("{problem}; it is left out")))
     }
 
     fn broken(&mut self, rtype: u16) {

@@ -1,9 +1,10 @@
 //! Own zones: master files in, immutable snapshots with pre-encoded RRsets out.
 //!
 //! From ground to roof: `name` (names as text), `path` (names as lookups walk them), `table` (hash table), `entry` (text to
-//! tokens), `rdata` (tokens to data, by `domain`), `denial` (NSEC and NSEC3 chains), `tree` (a zone), `zones` (all of them), `report` (problems with
-//! their places), `advise` (warnings about targets), `signed` (signatures and chains), `build` (records to a zone), `records` (a zone as records), `overlay` (changes to them),
-//! `read` (files to records).
+//! tokens), `generate` (one line for many records), `layout` (data of common and of rare types, field by field), `rdata` (tokens
+//! to data of all types), `denial` (NSEC and NSEC3 chains), `tree` (a zone), `zones` (all of them), `report` (problems with
+//! their places), `advise` (warnings about targets), `signed` (signatures and chains), `build` (records to a zone), `records`
+//! (a zone as records), `overlay` (changes to them), `read` (files to records).
 
 use std::sync::Arc;
 
@@ -21,6 +22,10 @@ pub(super) mod path;
 pub(super) mod table;
 
 mod entry;
+
+mod generate;
+
+mod layout;
 
 pub(super) mod rdata;
 

@@ -33,6 +33,16 @@ fn append_text(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), &'st
         b"" => return Err("found an empty name, expected a name"),
         _ => {}
     }
+    if let Some(absolute) = append_plain(text, out) {
+        if !absolute {
+            out.extend_from_slice(origin);
+        }
+        if out.len() - start <= NAME_MAX {
+            return Ok(());
+        }
+    }
+    // Escapes, or something wrong: byte by byte.
+    out.truncate(start);
     let mut label = out.len();
     out.push(0);
     let mut absolute = false;
@@ -64,6 +74,41 @@ fn append_text(text: &[u8], origin: &[u8], out: &mut Vec<u8>) -> Result<(), &'st
         return Err(TOO_LONG);
     }
     Ok(())
+}
+
+/// Appends a name without escapes and says whether it ends in a dot. `None`: it has some, or a label is not good.
+fn append_plain(text: &[u8], out: &mut Vec<u8>) -> Option<bool> {
+    let absolute = text.last() == Some(&b'.');
+    let labels = if absolute {
+        &text[..text.len() - 1]
+    } else {
+        text
+    };
+    let start = out.len();
+    // A length byte takes the place of each dot before a label, and one comes before the first.
+    out.push(0);
+    out.extend_from_slice(labels);
+    let mut label = start;
+    for at in start + 1..out.len() {
+        match out[at] {
+            b'.' => {
+                out[label] = plain_len(at - label - 1)?;
+                label = at;
+            }
+            b'\\' => return None,
+            _ => {}
+        }
+    }
+    let end = out.len();
+    out[label] = plain_len(end - label - 1)?;
+    if absolute {
+        out.push(0);
+    }
+    Some(absolute)
+}
+
+fn plain_len(len: usize) -> Option<u8> {
+    u8::try_from(len).ok().filter(|len| (1..=63).contains(len))
 }
 
 const TOO_LONG: &str = "found a name of more than 255 bytes, expected at most 255";

@@ -3,6 +3,7 @@
 use std::path::{Path as FilePath, PathBuf};
 
 use super::entry::{Entries, Token};
+use super::generate;
 use super::name;
 use super::rdata::{self, show};
 use super::report::{At, Report};
@@ -38,6 +39,8 @@ pub(super) struct Reader<'b> {
     ttl: u32,
     origin: Vec<u8>,
     owner: Owner,
+    /// The data of the last record, kept for its room.
+    data: Vec<u8>,
     /// Files being read, outermost first.
     open: Vec<PathBuf>,
 }
@@ -65,6 +68,7 @@ impl<'b> Reader<'b> {
             ttl,
             origin: apex.to_vec(),
             owner: Owner::None,
+            data: Vec::new(),
             open: Vec::new(),
         }
     }
@@ -141,11 +145,17 @@ impl<'b> Reader<'b> {
             }
             (b"$INCLUDE", [file]) => self.include(file, None, at),
             (b"$INCLUDE", [file, origin]) => self.include(file, Some(origin), at),
+            (b"$GENERATE", [range, record @ ..]) if record.len() >= 3 => {
+                self.generate(range, record, at)
+            }
+            (b"$GENERATE", _) => {
+                Err("$GENERATE: expected a range, an owner, a type and its data".to_owned())
+            }
             (b"$TTL", _) => Err("$TTL: expected one TTL".to_owned()),
             (b"$ORIGIN", _) => Err("$ORIGIN: expected one name".to_owned()),
             (b"$INCLUDE", _) => Err("$INCLUDE: expected a file and perhaps a name".to_owned()),
             _ => Err(format!(
-                "found `{}`, expected $TTL, $ORIGIN or $INCLUDE",
+                "found `{}`, expected $TTL, $ORIGIN, $INCLUDE or $GENERATE",
                 show(&tokens[0])
             )),
         }
@@ -187,10 +197,34 @@ impl<'b> Reader<'b> {
         Ok(())
     }
 
+    /// A record per number (not of any RFC: BIND began it). The first problem ends it, as the others would be like it.
+    fn generate(&mut self, range: &Token<'_>, record: &[Token<'_>], at: At) -> Result<(), String> {
+        let numbers = generate::numbers(range.text)
+            .map_err(|expected| format!("$GENERATE: found `{}`, {expected}", show(range)))?;
+        let mut line = Vec::new();
+        for number in numbers {
+            line.clear();
+            let read = generate::line(record, number, &mut line).and_then(|()| {
+                let mut tokens = Vec::new();
+                match Entries::new(&line).next(&mut tokens) {
+                    Some(Ok(_)) => self.record(false, &tokens, at),
+                    Some(Err(bad)) => Err(bad.message.to_owned()),
+                    None => Err("found nothing, expected a record".to_owned()),
+                }
+            });
+            read.map_err(|problem| format!("$GENERATE, number {number}: {problem}"))?;
+        }
+        Ok(())
+    }
+
     fn record(&mut self, indented: bool, tokens: &[Token<'_>], at: At) -> Result<(), String> {
         let mut rest = tokens;
         if !indented {
-            let mut wire = Vec::new();
+            let mut wire = match std::mem::replace(&mut self.owner, Owner::None) {
+                Owner::Name(before) => before,
+                _ => Vec::new(),
+            };
+            wire.clear();
             let read = name::from_text(tokens[0].text, &self.origin, &mut wire);
             rest = &tokens[1..];
             if let Err(problem) = read {
@@ -224,10 +258,9 @@ impl<'b> Reader<'b> {
                 );
             } else if !class && is_class(token.text) {
                 class = true;
-                if !matches!(
-                    token.text.to_ascii_uppercase().as_slice(),
-                    b"IN" | b"CLASS1"
-                ) {
+                if !token.text.eq_ignore_ascii_case(b"IN")
+                    && !token.text.eq_ignore_ascii_case(b"CLASS1")
+                {
                     return Err(format!("found class `{}`, expected IN", show(token)));
                 }
             } else {
@@ -246,22 +279,28 @@ impl<'b> Reader<'b> {
                 rdata::mnemonic(rtype)
             ));
         }
-        let data =
-            rdata::encode(rtype, rest, &self.origin).inspect_err(|_| self.sink.broken(rtype))?;
+        rdata::encode(rtype, rest, &self.origin, &mut self.data)
+            .inspect_err(|_| self.sink.broken(rtype))?;
         let ttl = ttl.unwrap_or(self.ttl);
-        if let Some(warning) = self.sink.take(owner, rtype, ttl, &data, at)? {
+        if let Some(warning) = self.sink.take(owner, rtype, ttl, &self.data, at)? {
             self.report.warn(at, warning);
         }
         Ok(())
     }
 }
 
-fn is_class(text: &[u8]) -> bool {
-    let upper = text.to_ascii_uppercase();
-    matches!(upper.as_slice(), b"IN" | b"CH" | b"HS" | b"CS")
-        || upper
-            .strip_prefix(b"CLASS")
-            .is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+/// Whether a token is a class; no type is written so.
+pub(super) fn is_class(text: &[u8]) -> bool {
+    if text.len() == 2 {
+        return [b"IN", b"CH", b"HS", b"CS"]
+            .iter()
+            .any(|class| text.eq_ignore_ascii_case(*class));
+    }
+    text.split_at_checked(5).is_some_and(|(start, number)| {
+        start.eq_ignore_ascii_case(b"CLASS")
+            && !number.is_empty()
+            && number.iter().all(u8::is_ascii_digit)
+    })
 }
 
 fn at(file: u16, line: usize) -> At {

@@ -125,7 +125,6 @@ fn load_reports_every_problem_with_its_line() {
         &[
             "z:4: A: found `192.0.2.256` (expected IPv4 address), expected one IPv4 address",
             "z:5: found `BAD`, expected a record type, class or TTL",
-            "z:6: found owner c., expected a name in zone test.",
             "z:7: TTL: found `3000000000`, expected at most 2147483647 seconds",
             "z:8: $TTL: expected one TTL",
             "z:9: found class `CH`, expected IN",
@@ -238,6 +237,17 @@ fn load_warns_of_what_is_legal_but_unwise() {
         ],
     );
     warned(
+        "_a._tcp SRV 0 0 1 gone\n_b._tcp SRV 0 0 1 alias\n_c._tcp SRV 0 0 1 .\nalias CNAME ns\na MX 0 ns",
+        &[
+            "z:4: _a._tcp.test. SRV: found no address of gone.test. in the zone, expected A or AAAA records",
+            "z:5: _b._tcp.test. SRV: found the alias alias.test., expected a name with addresses (RFC 2181 section 10.3)",
+        ],
+    );
+    warned(
+        "c. A 192.0.2.1",
+        &["z:4: found owner c., expected a name in zone test.; it is left out"],
+    );
+    warned(
         "sub NS ns.sub\nns.sub A 192.0.2.2\nx.sub A 192.0.2.3\nsub TXT x",
         &[
             "z:6: x.sub.test. A: found a record at or beneath a delegation or DNAME; it is never answered",
@@ -320,6 +330,41 @@ fn include_reads_beside_the_file_and_restores_the_origin() {
     assert!(
         problems[0].message.contains("includes itself"),
         "{problems:?}"
+    );
+}
+
+#[test]
+fn generate_stands_for_many_records() {
+    check(
+        "$GENERATE 1-2 h$ 9 A 192.0.2.$\n",
+        "h1.test. 9 IN A 192.0.2.1\nh2.test. 9 IN A 192.0.2.2",
+    );
+    refused(
+        "$GENERATE 254-300 h$ A 192.0.2.$\n$GENERATE 1 a A 192.0.2.1\n$GENERATE 1-2 a\na A x",
+        &[
+            "z:4: $GENERATE, number 256: A: found `192.0.2.256` (expected IPv4 address), expected one IPv4 address",
+            "z:5: $GENERATE: found `1`, expected START-STOP or START-STOP/STEP",
+            "z:6: $GENERATE: expected a range, an owner, a type and its data",
+            "z:7: A: found `x` (expected IPv4 address), expected one IPv4 address",
+        ],
+    );
+}
+
+#[test]
+fn many_records_of_one_rrset_are_compared_as_few_are() {
+    let mut text = String::new();
+    for (owner, count) in [("few", 5), ("many", 30)] {
+        for number in 0..count {
+            text.push_str(&format!("{owner} NS a{number}.example.\n"));
+        }
+        text.push_str(&format!("{owner} NS A0.Example.\n"));
+    }
+    warned(
+        &text,
+        &[
+            "z:9: few.test. NS: found the same record again; it is dropped",
+            "z:40: many.test. NS: found the same record again; it is dropped",
+        ],
     );
 }
 
