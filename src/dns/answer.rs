@@ -11,8 +11,9 @@ use super::resolver::policy::{Policy, Ruling};
 use super::wire::{Ede, HEADER_LEN, NAME_MAX, Query, Rcode, Reason, Section, Writer};
 use super::zone::path::{Path, resolve_pointer, suffix_in_message};
 use super::zone::tree::{
-    A, AAAA, CNAME, DNAME, DS, Encloser, Found, MARK_APEX, MARK_OWNER, NO_NODE, NS,
-    Place as DataPlace, RECORD_HEAD, RRSIG, RRset, Zone, name_places, target_offset,
+    A, AAAA, CNAME, DNAME, DS, Encloser, Found, HTTPS, MARK_APEX, MARK_OWNER, NO_NODE, NS,
+    Place as DataPlace, RECORD_HEAD, RRSIG, RRset, SVCB, Zone, is_service_alias, name_places,
+    target_offset,
 };
 use super::zone::{Place, Zones};
 use super::{Outcome, Transport};
@@ -239,7 +240,7 @@ impl<'a> Answer<'a, '_> {
         let mut path = *question;
         let mut place = place;
         let mut owner = HEADER_LEN;
-        let mut seen: [Option<(&Zone, u32)>; CHAIN_MAX] = [None; CHAIN_MAX];
+        let mut seen: [Option<(&Zone, u32, usize)>; CHAIN_MAX] = [None; CHAIN_MAX];
         for slot in 0..=CHAIN_MAX {
             let zone = place.zone;
             let apex = suffix_in_message(self.writer.written(), owner, path.offset(place.apex));
@@ -266,7 +267,15 @@ impl<'a> Answer<'a, '_> {
                     return self.referral(asked, node, depth);
                 }
                 Found::Dname { node, depth } => {
-                    let target = self.dname(zone, node, spot, &path, depth);
+                    let given = seen.iter().flatten().any(|at| is_same(at, zone, node));
+                    let mut before = seen.iter().flatten().filter(|at| is_same(at, zone, node));
+                    if before.any(|&(.., at)| self.is_named(at, &path)) {
+                        return Outcome::Authoritative;
+                    }
+                    if let Some(free) = seen.get_mut(slot) {
+                        *free = Some((zone, node, owner));
+                    }
+                    let target = self.dname(zone, node, spot, &path, depth, given);
                     if target.is_some() && slot == self.chain && self.qtype != CNAME {
                         return Outcome::Chain;
                     }
@@ -280,15 +289,16 @@ impl<'a> Answer<'a, '_> {
                     let Some(alias) = self.alias(zone, node) else {
                         return self.data(asked, node, encloser);
                     };
-                    // A loop ends where it closes; a wildcard is another name each time, the bound ends it.
-                    let exact = encloser.is_none();
-                    if exact && seen.iter().flatten().any(|at| is_same(*at, (zone, node))) {
+                    // A loop ends where it closes. What a wildcard or a DNAME stands for may be another name each time,
+                    // and then the bound ends it.
+                    let mut before = seen.iter().flatten().filter(|at| is_same(at, zone, node));
+                    if before.any(|&(.., at)| encloser.is_none() || self.is_named(at, &path)) {
                         return Outcome::Authoritative;
                     }
                     if slot == self.chain {
                         return Outcome::Chain;
                     }
-                    seen[slot] = Some((zone, node)).filter(|_| exact);
+                    seen[slot] = Some((zone, node, owner));
                     if let Some(encloser) = encloser {
                         self.expanded(asked, encloser);
                     }
@@ -316,6 +326,12 @@ impl<'a> Answer<'a, '_> {
             }
         }
         Outcome::Authoritative
+    }
+
+    /// Whether the name at `at` of the message is that of `path`.
+    fn is_named(&self, at: usize, path: &Path) -> bool {
+        Path::from_message(self.writer.written(), at)
+            .is_some_and(|name| name.suffix(0).eq_ignore_ascii_case(path.suffix(0)))
     }
 
     /// The CNAME to follow at a node, if the question is not for what is there.
@@ -405,13 +421,20 @@ impl<'a> Answer<'a, '_> {
         if targets.iter().all(|&target| target == NO_NODE) {
             return;
         }
-        // IPv4 of all before IPv6 of any: if they do not all fit, as many servers as possible can be reached.
-        for rtype in [A, AAAA] {
+        // IPv4 of all before IPv6 of any: if they do not all fit, as many servers as possible can be reached. An alias of
+        // a service names one that is described by the same type (RFC 9460 section 4.1).
+        let types = match rrset.rtype {
+            SVCB | HTTPS => &[A, AAAA, rrset.rtype][..],
+            _ => &[A, AAAA],
+        };
+        for &rtype in types {
             let mut at = start;
             for &target in targets {
                 let message = self.writer.written();
                 let end = at + RECORD_HEAD + data_len(message, at);
+                let data = &message[at + RECORD_HEAD..end];
                 if target != NO_NODE
+                    && (rtype != rrset.rtype || is_service_alias(rtype, data))
                     && let Some(addresses) = zone.rrset(target, rtype)
                 {
                     let owner = resolve_pointer(message, at + RECORD_HEAD + offset);
@@ -456,7 +479,7 @@ impl<'a> Answer<'a, '_> {
     }
 
     /// A DNAME and the CNAME that follows from it (RFC 6672 section 3.1); gives where the CNAME's target starts.
-    /// `None`: the answer ends here.
+    /// `None`: the answer ends here. The DNAME itself is left out if it was `given` before.
     fn dname(
         &mut self,
         zone: &Zone,
@@ -464,15 +487,18 @@ impl<'a> Answer<'a, '_> {
         spot: Spot,
         path: &Path,
         depth: usize,
+        given: bool,
     ) -> Option<usize> {
         let dname = zone.rrset(node, DNAME)?;
-        let owner = suffix_in_message(self.writer.written(), spot.owner, path.offset(depth));
-        let start = self.put(zone, dname, Section::Answer, Spot { owner, ..spot })?;
+        if !given {
+            let owner = suffix_in_message(self.writer.written(), spot.owner, path.offset(depth));
+            self.put(zone, dname, Section::Answer, Spot { owner, ..spot })?;
+        }
         let mut record = [0; RECORD_HEAD + NAME_MAX];
-        let from = self.writer.written();
-        // Type and class are set below; the TTL is the DNAME's.
-        record[..RECORD_HEAD].copy_from_slice(&from[start..start + RECORD_HEAD]);
-        let (prefix, target) = (path.prefix(depth), &zone.bytes_of(dname)[RECORD_HEAD..]);
+        let (head, target) = zone.bytes_of(dname).split_at(RECORD_HEAD);
+        // Owner and type are set below; class and TTL are the DNAME's.
+        record[..RECORD_HEAD].copy_from_slice(head);
+        let prefix = path.prefix(depth);
         let len = prefix.len() + target.len();
         if len > NAME_MAX {
             self.writer.rcode(Rcode::YxDomain);
@@ -548,8 +574,8 @@ fn source(apex: u64, found: &Found) -> u64 {
     apex.wrapping_add(node)
 }
 
-fn is_same(one: (&Zone, u32), other: (&Zone, u32)) -> bool {
-    std::ptr::eq(one.0, other.0) && one.1 == other.1
+fn is_same(seen: &(&Zone, u32, usize), zone: &Zone, node: u32) -> bool {
+    std::ptr::eq(seen.0, zone) && seen.1 == node
 }
 
 /// Points the owners of the records from `start` to the message's end at the name at `owner`.

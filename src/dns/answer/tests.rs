@@ -601,6 +601,47 @@ fn answer_path_names_nothing_that_allocates() {
 mod laws;
 
 #[test]
+fn service_brings_addresses_of_its_target_and_an_alias_its_service_too() {
+    let text = "$TTL 300\n@ SOA ns host 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\n\
+        @ HTTPS 0 svc\nsvc HTTPS 1 . alpn=h2\nsvc HTTPS 2 pool\nsvc A 192.0.2.2\npool AAAA 2001:db8::1\n\
+        out SVCB 0 svc.example.\n";
+    let zones = zones(&[("s.test.", text)]);
+    let additional = |question: &str| {
+        let (message, ..) = ask(&zones, question, 0);
+        let row = |r: &hickory_proto::rr::Record| format!("{} {}", r.name, r.record_type());
+        message.additionals.iter().map(row).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        additional("s.test. HTTPS"),
+        ["svc.s.test. A", "svc.s.test. HTTPS", "svc.s.test. HTTPS"]
+    );
+    assert_eq!(additional("svc.s.test. HTTPS"), ["pool.s.test. AAAA"]);
+    assert_eq!(additional("out.s.test. SVCB"), [""; 0]);
+}
+
+#[test]
+fn loops_give_no_record_twice() {
+    let text = "$TTL 300\n@ SOA ns host 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\n\
+        *.w CNAME self.w\nup DNAME x.up\na DNAME b\nb DNAME a\n";
+    let zones = zones(&[("l.test.", text)]);
+    let check = |name: &str, records, expected| {
+        let (message, outcome, _) = ask(&zones, &format!("{name}.l.test. A +edns=4096"), 0);
+        let rows: std::collections::BTreeSet<_> =
+            message.answers.iter().map(ToString::to_string).collect();
+        assert_eq!(rows.len(), message.answers.len(), "{name}: {rows:?}");
+        assert_eq!(
+            (rows.len(), outcome),
+            (records, expected),
+            "{name}: {rows:?}"
+        );
+    };
+    check("q.w", 2, Outcome::Authoritative);
+    check("self.w", 1, Outcome::Authoritative);
+    check("q.a", 4, Outcome::Authoritative);
+    check("q.up", 1 + CHAIN_MAX + 1, Outcome::Chain);
+}
+
+#[test]
 fn aliases_are_followed_up_to_the_bound() {
     let mut text = String::from(
         "$TTL 300\n@ SOA ns host 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\na13 A 192.0.2.2\n",

@@ -27,7 +27,7 @@ pub struct Zone {
     pub(super) rrsets: Box<[RRset]>,
     /// Per node its first label, with its length byte, and then the records of its RRsets.
     pub(super) data: Box<[u8]>,
-    /// Per record of an NS, MX or SRV RRset the node with its target's addresses, or [`NO_NODE`].
+    /// Per record of an NS, MX, SRV, SVCB or HTTPS RRset the node with its target's addresses, or [`NO_NODE`].
     pub(super) targets: Box<[u32]>,
     /// The SOA with the TTL of a negative answer (RFC 2308 section 3).
     pub(super) negative: RRset,
@@ -467,10 +467,15 @@ pub(in crate::dns) fn name_places(rtype: u16) -> &'static [Place] {
 pub(in crate::dns) fn target_offset(rtype: u16) -> Option<usize> {
     match rtype {
         NS => Some(0),
-        MX => Some(2),
+        MX | SVCB | HTTPS => Some(2),
         SRV => Some(6),
         _ => None,
     }
+}
+
+/// Whether the record of type `rtype` with this data is an alias of the type's own kind (RFC 9460 section 2.4.2).
+pub(in crate::dns) fn is_service_alias(rtype: u16, data: &[u8]) -> bool {
+    matches!(rtype, SVCB | HTTPS) && data.starts_with(&[0, 0])
 }
 
 /// The apex of every zone.
@@ -507,6 +512,8 @@ pub(in crate::dns) const PTR: u16 = 12;
 pub(in crate::dns) const MX: u16 = 15;
 pub(in crate::dns) const AAAA: u16 = 28;
 pub(in crate::dns) const SRV: u16 = 33;
+pub(in crate::dns) const SVCB: u16 = 64;
+pub(in crate::dns) const HTTPS: u16 = 65;
 pub(in crate::dns) const DNAME: u16 = 39;
 pub(in crate::dns) const DS: u16 = 43;
 pub(in crate::dns) const RRSIG: u16 = 46;
