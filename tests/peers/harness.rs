@@ -265,6 +265,56 @@ impl Knot {
     }
 }
 
+/// BIND with zones read from files, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Bind {
+    /// UDP and TCP port on 127.0.0.1.
+    pub(crate) port: u16,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Bind {
+    /// Starts BIND with `(apex, master file text)` zones and waits until it answers each. Its answers have the
+    /// additional records of what they name, and no NS of the zone.
+    pub(crate) fn start(zones: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let port = free_port();
+        let at = dir.path().display();
+        let mut config = format!(
+            "options {{ directory \"{at}\"; pid-file none; session-keyfile none; listen-on port {port} {{ 127.0.0.1; }};\n \
+             listen-on-v6 {{ none; }}; recursion no; minimal-responses no-auth; dnssec-validation no; empty-zones-enable \
+             no; check-integrity no; check-names primary ignore; notify no; }};\ncontrols {{ }};\n"
+        );
+        for (index, (apex, text)) in zones.iter().enumerate() {
+            let file = format!("{index}.zone");
+            fs::write(dir.path().join(&file), text).expect("the temporary directory is writable");
+            writeln!(
+                config,
+                "zone \"{apex}\" {{ type primary; file \"{file}\"; }};"
+            )
+            .expect("a String takes all");
+        }
+        let file = dir.path().join("named.conf");
+        fs::write(&file, config).expect("the temporary directory is writable");
+        let mut command = Command::new(tool("named"));
+        command.args(["-g", "-n", "1"]).arg("-c").arg(&file);
+        let mut process = Process::spawn("named", command, dir.path().join("log"));
+        for (apex, _) in zones {
+            poll(READY, "BIND to answer", || {
+                process.assert_running();
+                let soa = try_dig(port, &[apex, "SOA", "+time=1"])?;
+                (soa.status == "NOERROR").then_some(())
+            });
+        }
+        Self {
+            port,
+            _process: process,
+            _dir: dir,
+        }
+    }
+}
+
 /// Unbound that answers for zones of its own and nothing else.
 #[derive(Debug)]
 pub(crate) struct Unbound {

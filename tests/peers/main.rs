@@ -33,6 +33,8 @@ mod replication;
 
 mod resolver;
 
+mod shapes;
+
 mod signed;
 
 mod signing;
