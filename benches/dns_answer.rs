@@ -149,7 +149,7 @@ fn rate_limit(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 next = next.wrapping_add(1);
-                let client = IpAddr::from((next % networks << 8).to_be_bytes());
+                let client = IpAddr::from(((next % networks) << 8).to_be_bytes());
                 let equal = Equal {
                     source: u64::from(next % 10_000),
                     kind: 256,
