@@ -51,6 +51,7 @@ const GROUND: &[&str] = &[
     "dns/dnssec/chain.rs",
     "dns/dnssec/roll.rs",
     "dns/dnssec/rrset.rs",
+    "dns/dnssec/online.rs",
     "dns/dnssec/sign.rs",
     "dns/zone/signed.rs",
     "dns/zone/tree.rs",

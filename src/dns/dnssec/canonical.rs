@@ -6,6 +6,12 @@ use crate::dns::wire::name_len;
 /// 6840 section 5.1). `data` is uncompressed.
 pub(super) fn data(rtype: u16, data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
+    lower(rtype, &mut data);
+    data
+}
+
+/// As [`data`], in place.
+pub(super) fn lower(rtype: u16, data: &mut [u8]) {
     let layout: &[Part] = match rtype {
         2..=5 | 7..=9 | 12 | 30 | 39 => &[Part::Name],
         6 | 14 | 17 => &[Part::Name, Part::Name],
@@ -38,7 +44,6 @@ pub(super) fn data(rtype: u16, data: &[u8]) -> Vec<u8> {
         };
         at += len;
     }
-    data
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Signing own zones (RFC 4033 to 4035, 5155, 9276).
 //!
-//! From ground to roof: `canonical` (the form that is signed), `key` (key pairs), [`rrset`] (one RRset signed), `chain`
-//! (NSEC and NSEC3), `sign` (a whole zone), `roll` (when which key does what), `store` (keys and signatures on disk),
+//! From ground to roof: `canonical` (the form that is signed), `key` (key pairs), [`rrset`] (one RRset signed), [`online`]
+//! (one signed in the answer path), `chain` (NSEC and NSEC3), `sign` (a whole zone), `roll` (when which key does what), `store` (keys and signatures on disk),
 //! [`signer`] (all of it, for the keeper of zones), [`again`] (the task
 //! that has zones signed again).
 
@@ -12,6 +12,8 @@ mod canonical;
 mod key;
 
 pub mod rrset;
+
+pub mod online;
 
 mod chain;
 

@@ -1,8 +1,4 @@
-//! One RRset, signed (RFC 4034 section 3). What is signed, and when it was, is all there is to it: the same call makes
-//! the signatures of a zone and those of a single answer made on the fly.
-
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+//! One RRset of a zone, signed (RFC 4034 section 3). What is signed, and when it was, is all there is to it.
 
 use super::canonical;
 use super::key::{Key, KeyError, SIGNATURE_LEN};
@@ -27,20 +23,6 @@ pub struct Validity {
     pub inception: u32,
     /// Last second.
     pub expiration: u32,
-}
-
-/// The data of the RRSIG record of an RRset in the zone with this apex (wire form, lower case).
-///
-/// # Errors
-/// The system gave no random bytes.
-pub fn sign_rrset(
-    key: &Key,
-    apex: &[u8],
-    rrset: Unsigned<'_>,
-    validity: Validity,
-) -> Result<Vec<u8>, KeyError> {
-    let message = Message::new(key, apex, rrset);
-    Ok(message.rrsig(validity, &message.sign(key, validity)?))
 }
 
 /// What is signed: the start of the RRSIG data, then the records in canonical form and order (section 3.1.8.1).
@@ -89,6 +71,12 @@ impl Message {
         digest
     }
 
+    /// What is signed, with zeros for the validity.
+    #[cfg(test)]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn sign(
         &self,
         key: &Key,
@@ -115,64 +103,6 @@ fn set(head: &mut [u8], validity: Validity) {
 
 /// Tells what is signed from all else.
 pub(super) type Digest = [u8; 16];
-
-/// Signatures of answers that are made on the fly: each is made once and kept, at most so many.
-#[derive(Debug)]
-pub struct Cache {
-    kept: Mutex<HashMap<Digest, (Validity, [u8; SIGNATURE_LEN])>>,
-    limit: usize,
-}
-
-impl Cache {
-    /// A cache of at most `limit` signatures, about 100 bytes each.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self {
-            kept: Mutex::default(),
-            limit,
-        }
-    }
-
-    /// As [`sign_rrset`] with a signature valid for `lifetime` seconds from an hour before `now` (Unix seconds), and kept
-    /// until half of that is over.
-    ///
-    /// # Errors
-    /// As [`sign_rrset`].
-    pub fn sign(
-        &self,
-        key: &Key,
-        apex: &[u8],
-        rrset: Unsigned<'_>,
-        now: u32,
-        lifetime: u32,
-    ) -> Result<Vec<u8>, KeyError> {
-        let message = Message::new(key, apex, rrset);
-        let digest = message.digest(key);
-        let known = self.locked().get(&digest).copied();
-        if let Some((validity, signature)) = known
-            && (validity.expiration.wrapping_sub(now) as i32) > (lifetime / 2) as i32
-        {
-            return Ok(message.rrsig(validity, &signature));
-        }
-        let validity = Validity {
-            inception: now.wrapping_sub(INCEPTION),
-            expiration: now.wrapping_add(lifetime),
-        };
-        let signature = message.sign(key, validity)?;
-        let mut kept = self.locked();
-        if kept.len() >= self.limit && !kept.contains_key(&digest) {
-            kept.clear(); // Rarely: steered names have few answers each.
-        }
-        kept.insert(digest, (validity, signature));
-        Ok(message.rrsig(validity, &signature))
-    }
-
-    fn locked(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<Digest, (Validity, [u8; SIGNATURE_LEN])>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How long before it is made a signature is valid, for validators whose clocks are late, seconds.
 pub(super) const INCEPTION: u32 = 3_600;
@@ -211,23 +141,5 @@ mod tests {
         };
         let expected = [record(b"\x01a\0"), record(b"\x02ns\0")].concat();
         assert_eq!(message.bytes[24..], expected);
-    }
-
-    #[test]
-    fn cache_signs_once_until_half_of_the_time_is_over_and_keeps_to_its_bound() {
-        let (key, cache) = (key(), Cache::new(2));
-        let sign = |set, now| {
-            cache
-                .sign(&key, b"\x04test\0", set, now, 1_000)
-                .expect("signed")
-        };
-        let first = sign(SET, 10_000);
-        assert_eq!(sign(SET, 10_499), first);
-        assert_ne!(sign(SET, 10_501), first);
-        for ttl in 0..10 {
-            let other = Unsigned { ttl, ..SET };
-            assert_ne!(sign(other, 10_000), first);
-            assert!(cache.locked().len() <= 2);
-        }
     }
 }
