@@ -146,7 +146,7 @@ fn rate_limit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rate_limit");
     let mut next = 0_u32;
     for (name, networks) in [("one network", 1), ("many networks", 1 << 16)] {
-        let mut table = Table::new(rate);
+        let mut table = Table::new(rate, 16_384);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 next = next.wrapping_add(1);

@@ -350,7 +350,8 @@ impl Loaded {
             let keeper = handles.engine.keeper().clone();
             let metrics = handles.metrics.clone();
             let transfer = handles.engine.exchange().config().clone();
-            let work = notifier::run(keeper.clone(), metrics.clone(), background.clone());
+            let (at_once, stop) = (transfer.notifies, background.clone());
+            let work = notifier::run(keeper.clone(), at_once, metrics.clone(), stop);
             let work = runtimes.dns.spawn(work);
             running.spawn("notify", false, async move { work.await? });
             let work = secondary::run(keeper, transfer, metrics, background.clone());

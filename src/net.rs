@@ -1,5 +1,6 @@
 //! Networks (address prefixes), and sockets bound the way every listener here wants them.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -144,6 +145,13 @@ pub fn bind_tcp(address: SocketAddr, backlog: u16) -> io::Result<TcpListener> {
     socket.listen(i32::from(backlog))?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Whether an HTTP/2 connection ended with `error` because the client overdid it, as with too many streams that were reset.
+pub(crate) fn is_flood(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<h2::Error>())
+        .any(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 #[cfg(test)]

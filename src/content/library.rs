@@ -211,7 +211,7 @@ impl Library {
         let inner = &self.inner;
         let permit = inner.reader.permit(&inner.looks, Limit::Looks).await;
         let (library, path) = (self.clone(), path.to_owned());
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = inner.reader.threads.run(move || {
             let _permit = permit; // Held until the thread is done, even if nobody waits any more.
             library.root(&path).map(|root| ask(root, &path))
         });
@@ -479,7 +479,8 @@ impl Library {
             path: path.to_owned(),
             _done: done.clone().drop_guard(),
         };
-        tokio::task::spawn_blocking(move || turn.library.take_up(&turn.path));
+        let threads = &self.inner.reader.threads;
+        threads.run(move || turn.library.take_up(&turn.path));
         done
     }
 

@@ -1,8 +1,8 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
 //! From ground to roof: [`chunk`], [`manifest`], [`have`], [`media`] (pure); `buffers`, `seal`, `memory`, `file`,
-//! `fill` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, its file, its
-//! filling, what all share);
+//! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, its file, its
+//! filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
 //! [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
@@ -28,6 +28,8 @@ mod beneath;
 mod file;
 
 mod fill;
+
+pub mod threads;
 
 mod reader;
 

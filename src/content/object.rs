@@ -47,6 +47,7 @@ use super::manifest::Manifest;
 use super::memory::InMemory;
 use super::reader::{Reader, Small};
 use super::seal::{self, BLOCK, Seals};
+use super::threads::Threads;
 use crate::metrics::content::Limit;
 use crate::time::Now;
 
@@ -170,6 +171,12 @@ impl Object {
         &self.manifest
     }
 
+    /// Where what waits for the disk is done.
+    #[must_use]
+    pub fn threads(&self) -> &Threads {
+        &self.reader.threads
+    }
+
     /// The manifest's digest: the version.
     #[must_use]
     pub fn id(&self) -> Digest {
@@ -254,7 +261,7 @@ impl Object {
             return Ok(bytes);
         }
         let object = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.reader.threads.run(move || {
             let _permit = permit; // Held until the thread is done, even if the reader is gone.
             object.read_waiting(index, &within, often)
         });

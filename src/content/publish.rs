@@ -126,7 +126,8 @@ impl Publisher {
                 };
                 if !paths.is_empty() {
                     let library = self.library.clone();
-                    survey = Some(tokio::task::spawn_blocking(move || look(&library, paths)));
+                    let threads = &self.library.reader().threads;
+                    survey = Some(threads.run(move || look(&library, paths)));
                 } else if !swept && reading.is_empty() && work.due.is_empty() {
                     swept = true;
                     if let Some(published) = self.library.published() {
@@ -192,7 +193,7 @@ impl Publisher {
             }
         };
         // Each directory below is visited: that may take a while.
-        let watching = tokio::task::spawn_blocking(move || {
+        let watching = self.library.reader().threads.run(move || {
             let mut watcher = notify::recommended_watcher(report)?;
             for dir in dirs {
                 watcher.watch(&dir, RecursiveMode::Recursive)?;
@@ -228,7 +229,7 @@ impl Publisher {
     /// Forgets the digests of files that are gone.
     async fn sweep(&self) {
         let library = self.library.clone();
-        let swept = tokio::task::spawn_blocking(move || {
+        let swept = self.library.reader().threads.run(move || {
             let Some(published) = library.published() else {
                 return Ok(());
             };

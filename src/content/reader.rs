@@ -11,6 +11,7 @@ use super::StoreConfig;
 use super::buffers::Buffers;
 use super::memory::{self, Memory};
 use super::seal::Sealer;
+use super::threads::Threads;
 use crate::metrics::Metrics;
 use crate::metrics::content::Limit;
 
@@ -22,6 +23,7 @@ pub(super) struct Reader {
     pub(super) memory: Arc<Memory>,
     /// Reads that wait for the disk, at once; more wait here and not on threads.
     pub(super) waiting_reads: Arc<Semaphore>,
+    pub(super) threads: Threads,
     /// Objects whose file is kept open.
     pub(super) open_files: Arc<Semaphore>,
     /// Published paths whose file is not what it was.
@@ -69,6 +71,7 @@ impl Reader {
                 Arc::clone(&metrics),
             ),
             waiting_reads: Arc::new(Semaphore::new(config.reads)),
+            threads: Threads::new(config.threads, Arc::clone(&metrics)),
             open_files: Arc::new(Semaphore::new(open_files())),
             suspects: Suspects::default(),
             metrics,

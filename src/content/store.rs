@@ -39,6 +39,7 @@ use super::have::Have;
 use super::library::Library;
 use super::manifest::{Manifest, SIZE_MAX};
 use super::object::{Object, WriteError};
+use super::threads::Threads;
 use crate::metrics::Metrics;
 
 /// The store. A cheap handle.
@@ -104,6 +105,12 @@ impl Store {
         };
         store.recover()?;
         Ok(store)
+    }
+
+    /// Where what waits for the disk is done.
+    #[must_use]
+    pub fn threads(&self) -> &Threads {
+        &self.inner.library.reader().threads
     }
 
     /// Begins a mirrored object, or gives the one already begun with the same manifest. It becomes visible in the
@@ -382,7 +389,7 @@ impl Keeper for Inner {
         };
         // The last reader may be a connection: the gigabytes of a large file are not freed on its thread.
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Ok(_) => drop(self.library.reader().threads.run(remove)),
             Err(_) => remove(),
         }
     }

@@ -168,7 +168,8 @@ impl Engine {
     /// The buckets of the rate limit for one thread; `None`: off.
     #[must_use]
     pub fn rate_limit(&self) -> Option<rrl::Table> {
-        Some(rrl::Table::new(self.rate_limit.as_ref()?.rate))
+        let limit = self.rate_limit.as_ref()?;
+        Some(rrl::Table::new(limit.rate, limit.buckets))
     }
 
     /// Resolves a packet the fast path declined; the whole answer is in `out`, empty if there is none.

@@ -251,6 +251,9 @@ pub struct Config {
     pub https_path: String,
     /// Queries at once on an HTTP/2 connection.
     pub https_streams: u32,
+    /// Streams of an HTTP/2 connection that the client resets before they were looked at, or we for its errors, after which it is
+    /// given up.
+    pub https_resets: usize,
     /// Bytes of an HTTP request's head.
     pub https_head: u32,
     /// Queries at once on a QUIC connection.
@@ -277,6 +280,8 @@ pub struct CookieConfig {
 pub struct RateLimit {
     /// How much is allowed.
     pub rate: rrl::Rate,
+    /// Buckets per UDP worker: a power of two, 16 bytes each.
+    pub buckets: usize,
     /// Networks without a limit.
     pub exempt: Vec<Network>,
 }

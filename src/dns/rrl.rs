@@ -49,6 +49,7 @@ pub struct Table {
     sets: Box<[Set]>,
     hasher: RandomState,
     rate: Rate,
+    lost: u64,
 }
 
 /// Buckets whose keys have the same low bits: one cache line.
@@ -68,17 +69,19 @@ struct Bucket {
 }
 
 impl Table {
-    /// A table with full buckets.
+    /// A table of so many full buckets: a power of two, at least [`BUCKETS_MIN`].
     #[must_use]
-    pub fn new(rate: Rate) -> Self {
+    pub fn new(rate: Rate, buckets: usize) -> Self {
         let rate = Rate {
             responses: rate.responses.clamp(1, RATE_MAX),
             ..rate
         };
+        let sets = (buckets.max(BUCKETS_MIN) / WAYS).next_power_of_two();
         Self {
-            sets: vec![Set([Bucket::full(0, 0, rate); WAYS]); SETS].into(),
+            sets: vec![Set([Bucket::full(0, 0, rate); WAYS]); sets].into(),
             hasher: RandomState::default(),
             rate,
+            lost: 0,
         }
     }
 
@@ -92,17 +95,24 @@ impl Table {
         let hash = hasher.finish();
         let now_ms = (now.mono_ns / 1_000_000) as u32; // Wraps after 49 days.
         let tag = (hash >> 32) as u32;
-        let Set(buckets) = &mut self.sets[hash as usize & (SETS - 1)];
+        let mask = self.sets.len() - 1;
+        let Set(buckets) = &mut self.sets[hash as usize & mask];
         let place = buckets
             .iter()
             .position(|bucket| bucket.tag == tag)
             .unwrap_or_else(|| {
                 let oldest = (0..WAYS).max_by_key(|&way| buckets[way].age(now_ms));
                 let place = oldest.unwrap_or(0);
+                self.lost += u64::from(!buckets[place].is_full(now_ms, self.rate));
                 buckets[place] = Bucket::full(tag, now_ms, self.rate);
                 place
             });
         buckets[place].take(now_ms, self.rate)
+    }
+
+    /// How many buckets that were not full yet made room for others since this was last asked.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
@@ -128,12 +138,22 @@ impl Bucket {
         now_ms.wrapping_sub(self.at_ms)
     }
 
+    /// What is left once it is refilled.
+    #[inline]
+    fn refilled(&self, now_ms: u32, rate: Rate) -> u32 {
+        // A thousandth of the rate for each thousandth of a second; neither factor makes this overflow.
+        let refill = self.age(now_ms).min(1_000) * rate.responses;
+        (self.left + refill).min(rate.responses * ANSWER)
+    }
+
+    fn is_full(&self, now_ms: u32, rate: Rate) -> bool {
+        self.refilled(now_ms, rate) == rate.responses * ANSWER
+    }
+
     /// Refills, and takes one answer if there is one.
     #[inline]
     fn take(&mut self, now_ms: u32, rate: Rate) -> Verdict {
-        // A thousandth of the rate for each thousandth of a second; neither factor makes this overflow.
-        let refill = self.age(now_ms).min(1_000) * rate.responses;
-        self.left = (self.left + refill).min(rate.responses * ANSWER);
+        self.left = self.refilled(now_ms, rate);
         self.at_ms = now_ms;
         if self.left >= ANSWER {
             self.left -= ANSWER;
@@ -164,11 +184,11 @@ pub const RATE_MAX: u32 = 1_000_000;
 /// Thousandths of an answer in one.
 const ANSWER: u32 = 1_000;
 
-const WAYS: usize = 4;
+/// Buckets of the smallest table.
+pub const BUCKETS_MIN: usize = 64;
 
-/// 16,384 buckets, 256 KiB: what stays in a core's own cache.
-const SETS: usize = 4_096;
-const _: () = assert!(size_of::<Set>() == 64 && SETS.is_power_of_two());
+const WAYS: usize = 4;
+const _: () = assert!(size_of::<Set>() == 64);
 
 #[cfg(test)]
 mod tests {
@@ -187,6 +207,7 @@ mod tests {
         slip: 2,
     };
     const EQUAL: Equal = Equal { source: 1, kind: 2 };
+    const BUCKETS: usize = 16_384;
 
     fn ms(ms: u64) -> Now {
         START.plus(Duration::from_millis(ms))
@@ -198,7 +219,7 @@ mod tests {
 
     #[test]
     fn network_gets_its_rate_and_every_second_one_beyond_slips() {
-        let mut table = Table::new(RATE);
+        let mut table = Table::new(RATE, BUCKETS);
         let mut check = |text, now| table.check(client(text), EQUAL, now);
         for _ in 0..100 {
             assert_eq!(check("192.0.2.1", START), Verdict::Pass);
@@ -218,10 +239,11 @@ mod tests {
 
     #[test]
     fn answers_that_differ_have_buckets_of_their_own() {
-        let mut table = Table::new(Rate {
+        let rate = Rate {
             responses: 1,
             slip: 0,
-        });
+        };
+        let mut table = Table::new(rate, BUCKETS);
         let six = client("2001:db8:0:100::1");
         assert_eq!(table.check(six, EQUAL, START), Verdict::Pass);
         assert_eq!(table.check(six, EQUAL, START), Verdict::Drop);
@@ -246,6 +268,31 @@ mod tests {
             table.check(client("2001:db8:0:200::1"), EQUAL, START),
             Verdict::Pass
         );
+    }
+
+    #[test]
+    fn buckets_that_make_room_too_early_are_counted() {
+        let mut table = Table::new(RATE, BUCKETS_MIN);
+        let network = |n: u32| IpAddr::V4((n << 8).into());
+        for n in 0..u32::try_from(BUCKETS_MIN).unwrap() * 4 {
+            table.check(network(n), EQUAL, START);
+        }
+        let lost = table.take_lost();
+        // At least all that cannot be in the table any more, but for those that never were.
+        assert!(
+            (2 * BUCKETS_MIN as u64..=4 * BUCKETS_MIN as u64).contains(&lost),
+            "{lost}"
+        );
+        assert_eq!(table.take_lost(), 0);
+        // A second later every bucket is full again, and none is missed.
+        for n in 0..u32::try_from(BUCKETS_MIN).unwrap() {
+            table.check(
+                network(1_000_000 + n),
+                EQUAL,
+                ms(1_000 + u64::from(n) * 1_000),
+            );
+        }
+        assert_eq!(table.take_lost(), 0);
     }
 
     proptest! {
@@ -284,7 +331,7 @@ mod tests {
         fn who_keeps_below_the_rate_is_always_answered(
             asks in prop::collection::vec((0u64..30, any::<u32>()), 1..300),
         ) {
-            let mut table = Table::new(RATE);
+            let mut table = Table::new(RATE, BUCKETS);
             let mut now = 0;
             for (wait, other) in asks {
                 now += wait.max(10);

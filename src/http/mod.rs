@@ -58,6 +58,10 @@ pub struct Config {
     pub headers: usize,
     /// HTTP/2 streams per connection.
     pub streams: u32,
+    /// HTTP/2 streams that the client resets before they were looked at (rapid reset), after which the connection is given up.
+    pub resets: usize,
+    /// The same, of those reset here for the client's errors.
+    pub error_resets: usize,
     /// Ranges honoured per request.
     pub ranges: usize,
     /// How long a reader waits for a chunk that is not held yet.

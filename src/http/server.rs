@@ -188,8 +188,8 @@ fn builder(config: &Config, tracker: &TaskTracker) -> Builder<Spawn> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.streams)
         .max_header_list_size(HEADER_LIST)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_pending_accept_reset_streams(config.resets)
+        .max_local_error_reset_streams(config.error_resets)
         .max_send_buf_size(SEND_BUFFER)
         // A client that vanished behind a stalled stream is found by its missing pong.
         .keep_alive_interval(config.idle)
@@ -286,6 +286,7 @@ async fn serve(line: Line, address: IpAddr, shared: &Shared) -> Closed {
             ended = connection.as_mut() => {
                 return match ended {
                     _ if pulse.fault() => Closed::Protocol,
+                    Err(error) if net::is_flood(&*error) => Closed::Flood,
                     Err(error) if is_parse(&*error) => Closed::Protocol,
                     Ok(()) if watch.finishing() => Closed::Idle,
                     _ if stopping => Closed::Stop,
@@ -414,11 +415,6 @@ const HEADER_LIST: u32 = 16 << 10;
 
 /// Bytes an HTTP/2 stream buffers to send.
 const SEND_BUFFER: usize = 256 << 10;
-
-/// HTTP/2 streams reset by the client before they were looked at (rapid reset), and by us for the client's errors,
-/// after which the connection is given up.
-const PENDING_RESETS: usize = 20;
-const LOCAL_RESETS: usize = 1000;
 
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -61,11 +61,13 @@ pub enum Limit {
     Reads,
     /// A look beneath a published directory waited for its turn.
     Looks,
+    /// Work waited for a thread.
+    Threads,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::Reads, Self::Looks];
+    pub const ALL: [Self; 3] = [Self::Reads, Self::Looks, Self::Threads];
 
     /// The label value.
     #[must_use]
@@ -73,6 +75,7 @@ impl Limit {
         match self {
             Self::Reads => "reads",
             Self::Looks => "looks",
+            Self::Threads => "threads",
         }
     }
 }

@@ -67,11 +67,15 @@ pub enum Limit {
     EdnsOptions,
     /// A TLS or QUIC handshake that took too long.
     TlsHandshake,
+    /// An HTTP/2 connection with too many streams that were reset.
+    HttpsResets,
+    /// A bucket of the rate limit that was in use and made room for another.
+    RateLimitBuckets,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::QueriesInFlight,
         Self::QueriesInFlightPerNetwork,
         Self::UdpLate,
@@ -83,6 +87,8 @@ impl Limit {
         Self::TcpUnread,
         Self::EdnsOptions,
         Self::TlsHandshake,
+        Self::HttpsResets,
+        Self::RateLimitBuckets,
     ];
 
     /// The label value: the configuration key below `[dns]`.
@@ -100,6 +106,8 @@ impl Limit {
             Self::TcpUnread => "tcp_unread",
             Self::EdnsOptions => "edns_options",
             Self::TlsHandshake => "tls_handshake",
+            Self::HttpsResets => "https_resets",
+            Self::RateLimitBuckets => "rate_limit.buckets",
         }
     }
 }
@@ -213,7 +221,12 @@ impl Metrics {
 
     /// Counts a limit that took effect.
     pub fn limit(&self, limit: Limit) {
-        self.limits[limit as usize].inc();
+        self.limits(limit, 1);
+    }
+
+    /// Counts a limit that took effect so many times.
+    pub fn limits(&self, limit: Limit, times: u64) {
+        self.limits[limit as usize].inc_by(times);
     }
 
     /// How often a limit took effect.

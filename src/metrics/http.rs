@@ -81,6 +81,8 @@ pub enum Closed {
     Slow,
     /// It did not speak HTTP as it must.
     Protocol,
+    /// It had too many HTTP/2 streams that were reset.
+    Flood,
     /// The network, or a body that could not be read on.
     Broken,
     /// The daemon stops.
@@ -245,13 +247,14 @@ impl Refused {
 }
 
 impl Closed {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Done,
         Self::Silent,
         Self::Head,
         Self::Idle,
         Self::Slow,
         Self::Protocol,
+        Self::Flood,
         Self::Broken,
         Self::Stop,
     ];
@@ -264,6 +267,7 @@ impl Closed {
             Self::Idle => "idle",
             Self::Slow => "slow",
             Self::Protocol => "protocol",
+            Self::Flood => "flood",
             Self::Broken => "broken",
             Self::Stop => "stop",
         }

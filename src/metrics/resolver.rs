@@ -70,7 +70,7 @@ pub struct Limits {
     pub streams: IntCounter,
     /// Names of name servers that nested too deep.
     pub depth: IntCounter,
-    /// Aliases that were too many for one question, or led in a circle.
+    /// Aliases that were too many for one question or in one reply, or led in a circle.
     pub aliases: IntCounter,
     /// Zones with more servers without glue than are looked up for one question.
     pub glueless: IntCounter,
@@ -78,6 +78,22 @@ pub struct Limits {
     pub name_servers: IntCounter,
     /// Answers that would have taken more signature checks than one query may.
     pub signatures: IntCounter,
+    /// RRsets with more signatures than are looked at, none of which held.
+    pub signatures_per_rrset: IntCounter,
+    /// Signatures for which not every key of their tag was tried.
+    pub keys_per_tag: IntCounter,
+    /// DS sets of which not every record was looked at.
+    pub ds_records: IntCounter,
+    /// Proofs that would have taken more hashes than one query may.
+    pub nsec3_hashes: IntCounter,
+    /// Questions sent to a server as often as they may be, over one transport, without a reply.
+    pub sends: IntCounter,
+    /// Replies over TCP that came while other queries waited, since the connection carried as many as it may.
+    pub stream_queries: IntCounter,
+    /// Refreshes put off or not made because too many were under way.
+    pub refreshes: IntCounter,
+    /// Answers in use that were not refreshed because too many waited for it.
+    pub refreshes_waiting: IntCounter,
 }
 
 /// How the refreshes of answers about to expire ended: `headwater_resolver_prefetches_total{outcome}`.
@@ -246,6 +262,14 @@ impl Metrics {
                 glueless: limit("glueless"),
                 name_servers: limit("name_servers"),
                 signatures: limit("signatures"),
+                signatures_per_rrset: limit("signatures_per_rrset"),
+                keys_per_tag: limit("keys_per_tag"),
+                ds_records: limit("ds_records"),
+                nsec3_hashes: limit("nsec3_hashes"),
+                sends: limit("sends"),
+                stream_queries: limit("stream_queries"),
+                refreshes: limit("refreshes"),
+                refreshes_waiting: limit("refreshes_waiting"),
             },
             upstream_queries: super::counters(
                 registry,

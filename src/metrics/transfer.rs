@@ -16,6 +16,8 @@ pub struct Metrics {
     pub expired: IntCounter,
     /// Requests refused because as many transfers as allowed were going out.
     pub limit_outgoing: IntCounter,
+    /// NOTIFY messages that waited because as many as allowed were under way.
+    pub limit_notifies: IntCounter,
     sent_bytes: IntCounter,
     /// Signed messages that were not believed.
     pub signatures_refused: IntCounter,
@@ -96,6 +98,11 @@ impl Metrics {
                 registry,
                 "headwater_zone_transfers_outgoing_limit_total",
                 "Requests refused because dns.transfer.outgoing transfers were going out.",
+            ),
+            limit_notifies: counter(
+                registry,
+                "headwater_zone_notifies_limit_total",
+                "NOTIFY messages that waited because dns.transfer.notifies were under way.",
             ),
             sent_bytes: counter(
                 registry,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use prometheus::IntCounter;
-use tokio::task::spawn_blocking;
 
 use super::client::{Client, Error, IndexAnswer};
 use super::schedule::Fetch;
@@ -11,6 +10,7 @@ use crate::content::chunk::Digest;
 use crate::content::manifest::Manifest;
 use crate::content::object::{Object, WriteError};
 use crate::content::store::Store;
+use crate::content::threads::Threads;
 
 /// What a job found.
 #[derive(Debug)]
@@ -65,9 +65,11 @@ pub(super) async fn begin(
 ) -> Event {
     let result = match manifest {
         Err(error) => Err(Failure::Node(error)),
-        Ok(manifest) => blocking(move || store.begin(manifest))
-            .await
-            .map_err(Failure::Write),
+        Ok(manifest) => {
+            let threads = store.threads().clone();
+            let begun = blocking(&threads, move || store.begin(manifest)).await;
+            begun.map_err(Failure::Write)
+        }
     };
     Event::Begun {
         path,
@@ -91,8 +93,9 @@ pub(super) async fn fetch(
         Err(error) => Err(Failure::Node(error)),
         Ok(bytes) => {
             received.inc_by(bytes.len() as u64);
+            let threads = object.threads().clone();
             let write = move || object.write(fetch.index, &bytes);
-            blocking(write).await.map_err(Failure::Write)
+            blocking(&threads, write).await.map_err(Failure::Write)
         }
     };
     Event::Chunk {
@@ -106,7 +109,8 @@ pub(super) async fn fetch(
 /// Removes an object.
 pub(super) async fn remove(store: Store, path: String) -> Event {
     let gone = path.clone();
-    let result = blocking(move || store.remove(&gone)).await;
+    let threads = store.threads().clone();
+    let result = blocking(&threads, move || store.remove(&gone)).await;
     Event::Removed { path, result }
 }
 
@@ -144,9 +148,12 @@ pub(super) async fn fetch_manifest(
     Ok(manifest)
 }
 
-/// Runs disk work on the blocking pool. Its panic is this job's.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
+/// Runs disk work on one of `threads`. Its panic is this job's.
+async fn blocking<T: Send + 'static>(
+    threads: &Threads,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match threads.run(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

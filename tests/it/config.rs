@@ -63,6 +63,10 @@ fn config_with_a_value_of_the_wrong_kind_names_both() {
         &["2: dns.udp_payload: found 100, expected an integer from 512 to 4096"],
     );
     check(
+        "[dns.rate_limit]\nbuckets = 100\n",
+        &["2: dns.rate_limit.buckets: found 100, expected a power of two such as 64 or 128"],
+    );
+    check(
         "[dns]\ntcp_idle = 10\n",
         &["2: dns.tcp_idle: found 10, expected a duration such as \"5s\", from 100ms to 1h"],
     );

@@ -234,3 +234,22 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An HTTP/2 client's first octets: `streams` requests, each reset at once.
+pub(crate) fn rapid_resets(streams: u32) -> Vec<u8> {
+    // GET, http, "/", authority "a" (RFC 7541).
+    const HEAD: &[u8] = b"\x82\x86\x84\x41\x01a";
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let header = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        [&header, payload].concat()
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, b""));
+    for stream in (0..streams).map(|n| 2 * n + 1) {
+        // END_STREAM, END_HEADERS; then CANCEL.
+        bytes.extend(frame(1, 5, stream, HEAD));
+        bytes.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    bytes
+}

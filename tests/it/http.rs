@@ -28,6 +28,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::rapid_resets;
+
 const SMALL: &[u8] = b"Sixteen letters.";
 const LONG: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(2);
@@ -54,6 +56,8 @@ fn config_of_tests() -> Config {
         head_size: 32 << 10,
         headers: 100,
         streams: 100,
+        resets: 20,
+        error_resets: 1000,
         ranges: 16,
         fill_wait: Duration::from_millis(200),
         access_log: None,
@@ -782,6 +786,24 @@ async fn http2_without_tls_is_served() {
     let _ = connection.await;
     let (metrics, _dir) = node.end().await;
     assert_eq!(metrics.http.requests(Role::Origin, Outcome::Ok), 2);
+}
+
+#[tokio::test]
+async fn http2_client_that_resets_its_streams_loses_its_connection() {
+    for (resets, lost) in [(1_000, 0), (10, 1)] {
+        let config = Config {
+            resets,
+            ..config_of_tests()
+        };
+        let node = Node::start(config).await;
+        let mut client = node.connect().await;
+        client.write_all(&rapid_resets(100)).await.unwrap();
+        client.shutdown().await.unwrap();
+        read_all(&mut client).await;
+        let metrics = node.metrics.clone();
+        eventually("it is closed", || metrics.http.connections.get() == 0).await;
+        assert_eq!(metrics.http.closed(Closed::Flood), lost, "{resets}");
+    }
 }
 
 #[tokio::test]

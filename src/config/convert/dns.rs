@@ -41,6 +41,7 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
             good.then(|| path.to_owned())
         }),
         https_streams: section.integer("https_streams", 1..=10_000),
+        https_resets: section.integer("https_resets", 1..=10_000),
         https_head: u32::try_from(section.size("https_head", 1 << 10..=1 << 20))
             .unwrap_or(u32::MAX),
         quic_streams: section.integer("quic_streams", 1..=10_000),
@@ -153,8 +154,19 @@ fn rate_limit(section: &Section<'_, '_>) -> Option<RateLimit> {
         let network = Network::from_str(text);
         network.map_err(|e| format!("found {e}"))
     });
+    let buckets: usize = section.integer("buckets", rrl::BUCKETS_MIN..=1 << 24);
+    if buckets >= rrl::BUCKETS_MIN && !buckets.is_power_of_two() {
+        let (below, above) = (buckets.next_power_of_two() / 2, buckets.next_power_of_two());
+        let message =
+            format!("found {buckets}, expected a power of two such as {below} or {above}");
+        section.error("buckets", message);
+    }
     section.end();
-    (rate.responses > 0).then_some(RateLimit { rate, exempt })
+    (rate.responses > 0).then_some(RateLimit {
+        rate,
+        buckets,
+        exempt,
+    })
 }
 
 /// `[dns.transfer]`: bounds of zone transfers.
@@ -165,6 +177,7 @@ fn transfer(section: &Section<'_, '_>) -> dns::transfer::Config {
         time: section.duration("time", secs(1)..=secs(86_400)),
         silence: section.duration("silence", ms(100)..=secs(600)),
         size: section.size("size", 65_536..=1 << 40),
+        notifies: section.integer("notifies", 1..=10_000),
     };
     section.end();
     config

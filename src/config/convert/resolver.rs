@@ -76,7 +76,8 @@ pub(super) fn settings(
         forward.push(ForwardZone { zone, upstreams });
     }
     let families = families(section);
-    let cache = cache(&section.section("cache"), paths);
+    let aliases = section.integer("aliases", 1..=50);
+    let cache = cache(&section.section("cache"), paths, aliases);
     let recursion = recursion(section, paths, families, &cache);
     let config = resolver::Config {
         allow,
@@ -92,6 +93,8 @@ pub(super) fn settings(
             servers: section.integer("servers", 1..=10_000_000),
             fetches_per_server: section.integer("fetches_per_server", 1..=60_000),
             fetches_per_zone: section.integer("fetches_per_zone", 1..=1_000_000),
+            sends: section.integer("sends", 1..=10),
+            stream_queries: section.integer("stream_queries", 1..=10_000),
             families,
         },
         cache,
@@ -128,7 +131,7 @@ fn recursion(
         dnssec: dnssec(section, paths),
         size: bounds.size("size", 1 << 20..=1 << 40),
         depth: bounds.integer("depth", 1..=30),
-        aliases: bounds.integer("aliases", 1..=50),
+        aliases: cache.aliases,
         glueless: bounds.integer("glueless", 1..=50),
         name_servers: bounds.integer("name_servers", 1..=100),
         max_ttl: cache.max_ttl,
@@ -151,6 +154,7 @@ fn dnssec(section: &Section<'_, '_>, paths: &Paths<'_>) -> Option<validate::Conf
         signature_checks: bounds.integer("signature_checks", 8..=1_000),
         signature_failures: bounds.integer("signature_failures", 1..=1_000),
         keys_per_tag: bounds.integer("keys_per_tag", 1..=10),
+        signatures_per_rrset: bounds.integer("signatures_per_rrset", 1..=100),
         ds_records: bounds.integer("ds_records", 1..=100),
         nsec3_iterations: bounds.integer("nsec3_iterations", 0..=500),
         nsec3_hashes: bounds.integer("nsec3_hashes", 8..=10_000),
@@ -222,7 +226,8 @@ fn warm_name(text: &str) -> Option<WarmName> {
     })
 }
 
-fn cache(section: &Section<'_, '_>, paths: &Paths<'_>) -> CacheConfig {
+/// `[resolver.cache]`; with `aliases`, which stands in `[resolver]`.
+fn cache(section: &Section<'_, '_>, paths: &Paths<'_>, aliases: usize) -> CacheConfig {
     let mut config = CacheConfig {
         size: section.size("size", 64 << 10..=1 << 40),
         min_ttl: section.duration("min_ttl", TTLS),
@@ -237,6 +242,9 @@ fn cache(section: &Section<'_, '_>, paths: &Paths<'_>) -> CacheConfig {
         ),
         entry: bytes(section, "entry", 512..=65_535),
         records: section.integer("records", 1..=5_000),
+        aliases,
+        refreshes: section.integer("refreshes", 1..=10_000),
+        refreshes_waiting: section.integer("refreshes_waiting", 1..=10_000),
         prefetch: section.boolean_or("prefetch", true),
         keep_warm: section.list("keep_warm", WARM_EXPECTED, |text| {
             warm_name(text).ok_or_else(|| format!("found {text:?}"))

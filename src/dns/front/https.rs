@@ -25,6 +25,7 @@ use super::single::Single;
 use crate::dns::engine::MESSAGE_MAX;
 use crate::dns::{Config, Transport, doh};
 use crate::metrics::dns::Limit;
+use crate::net::is_flood;
 use crate::time::Now;
 
 /// What all connections share.
@@ -90,8 +91,8 @@ impl Server {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER)
-                .max_pending_accept_reset_streams(RESETS)
-                .max_local_error_reset_streams(RESETS)
+                .max_pending_accept_reset_streams(self.config.https_resets)
+                .max_local_error_reset_streams(self.config.https_resets)
                 .serve_connection(io, service);
             let mut connection = pin!(connection);
             let go = |connection: std::pin::Pin<&mut _>| {
@@ -111,6 +112,9 @@ impl Server {
             client.watch(connection.as_mut(), go, &place, &stop).await
         };
         if let Err(error) = ended {
+            if is_flood(&error) {
+                self.single.metrics.dns.limit(Limit::HttpsResets);
+            }
             tracing::trace!(%error, "HTTPS connection broken off");
         }
     }
@@ -244,9 +248,6 @@ const SEND_BUFFER: usize = 64 << 10;
 
 /// hyper takes no less.
 const HTTP1_BUFFER_MIN: usize = 8192;
-
-/// HTTP/2 streams reset by the client before they were looked at, or by us for its errors, that end a connection.
-const RESETS: usize = 20;
 
 /// A tick is never shorter, however short a limit.
 const TICK_MIN: Duration = Duration::from_millis(10);

@@ -377,6 +377,7 @@ pub(super) mod tests {
             tls_handshake: Duration::from_secs(5),
             https_path: String::from("/dns-query"),
             https_streams: 100,
+            https_resets: 20,
             https_head: 16 << 10,
             quic_streams: 100,
             identity: Identity::default(),

@@ -15,6 +15,7 @@ use super::mmsg::Batch;
 use super::slow::Slow;
 use crate::dns::engine::{Engine, Fast, Snapshot, error};
 use crate::dns::log::Log;
+use crate::dns::rrl;
 use crate::dns::wire::Rcode;
 use crate::dns::{Outcome, Transport};
 use crate::metrics::Metrics;
@@ -80,6 +81,10 @@ impl Worker {
                 let snapshot = snapshot.logging(tap.as_mut());
                 self.answer(snapshot, &mut batch, count, now, &mut seed, &mut tally);
                 tally.flush(&self.metrics.dns, Now::read().since(now));
+                let lost = buckets.as_mut().map_or(0, rrl::Table::take_lost);
+                if lost > 0 {
+                    self.metrics.dns.limits(Limit::RateLimitBuckets, lost);
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use super::entry::{Age, Entry};
 use super::key::{Kept, Key, Parts};
 use super::near::{Near, Versions};
 pub use super::partition::Partition;
-use super::reply::{Invalid, Reply, Ttls};
+use super::reply::{Bounds, Invalid, Reply};
 use super::wanted::Wanted;
 use crate::dns::wire::Query;
 use crate::metrics::Metrics;
@@ -68,12 +68,13 @@ impl Cache {
                 stale: config.stale,
             })
             .build_with_hasher(RandomState::default());
+        let (waiting, limits) = (config.refreshes_waiting, &metrics.resolver.limits);
         Self {
             entries,
             config,
             generation: AtomicU64::new(0),
             versions: Versions::new(),
-            wanted: Wanted::new(),
+            wanted: Wanted::new(waiting, limits.refreshes_waiting.clone()),
             metrics,
         }
     }
@@ -193,7 +194,11 @@ impl Cache {
         zone: &[u8],
         message: &[u8],
     ) -> Result<Reply, Invalid> {
-        Reply::read(message, &question, zone, self.ttls())
+        let reply = Reply::read(message, &question, zone, self.bounds())?;
+        if reply.shortened {
+            self.metrics.resolver.limits.aliases.inc();
+        }
+        Ok(reply)
     }
 
     /// Keeps a checked reply if it may be kept.
@@ -241,11 +246,12 @@ impl Cache {
         reply.ttl > 0
     }
 
-    pub(super) fn ttls(&self) -> Ttls {
-        Ttls {
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
             min: secs(self.config.min_ttl),
             max: secs(self.config.max_ttl),
             negative_max: secs(self.config.negative_max_ttl),
+            aliases: self.config.aliases,
         }
     }
 

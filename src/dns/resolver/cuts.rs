@@ -126,6 +126,7 @@ fn answer(question: Parts<'_>, entry: &Entry, now: Now) -> Option<Entry> {
         authentic: entry.is_authentic(),
         rrset: 0,
         onward: None,
+        shortened: false,
     };
     Some(Entry::new(reply, now))
 }
@@ -157,11 +158,12 @@ mod tests {
     use hickory_resolver::proto::op::{Message, ResponseCode};
 
     use super::super::partition::Partition;
-    use super::super::reply::Ttls;
+    use super::super::reply::Bounds;
     use super::super::testing::{START, message, wire};
     use super::*;
 
-    const BOUNDS: Ttls = Ttls {
+    const BOUNDS: Bounds = Bounds {
+        aliases: 11,
         min: 0,
         max: 86_400,
         negative_max: 3_600,

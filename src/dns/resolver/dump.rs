@@ -251,6 +251,7 @@ impl Saved<'_> {
             authentic: self.authentic,
             rrset: 0,
             onward: None,
+            shortened: false,
         };
         Some((
             12..name_end,
@@ -271,11 +272,12 @@ mod tests {
 
     use super::super::key::Key;
     use super::super::partition::Partition;
-    use super::super::reply::Ttls;
+    use super::super::reply::Bounds;
     use super::super::testing::{message, wire};
     use super::*;
 
-    const BOUNDS: Ttls = Ttls {
+    const BOUNDS: Bounds = Bounds {
+        aliases: 11,
         min: 0,
         max: 86_400,
         negative_max: 3_600,

@@ -165,6 +165,7 @@ impl Entry {
             authentic: self.facts.authentic,
             rrset: 0,
             onward: None,
+            shortened: false,
         }
     }
 

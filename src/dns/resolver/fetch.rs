@@ -124,12 +124,15 @@ async fn fly(
 ) -> Result<Arc<Entry>> {
     let question = Key::parts(pilot.key());
     let mut result = ask(&inner, question, &budget).await;
-    for _ in 0..ALIASES {
+    for _ in 0..inner.config.cache.aliases {
         let Ok(reply) = result else { break };
         result = match reply.onward {
             None => Ok(reply),
             Some(_) => follow(&inner, question, reply, &budget).await,
         };
+    }
+    if matches!(&result, Ok(reply) if reply.onward.is_some()) {
+        inner.metrics.resolver.limits.aliases.inc();
     }
     let now = Now::read();
     let landed = match result {
@@ -262,6 +265,3 @@ fn screen(inner: &Inner, question: key::Parts<'_>, reply: Reply) -> (Reply, bool
 
 /// How long a failed refresh of an expired answer is not tried again (RFC 8767 section 5).
 pub(super) const RECHECK: Duration = Duration::from_secs(30);
-
-/// Times an answer is followed out of a zone.
-const ALIASES: usize = 11;

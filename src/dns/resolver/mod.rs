@@ -143,8 +143,15 @@ pub struct CacheConfig {
     pub entry: usize,
     /// Most records of one type at one name in an answer that is kept.
     pub records: usize,
+    /// Aliases followed in one reply of an upstream, and times they are followed from one forward zone to the next; what is kept
+    /// of an answer ends there.
+    pub aliases: usize,
     /// Whether an answer that is asked for when a tenth of its life is left is fetched anew before it expires.
     pub prefetch: bool,
+    /// Refreshes under way at once, of answers in use and of names kept warm each.
+    pub refreshes: usize,
+    /// Answers in use that may wait to be refreshed.
+    pub refreshes_waiting: usize,
     /// Names whose answers are always there.
     pub keep_warm: Vec<WarmName>,
     /// Whether a name that does not exist means that none beneath it does (RFC 8020).
@@ -169,7 +176,10 @@ impl Default for CacheConfig {
             failure_ttl: (Duration::from_secs(1), Duration::from_secs(300)),
             entry: 16 << 10,
             records: 100,
+            aliases: 11,
             prefetch: true,
+            refreshes: 64,
+            refreshes_waiting: 64,
             keep_warm: Vec::new(),
             nxdomain_cut: true,
             file: None,

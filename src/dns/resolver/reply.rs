@@ -27,17 +27,21 @@ pub(crate) struct Reply {
     pub(crate) rrset: usize,
     /// The name (lower case) that the aliases lead to, out of the zone the sender speaks for; the answer ends with the alias.
     pub(crate) onward: Option<Box<[u8]>>,
+    /// There are more aliases than may be followed; the answer ends with the first that is not.
+    pub(crate) shortened: bool,
 }
 
-/// Bounds of TTLs, seconds.
+/// Bounds of what is taken from a reply; TTLs in seconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ttls {
+pub(crate) struct Bounds {
     /// Floor of positive TTLs.
     pub(crate) min: u32,
     /// Ceiling of positive TTLs.
     pub(crate) max: u32,
     /// Ceiling of negative TTLs.
     pub(crate) negative_max: u32,
+    /// Aliases followed.
+    pub(crate) aliases: usize,
 }
 
 impl Reply {
@@ -53,7 +57,7 @@ impl Reply {
         message: &[u8],
         question: &Parts<'_>,
         zone: &[u8],
-        bounds: Ttls,
+        bounds: Bounds,
     ) -> Result<Self, Invalid> {
         let &Parts {
             name,
@@ -84,7 +88,7 @@ impl Reply {
         let (answer, at) = section(message, at + 4, u16::from_be_bytes([an1, an2]))?;
         let (authority, _) = section(message, at, u16::from_be_bytes([ns1, ns2]))?;
 
-        let mut chain = chain(message, &answer, name, qtype);
+        let (mut chain, shortened) = chain(message, &answer, name, qtype, bounds.aliases);
         let mut onward = None;
         if !zone.is_empty()
             && let Some(out) = (chain.iter()).position(|link| !is_in(link.as_wire(), zone))
@@ -160,6 +164,7 @@ impl Reply {
             authentic: low & 0x20 != 0,
             rrset: largest(&answer),
             onward,
+            shortened,
         })
     }
 
@@ -200,6 +205,7 @@ impl Reply {
             authentic: self.authentic && rest.authentic,
             rrset: self.rrset.max(rest.rrset),
             onward: rest.onward.clone(),
+            shortened: self.shortened || rest.shortened,
         })
     }
 }
@@ -235,13 +241,19 @@ fn section(message: &[u8], at: usize, count: u16) -> Result<(Vec<Record>, usize)
     Ok((records, at))
 }
 
-/// The names from `name` along its aliases, `name` first. At most [`ALIASES`] are followed.
-fn chain(message: &[u8], answer: &[Record], name: &[u8], qtype: u16) -> Vec<Name> {
+/// The names from `name` along at most `most` aliases, `name` first; and whether there is one more.
+fn chain(
+    message: &[u8],
+    answer: &[Record],
+    name: &[u8],
+    qtype: u16,
+    most: usize,
+) -> (Vec<Name>, bool) {
     let mut chain: Vec<Name> = Name::read(name, 0)
         .map(|(name, _)| name)
         .into_iter()
         .collect();
-    while qtype != CNAME && qtype != ANY && chain.len() <= ALIASES {
+    while qtype != CNAME && qtype != ANY {
         let next = chain.last().and_then(|last| {
             answer
                 .iter()
@@ -250,12 +262,15 @@ fn chain(message: &[u8], answer: &[Record], name: &[u8], qtype: u16) -> Vec<Name
         });
         match next {
             Some((next, _)) if !chain.iter().any(|seen| seen.is(next.as_wire())) => {
+                if chain.len() > most {
+                    return (chain, true);
+                }
                 chain.push(next);
             }
             _ => break,
         }
     }
-    chain
+    (chain, false)
 }
 
 /// The records of the answer section that `chain` explains.
@@ -336,9 +351,6 @@ const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
 const ANY: u16 = 255;
 
-/// Aliases followed in one answer (BIND's bound).
-const ALIASES: usize = 11;
-
 /// Seconds a negative answer without a SOA is kept.
 const NO_SOA: u32 = 5;
 
@@ -350,10 +362,11 @@ mod tests {
     use super::super::testing::{message, wire};
     use super::*;
 
-    const BOUNDS: Ttls = Ttls {
+    const BOUNDS: Bounds = Bounds {
         min: 0,
         max: 86_400,
         negative_max: 3_600,
+        aliases: 11,
     };
 
     #[track_caller]
@@ -367,7 +380,7 @@ mod tests {
         name: &str,
         qtype: u16,
         dnssec_ok: bool,
-        bounds: Ttls,
+        bounds: Bounds,
     ) -> Result<Reply, Invalid> {
         parse_of(message, name, qtype, dnssec_ok, &[], bounds)
     }
@@ -378,7 +391,7 @@ mod tests {
         qtype: u16,
         dnssec_ok: bool,
         zone: &[u8],
-        bounds: Ttls,
+        bounds: Bounds,
     ) -> Result<Reply, Invalid> {
         let parts = Parts {
             name: &wire(name),
@@ -427,6 +440,27 @@ mod tests {
     }
 
     #[test]
+    fn reply_with_more_aliases_than_are_followed_ends_there() {
+        let chain = |aliases: usize| {
+            let mut lines: Vec<String> = (0..aliases)
+                .map(|n| format!("a{n}.example. 60 CNAME a{}.example.", n + 1))
+                .collect();
+            lines.push(format!("a{aliases}.example. 60 A 192.0.2.1"));
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            read("a0.example.", 1, &lines, &[])
+        };
+        let most = BOUNDS.aliases;
+        for (aliases, shortened) in [(most, false), (most + 1, true), (30, true)] {
+            let reply = chain(aliases);
+            let message = Message::from_vec(&reply.wire).unwrap();
+            assert_eq!(
+                (message.answers.len(), reply.shortened),
+                (most + 1, shortened)
+            );
+        }
+    }
+
+    #[test]
     fn reply_without_data_is_kept_for_the_lesser_of_soa_ttl_and_minimum() {
         let soa = "example. 600 SOA ns.example. host.example. 1 2 3 4 90";
         let reply = read("none.example.", 28, &[], &[soa]);
@@ -463,7 +497,7 @@ mod tests {
     #[test]
     fn reply_ttls_are_clamped() {
         let message = message("a.example.", 1, 0, &["a.example. 5 A 192.0.2.1"], &[]);
-        let bounds = Ttls { min: 30, ..BOUNDS };
+        let bounds = Bounds { min: 30, ..BOUNDS };
         let reply = parse(&message, "a.example.", 1, false, bounds).unwrap();
         assert_eq!(reply.ttl, 30);
         let reply = Message::from_vec(&reply.wire).unwrap();

@@ -149,7 +149,7 @@ fn take(inner: &Inner, saved: &Saved<'_>, now: Now) -> Option<bool> {
     // A clock that was set back makes an answer as old as new, not younger.
     let age_ms = now.unix_ms.saturating_sub(saved.fetched_ms);
     let age = u32::try_from(age_ms / 1_000).unwrap_or(u32::MAX);
-    let bounds = inner.cache.ttls();
+    let bounds = inner.cache.bounds();
     let most = if saved.negative {
         bounds.negative_max
     } else {

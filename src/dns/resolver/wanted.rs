@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, TryLockError};
 
+use prometheus::IntCounter;
 use tokio::sync::Notify;
 
 use super::key::Key;
@@ -11,13 +12,19 @@ use super::key::Key;
 pub(super) struct Wanted {
     keys: Mutex<Vec<Key>>,
     some: Notify,
+    /// Questions that may wait for the task.
+    room: usize,
+    dropped: IntCounter,
 }
 
 impl Wanted {
-    pub(super) fn new() -> Arc<Self> {
+    /// A list of at most `room` questions; those beyond are counted in `dropped`.
+    pub(super) fn new(room: usize, dropped: IntCounter) -> Arc<Self> {
         Arc::new(Self {
-            keys: Mutex::new(Vec::with_capacity(ROOM)),
+            keys: Mutex::new(Vec::with_capacity(room)),
             some: Notify::new(),
+            room,
+            dropped,
         })
     }
 
@@ -28,10 +35,12 @@ impl Wanted {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        if keys.len() < ROOM {
-            keys.push(*key);
-            self.some.notify_one();
+        if keys.len() >= self.room {
+            self.dropped.inc();
+            return;
         }
+        keys.push(*key);
+        self.some.notify_one();
     }
 
     /// The questions added since, once there is one.
@@ -40,7 +49,7 @@ impl Wanted {
             self.some.notified().await;
             let mut keys = self.keys.lock().expect("nothing panics while it is held");
             if !keys.is_empty() {
-                return std::mem::replace(&mut *keys, Vec::with_capacity(ROOM));
+                return std::mem::replace(&mut *keys, Vec::with_capacity(self.room));
             }
         }
     }
@@ -52,5 +61,34 @@ impl std::fmt::Debug for Wanted {
     }
 }
 
-/// Questions that may wait for the task.
-const ROOM: usize = 64;
+#[cfg(test)]
+mod tests {
+    use super::super::partition::Partition;
+    use super::super::testing::wire;
+    use super::*;
+
+    #[tokio::test]
+    async fn list_takes_no_more_than_its_room_and_counts_the_rest() {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let wanted = Wanted::new(2, dropped.clone());
+        for qtype in 1..=5 {
+            wanted.add(&Key::new(
+                &wire("www.example."),
+                qtype,
+                false,
+                false,
+                Partition(0),
+            ));
+        }
+        assert_eq!(dropped.get(), 3);
+        assert_eq!(wanted.next().await.len(), 2);
+        wanted.add(&Key::new(
+            &wire("www.example."),
+            1,
+            false,
+            false,
+            Partition(0),
+        ));
+        assert_eq!((wanted.next().await.len(), dropped.get()), (1, 3));
+    }
+}

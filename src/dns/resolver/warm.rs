@@ -28,7 +28,7 @@ pub(super) async fn refresh(inner: Weak<Inner>) {
     else {
         return;
     };
-    let seats = Arc::new(Semaphore::new(AT_ONCE));
+    let Some(seats) = seats(&inner) else { return };
     loop {
         // Looked for now and then, for the task to end with the resolver.
         let next = tokio::time::timeout(LOOK, wanted.next()).await;
@@ -37,6 +37,7 @@ pub(super) async fn refresh(inner: Weak<Inner>) {
             let prefetches = &inner.metrics.resolver.prefetches;
             let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
                 prefetches.dropped.inc();
+                inner.metrics.resolver.limits.refreshes.inc();
                 continue;
             };
             let inner = Arc::clone(&inner);
@@ -62,7 +63,7 @@ pub(super) async fn keep(inner: Weak<Inner>) {
     if keys.is_empty() {
         return;
     }
-    let seats = Arc::new(Semaphore::new(AT_ONCE));
+    let Some(seats) = seats(&inner) else { return };
     loop {
         tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
@@ -74,6 +75,7 @@ pub(super) async fn keep(inner: Weak<Inner>) {
             }
             // What does not get a seat gets one in a second.
             let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+                inner.metrics.resolver.limits.refreshes.inc();
                 break;
             };
             let (inner, key) = (Arc::clone(&inner), *key);
@@ -83,6 +85,14 @@ pub(super) async fn keep(inner: Weak<Inner>) {
             });
         }
     }
+}
+
+/// Who refreshes holds one of them.
+fn seats(inner: &Weak<Inner>) -> Option<Arc<Semaphore>> {
+    let refreshes = inner.upgrade()?.config.cache.refreshes;
+    Some(Arc::new(Semaphore::new(
+        refreshes.min(Semaphore::MAX_PERMITS),
+    )))
 }
 
 fn keys(inner: &Inner) -> Vec<Key> {
@@ -126,8 +136,5 @@ impl Warmth {
         }
     }
 }
-
-/// Refreshes under way at once, of each kind.
-const AT_ONCE: usize = 64;
 
 const LOOK: Duration = Duration::from_secs(1);

@@ -40,6 +40,8 @@ pub struct Config {
     pub silence: Duration,
     /// Bytes a primary may send.
     pub size: u64,
+    /// NOTIFY messages under way at once.
+    pub notifies: usize,
 }
 
 impl Default for Config {
@@ -51,6 +53,7 @@ impl Default for Config {
             time: Duration::from_secs(3_600),
             silence: Duration::from_secs(10),
             size: 4 << 30,
+            notifies: 64,
         }
     }
 }

@@ -19,16 +19,17 @@ use crate::dns::zone::Zone;
 use crate::metrics::Metrics;
 use crate::time::Now;
 
-/// Tells other servers until `stop`.
+/// Tells other servers until `stop`; at most `at_once` NOTIFY messages are under way.
 ///
 /// # Errors
 /// None; the signature is that of every long-lived task.
 pub async fn run(
     keeper: Arc<Keeper>,
+    at_once: usize,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let permits = Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS)));
     let tracker = TaskTracker::new();
     loop {
         let changed = tokio::select! {
@@ -43,7 +44,14 @@ pub async fn run(
                 let (keeper, metrics, permits) = (keeper.clone(), metrics.clone(), permits.clone());
                 let (zone, remote, stop) = (zone.clone(), remote.clone(), stop.clone());
                 tracker.spawn(async move {
-                    let _permit = permits.acquire().await;
+                    let permit = permits.try_acquire();
+                    if permit.is_err() {
+                        metrics.transfer.limit_notifies.inc();
+                    }
+                    let _permit = match permit {
+                        Ok(permit) => Ok(permit),
+                        Err(_) => permits.acquire().await,
+                    };
                     let outcome = tokio::select! {
                         () = stop.cancelled() => return,
                         outcome = tell(&keeper, &zone, &remote) => outcome,
@@ -149,8 +157,51 @@ pub(in crate::dns) fn random_id() -> u16 {
     u16::from_ne_bytes(bytes)
 }
 
-/// Messages under way at once.
-const AT_ONCE: usize = 64;
-
 const NOTIFY: u16 = 4;
 const SOA: u16 = 6;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dns::ZoneConfig;
+
+    #[tokio::test]
+    async fn messages_beyond_those_at_once_wait_and_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("example.zone");
+        let text = "@ 60 SOA ns host 1 60 60 60 60\n@ 60 NS ns\nns 60 A 192.0.2.1\n";
+        std::fs::write(&file, text).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        }
+        let notify = silent.iter().map(|socket| Remote {
+            address: socket.local_addr().unwrap(),
+            key: None,
+        });
+        let metrics = Arc::new(Metrics::new());
+        let config = ZoneConfig {
+            name: "example.".to_owned(),
+            file,
+            ttl: 60,
+            notify: notify.collect(),
+            ..ZoneConfig::default()
+        };
+        let keeper = Arc::new(Keeper::new(vec![config], Arc::clone(&metrics)));
+        assert!(keeper.reload(None).is_some());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(keeper, 2, Arc::clone(&metrics), stop.clone()));
+        let counted = async {
+            while metrics.transfer.limit_notifies.get() == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(10), counted).await;
+        counted.expect("the third waits");
+        assert_eq!(metrics.transfer.limit_notifies.get(), 1);
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+}

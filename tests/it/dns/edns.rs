@@ -1,14 +1,15 @@
 //! EDNS options, cookies, questions about the server, and the rate limit.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 
 use headwater::dns::chaos::Identity;
 use headwater::dns::cookie::Cookies;
 use headwater::dns::rrl::Rate;
 use headwater::dns::{Config, CookieConfig, Outcome, RateLimit, Transport};
+use headwater::metrics::dns::Limit;
 use hickory_proto::rr::RecordType;
 
-use super::harness::{Server, Upstream, ask, config, framed, query, receive, wait, zone};
+use super::harness::{PATIENCE, Server, Upstream, ask, config, framed, query, receive, wait, zone};
 
 const NSID: u16 = 3;
 const COOKIE: u16 = 10;
@@ -209,6 +210,31 @@ fn answer_of_an_upstream_carries_the_options_too() {
 }
 
 #[test]
+fn networks_beyond_the_buckets_of_the_rate_limit_are_counted() {
+    let limited = Config {
+        workers: 1,
+        rate_limit: Some(RateLimit {
+            rate: Rate {
+                responses: 5,
+                slip: 0,
+            },
+            buckets: 64,
+            exempt: vec![],
+        }),
+        ..config()
+    };
+    let server = Server::start(&zone(1), limited);
+    for network in 0..200 {
+        let client = UdpSocket::bind((Ipv4Addr::new(127, 0, network, 9), 0)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect(server.address).unwrap();
+        ask(&client, &query(1, "www.example.test.", RecordType::A));
+    }
+    let lost = || server.metrics.dns.limit_count(Limit::RateLimitBuckets);
+    wait("they are counted", || lost() > 0);
+}
+
+#[test]
 fn equal_answers_are_limited_unless_the_client_is_known() {
     let limited = |exempt: &str| Config {
         workers: 1,
@@ -221,6 +247,7 @@ fn equal_answers_are_limited_unless_the_client_is_known() {
                 responses: 5,
                 slip: 2,
             },
+            buckets: 16_384,
             exempt: exempt.parse().into_iter().collect(),
         }),
         ..config()

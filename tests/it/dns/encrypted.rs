@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::harness::rapid_resets;
+
 use super::harness::{PATIENCE, Server, Upstream, addresses, config, framed, query, wait, zone};
 
 /// A front with all listeners, and the certificate it shows.
@@ -285,6 +287,20 @@ fn https_answers_over_http2_and_http1() {
             .query_count(Transport::Https, outcome)
     };
     assert_eq!(count(Outcome::Authoritative), 4);
+}
+
+#[test]
+fn https_client_that_resets_its_streams_loses_its_connection() {
+    let setting = Setting::new(None, |config| config.https_resets = 10);
+    run(async {
+        let mut stream = setting.tls(Transport::Https, b"h2").await;
+        stream.write_all(&rapid_resets(100)).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    });
+    let dns = &setting.server.metrics.dns;
+    wait("the connection is gone", || dns.tcp_connections.get() == 0);
+    assert_eq!(dns.limit_count(Limit::HttpsResets), 1);
 }
 
 #[test]

@@ -262,6 +262,7 @@ pub(super) fn config() -> Config {
         tls_handshake: Duration::from_secs(5),
         https_path: "/dns-query".to_owned(),
         https_streams: 100,
+        https_resets: 20,
         https_head: 16 << 10,
         quic_streams: 100,
         identity: Identity::default(),

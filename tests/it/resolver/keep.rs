@@ -87,6 +87,43 @@ async fn names_kept_warm_are_there_before_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn refreshes_at_once_are_bounded_and_counted() {
+    let upstream = Upstream::start(|_, _| None).await;
+    let mut config = config(&[&upstream]);
+    config.cache.refreshes = 1;
+    config.cache.keep_warm = vec![WarmName {
+        name: "warm.example.".into(),
+        types: vec![1, 28],
+    }];
+    let bench = bench(config);
+    let limits = &bench.metrics.resolver.limits;
+    let warm = async || limits.refreshes.get() > 0;
+    eventually(warm, "of two names to be kept warm one waits").await;
+    let dropped = &bench.metrics.resolver.prefetches.dropped;
+    assert_eq!(dropped.get(), 0);
+    for name in ["a.example.", "b.example."] {
+        let ask = ask(name, RecordType::A);
+        store_aged(&bench, &ask, 100, 95);
+        assert_eq!(bench.ask(&ask).await.0, Outcome::CacheHit);
+    }
+    let again = async || dropped.get() == 1;
+    eventually(again, "of two answers about to expire one is left").await;
+}
+
+#[tokio::test]
+async fn sends_to_one_server_are_bounded_and_counted() {
+    let upstream = Upstream::start(|_, _| None).await;
+    let mut config = config(&[&upstream]);
+    config.upstream.sends = 1;
+    config.time = Duration::from_millis(300);
+    let bench = bench(config);
+    let (outcome, _) = bench.ask(&ask("www.example.", RecordType::A)).await;
+    assert_eq!(outcome, Outcome::Servfail);
+    assert_eq!(upstream.count(), 1);
+    assert_eq!(bench.metrics.resolver.limits.sends.get(), 1);
+}
+
+#[tokio::test]
 async fn name_beneath_one_that_does_not_exist_is_not_asked_for() {
     let upstream = Upstream::start(|query, _| {
         let mut reply = reply(query, ResponseCode::NXDomain);

@@ -116,6 +116,10 @@ pub(super) struct Limits {
     pub(super) glueless: IntCounter,
     pub(super) name_servers: IntCounter,
     pub(super) signatures: IntCounter,
+    pub(super) signatures_per_rrset: IntCounter,
+    pub(super) keys_per_tag: IntCounter,
+    pub(super) ds_records: IntCounter,
+    pub(super) nsec3_hashes: IntCounter,
     /// Not a bound: answers made from NSEC ranges.
     pub(super) denied: IntCounter,
 }
@@ -136,6 +140,10 @@ impl<N: Net> Recursor<N> {
             glueless: limits.glueless.clone(),
             name_servers: limits.name_servers.clone(),
             signatures: limits.signatures.clone(),
+            signatures_per_rrset: limits.signatures_per_rrset.clone(),
+            keys_per_tag: limits.keys_per_tag.clone(),
+            ds_records: limits.ds_records.clone(),
+            nsec3_hashes: limits.nsec3_hashes.clone(),
             denied: metrics.resolver.denied.clone(),
         };
         Self {

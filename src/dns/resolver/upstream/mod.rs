@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use self::query::{Sent, Signs};
 use self::server::{Overdue, Zones};
 use self::sockets::Sockets;
+use self::stream::Pipeline;
 use super::budget::{Budget, Exhausted};
 use crate::metrics::Metrics;
 use crate::time::Now;
@@ -51,6 +52,10 @@ pub struct Config {
     pub fetches_per_server: usize,
     /// Questions beneath one zone that wait longer than is usual; with more no other is asked.
     pub fetches_per_zone: usize,
+    /// Sends of one question to one server, over each transport (RFC 9520 section 3.1).
+    pub sends: u32,
+    /// Queries in flight on one TCP connection; as many more may wait to be sent.
+    pub stream_queries: usize,
     /// What servers may be asked over.
     pub families: Families,
 }
@@ -64,6 +69,8 @@ impl Default for Config {
             servers: 10_000,
             fetches_per_server: 200,
             fetches_per_zone: 100,
+            sends: 3,
+            stream_queries: 200,
             families: Families {
                 ip4: true,
                 ip6: true,
@@ -133,7 +140,7 @@ impl Exchanger {
 
     /// Asks `server` until it replies, at most until `until`; returns the bytes of the reply, whatever its code.
     ///
-    /// At most three times over UDP, waiting as long as the server usually needs, then twice and four times that (a server
+    /// At most `sends` times over UDP, waiting as long as the server usually needs, then twice and four times that (a server
     /// that is itself a resolver: to the end, since it may have to ask others). Over TCP after TC, and when something about
     /// the datagrams is not as it should be. Without EDNS if the server does not understand it. Each packet is charged to
     /// `budget` before it is sent.
@@ -210,6 +217,14 @@ impl Exchanger {
         }
     }
 
+    /// The bound of one connection.
+    fn pipeline(&self) -> Pipeline {
+        Pipeline {
+            queries: self.config.stream_queries,
+            waited: self.metrics.resolver.limits.stream_queries.clone(),
+        }
+    }
+
     /// Closes what has rested too long; sets the gauges. To be called now and then.
     pub(crate) fn tidy(&self, now: Now) {
         let open = self.sockets.tidy(now);
@@ -266,7 +281,8 @@ impl Asking<'_> {
         let expected = drawn.expect(sent);
         let mut wait = server.health().patience();
         let mut now = began;
-        while self.datagrams < SENDS {
+        let sends = self.exchanger.config.sends;
+        while self.datagrams < sends {
             self.pay()?;
             self.datagrams += 1;
             if now != began {
@@ -274,7 +290,7 @@ impl Asking<'_> {
             }
             expected.send().map_err(|error| self.unreachable(error))?;
             let left = self.until.since(now);
-            let last = self.datagrams == SENDS && self.question.recursion_desired;
+            let last = self.datagrams == sends && self.question.recursion_desired;
             let patience = if last { left } else { wait.min(left) };
             match tokio::time::timeout(patience, poll_fn(|cx| expected.poll(cx))).await {
                 Ok(Ok(reply)) => {
@@ -283,6 +299,9 @@ impl Asking<'_> {
                 }
                 Ok(Err(error)) => return Err(self.unreachable(error)),
                 Err(_) => now = Now::read(),
+            }
+            if self.datagrams == sends {
+                metrics.limits.sends.inc();
             }
             // One question counts once, however often it is sent: a resolver may be slow with one name and not with others.
             if self.datagrams == 1 {
@@ -316,7 +335,7 @@ impl Asking<'_> {
     /// The reply over TCP, on the connection there is or a new one.
     async fn over_stream(&mut self) -> Result<Vec<u8>, ExchangeError> {
         let server = self.server;
-        while self.messages < SENDS {
+        while self.messages < self.exchanger.config.sends {
             if !server.line.is_open() {
                 self.connect().await?;
             }
@@ -349,6 +368,7 @@ impl Asking<'_> {
                 }
             }
         }
+        self.exchanger.metrics.resolver.limits.sends.inc();
         Err(ExchangeError::Broken)
     }
 
@@ -370,7 +390,7 @@ impl Asking<'_> {
             let stream = stream.map_err(|error| self.unreachable(error))?;
             // Queries are small and written whole.
             let _ = stream.set_nodelay(true);
-            let carry = server.line.open(stream);
+            let carry = server.line.open(stream, self.exchanger.pipeline());
             tokio::spawn(async move {
                 carry.await;
                 drop(permit);
@@ -472,9 +492,6 @@ impl ExchangeError {
         matches!(self, Self::Exhausted(_) | Self::TimeUp)
     }
 }
-
-/// Sends of one question to one server, over each transport (RFC 9520 section 3.1).
-const SENDS: u32 = 3;
 
 /// How long a connection or an answer over one may take, unless the server is a resolver.
 const STREAM_PATIENCE: Duration = Duration::from_secs(2);

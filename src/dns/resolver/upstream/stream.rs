@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -26,6 +27,15 @@ pub(super) struct Line {
 pub(super) struct Job {
     sent: Sent,
     reply: oneshot::Sender<io::Result<Vec<u8>>>,
+}
+
+/// What one connection may carry.
+#[derive(Clone, Debug)]
+pub(super) struct Pipeline {
+    /// Queries in flight; as many more may wait to be sent.
+    pub(super) queries: usize,
+    /// Replies that came while queries waited for their turn.
+    pub(super) waited: IntCounter,
 }
 
 impl Line {
@@ -59,18 +69,22 @@ impl Line {
     }
 
     /// Makes `stream` the connection; the future carries its queries and ends with it.
-    pub(super) fn open<S>(&self, stream: S) -> impl Future<Output = ()> + use<S>
+    pub(super) fn open<S>(&self, stream: S, pipeline: Pipeline) -> impl Future<Output = ()> + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(pipeline.queries);
         *self.jobs.lock().expect("nothing panics while it is held") = Some(sender);
-        run(stream, receiver)
+        run(stream, receiver, pipeline)
     }
 }
 
 /// Carries queries and answers until the peer closes, says something that makes no sense, or nobody has asked for a while.
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut jobs: mpsc::Receiver<Job>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    mut jobs: mpsc::Receiver<Job>,
+    pipeline: Pipeline,
+) {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut pending: HashMap<u16, Job, RandomState> = HashMap::default();
     let mut dice = Dice::new();
@@ -79,7 +93,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut jobs: mpsc::Recei
     // By when the peer must have said something, or somebody asked.
     let mut patience = Instant::now() + IDLE;
     loop {
-        let room = pending.len() < PIPELINE;
+        let room = pending.len() < pipeline.queries;
         tokio::select! {
             job = jobs.recv(), if room => {
                 let Some(first) = job else { return };
@@ -100,7 +114,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut jobs: mpsc::Recei
                     say.extend((job.sent.bytes().len() as u16).to_be_bytes());
                     say.extend(job.sent.bytes());
                     pending.insert(id, job);
-                    next = if pending.len() < PIPELINE { jobs.try_recv().ok() } else { None };
+                    next = if pending.len() < pipeline.queries { jobs.try_recv().ok() } else { None };
                 }
                 match tokio::time::timeout_at(patience, writer.write_all(&say)).await {
                     Ok(Ok(())) => {}
@@ -111,6 +125,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut jobs: mpsc::Recei
                 match read {
                     Ok(Ok(n)) if n > 0 => patience = Instant::now() + IDLE,
                     _ => break,
+                }
+                if !room && !jobs.is_empty() {
+                    pipeline.waited.inc();
                 }
                 if take(&mut heard, &mut pending).is_none() {
                     break;
@@ -142,9 +159,68 @@ fn take(heard: &mut Vec<u8>, pending: &mut HashMap<u16, Job, RandomState>) -> Op
     Some(())
 }
 
-/// Queries in flight on one connection, and those that wait to be sent.
-const PIPELINE: usize = 200;
-const QUEUE: usize = 200;
-
 /// A connection without a word is closed after this.
 const IDLE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::super::query::Question;
+    use super::*;
+
+    /// The query of the peer's next message.
+    async fn read(peer: &mut tokio::io::DuplexStream) -> Vec<u8> {
+        let length = peer.read_u16().await.unwrap();
+        let mut query = vec![0; length.into()];
+        peer.read_exact(&mut query).await.unwrap();
+        query
+    }
+
+    #[tokio::test]
+    async fn query_beyond_those_in_flight_waits_and_is_counted() {
+        let waited = IntCounter::new("waited", "waited").unwrap();
+        let (stream, mut peer) = tokio::io::duplex(4_096);
+        let line = Line::default();
+        let pipeline = Pipeline {
+            queries: 1,
+            waited: waited.clone(),
+        };
+        let carry = line.open(stream, pipeline);
+        let sent = || {
+            let question = Question {
+                name: b"\x03www\x07example\0",
+                qtype: 1,
+                zone: b"\0",
+                recursion_desired: true,
+                checking_disabled: false,
+                dnssec_ok: false,
+            };
+            Sent::new(&question, 0, None, None)
+        };
+        let asks = async {
+            let answered = tokio::join!(line.ask(sent()), line.ask(sent()));
+            assert!(matches!(answered, (Ok(Ok(_)), Ok(Ok(_)))));
+        };
+        let answers = async {
+            for waiting in [true, false] {
+                let mut reply = read(&mut peer).await;
+                // All that is ready has its turn, the other query too.
+                for _ in 0..20 {
+                    yield_now().await;
+                }
+                let mut more = [0];
+                let early = tokio::time::timeout(Duration::ZERO, peer.read(&mut more)).await;
+                assert!(early.is_err(), "one at a time");
+                assert_eq!(waited.get(), u64::from(!waiting));
+                reply[2] |= 0x80;
+                let length = u16::try_from(reply.len()).unwrap();
+                peer.write_u16(length).await.unwrap();
+                peer.write_all(&reply).await.unwrap();
+            }
+            drop(peer);
+        };
+        tokio::join!(asks, answers, carry);
+        assert_eq!(waited.get(), 1);
+    }
+}

@@ -135,7 +135,8 @@ impl<N: Net> Errand<'_, N> {
         if set.rtype == rtype::RRSIG || anchors.of(&set.owner).is_none() {
             return Ok(insecure());
         }
-        let Some(zone) = signer(anchors, set) else {
+        let most = self.account.signatures_per_rrset;
+        let Some(zone) = signer(anchors, set, most) else {
             return self.unsigned(anchors, &set.owner, set.rtype, depth).await;
         };
         let keys = match self.trust(anchors, &zone, depth).await? {
@@ -154,6 +155,7 @@ impl<N: Net> Errand<'_, N> {
         let (proof, ttl) = self.verify_all(proof, &zone, &keys)?;
         let account = &mut self.account;
         let proven = Proofs::new(&proof, &zone, account).expanded(&set.owner, &encloser, account);
+        self.count_reached();
         Ok(Found {
             status: status(proven).ok_or_else(|| bogus(&set.owner, Bogus::Denial))?,
             until_ns: self.until(ttl.min(verified.ttl)),
@@ -175,8 +177,9 @@ impl<N: Net> Errand<'_, N> {
         if anchors.of(name).is_none() {
             return Ok(insecure());
         }
+        let most = self.account.signatures_per_rrset;
         let zone = nothing.proof.iter().find_map(|set| {
-            let zone = signer(anchors, set)?;
+            let zone = signer(anchors, set, most)?;
             let speaks = if qtype == rtype::DS && !name.is_root() {
                 name.is_strictly_beneath(&zone)
             } else {
@@ -212,6 +215,7 @@ impl<N: Net> Errand<'_, N> {
         } else {
             proofs.nodata(name, qtype, account)
         };
+        self.count_reached();
         let until_ns = self.until(ttl);
         if let (Proof::Secure, Some(soa)) = (proven, &soa) {
             let most = self.now().plus(self.world.config.negative_max_ttl).mono_ns;
@@ -286,11 +290,11 @@ impl<N: Net> Errand<'_, N> {
                 let known = || set.data.iter().filter(|ds| crypto::is_supported(ds));
                 // RFC 4509 section 3: SHA-1 is for those who give nothing better.
                 let strong = known().any(|ds| ds[3] != 1);
-                let set: Vec<_> = known()
-                    .filter(|ds| !strong || ds[3] != 1)
-                    .take(dnssec.ds_records)
-                    .cloned()
-                    .collect();
+                let mut usable = known().filter(|ds| !strong || ds[3] != 1);
+                let set: Vec<_> = usable.by_ref().take(dnssec.ds_records).cloned().collect();
+                if usable.next().is_some() {
+                    self.world.limits.ds_records.inc();
+                }
                 if set.is_empty() {
                     Ds::Insecure
                 } else {
@@ -300,11 +304,13 @@ impl<N: Net> Errand<'_, N> {
             }
             (What::Nothing(nothing), Status::Secure) => {
                 let first = nothing.proof.first();
-                let signer = first.and_then(|set| signer(&dnssec.anchors, set));
+                let most = self.account.signatures_per_rrset;
+                let signer = first.and_then(|set| signer(&dnssec.anchors, set, most));
                 let account = &mut self.account;
                 let no_ds = signer.map_or(NoDs::Unproven, |signer| {
                     Proofs::new(&nothing.proof, &signer, account).no_ds(zone, account)
                 });
+                self.count_reached();
                 match no_ds {
                     NoDs::Unsigned => Ds::Insecure,
                     NoDs::NoCut => Ds::NoCut,
@@ -436,11 +442,27 @@ impl<N: Net> Errand<'_, N> {
         Ok((good, ttl))
     }
 
-    fn charged(&self, verified: Result<Verified, Bogus>) -> Result<Verified, Bogus> {
+    fn charged(&mut self, verified: Result<Verified, Bogus>) -> Result<Verified, Bogus> {
+        self.count_reached();
         if verified == Err(Bogus::Checks) {
             self.world.limits.signatures.inc();
         }
         verified
+    }
+
+    /// Counts the bounds that took effect.
+    fn count_reached(&mut self) {
+        let reached = std::mem::take(&mut self.account.reached);
+        let limits = &self.world.limits;
+        for (reached, limit) in [
+            (reached.keys_per_tag, &limits.keys_per_tag),
+            (reached.signatures_per_rrset, &limits.signatures_per_rrset),
+            (reached.nsec3_hashes, &limits.nsec3_hashes),
+        ] {
+            if reached {
+                limit.inc();
+            }
+        }
     }
 
     fn keep_trust(&self, zone: &Dname, keys: Keys, until_ns: u64) {
@@ -461,9 +483,9 @@ impl<N: Net> Errand<'_, N> {
 }
 
 /// The zone that claims to have signed `set`, if it may have: at or beneath the anchor.
-fn signer(anchors: &Anchors, set: &RrSet) -> Option<Dname> {
+fn signer(anchors: &Anchors, set: &RrSet, most: usize) -> Option<Dname> {
     let anchor = anchors.of(&set.owner)?;
-    signature::signer(set).filter(|signer| signer.is_beneath(&anchor.zone))
+    signature::signer(set, most).filter(|signer| signer.is_beneath(&anchor.zone))
 }
 
 fn status(proof: Proof) -> Option<Status> {

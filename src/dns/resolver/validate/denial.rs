@@ -347,7 +347,11 @@ impl<'a> Proofs<'a> {
 
     fn hash(&self, name: &Dname, account: &mut Account) -> Option<[u8; 20]> {
         let first = self.nsec3.first()?;
-        account.hashes = account.hashes.checked_sub(1)?;
+        let Some(left) = account.hashes.checked_sub(1) else {
+            account.reached.nsec3_hashes = true;
+            return None;
+        };
+        account.hashes = left;
         Some(crypto::nsec3_hash(name, first.salt, first.iterations))
     }
 

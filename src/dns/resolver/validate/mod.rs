@@ -34,6 +34,8 @@ pub struct Config {
     pub signature_failures: u32,
     /// Keys of one tag that are tried for one signature.
     pub keys_per_tag: usize,
+    /// Signatures of one RRset that are looked at.
+    pub signatures_per_rrset: usize,
     /// DS records of one zone that are tried.
     pub ds_records: usize,
     /// NSEC3 iterations beyond which a zone counts as unsigned (RFC 9276 section 3.2).
@@ -51,7 +53,20 @@ pub(super) struct Account {
     pub(super) failures: u32,
     pub(super) hashes: u32,
     pub(super) keys_per_tag: usize,
+    pub(super) signatures_per_rrset: usize,
     pub(super) iterations: u16,
+    pub(super) reached: Reached,
+}
+
+/// Which bounds took effect since somebody last looked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reached {
+    /// A key with the tag of a signature was not tried.
+    pub(super) keys_per_tag: bool,
+    /// A signature of an RRset was not looked at.
+    pub(super) signatures_per_rrset: bool,
+    /// A name was not hashed.
+    pub(super) nsec3_hashes: bool,
 }
 
 impl Account {
@@ -63,14 +78,18 @@ impl Account {
                 failures: 0,
                 hashes: 0,
                 keys_per_tag: 0,
+                signatures_per_rrset: 0,
                 iterations: 0,
+                reached: Reached::default(),
             },
             |config| Self {
                 checks: config.signature_checks,
                 failures: config.signature_failures,
                 hashes: config.nsec3_hashes,
                 keys_per_tag: config.keys_per_tag,
+                signatures_per_rrset: config.signatures_per_rrset,
                 iterations: config.nsec3_iterations,
+                reached: Reached::default(),
             },
         )
     }

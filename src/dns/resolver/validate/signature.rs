@@ -68,9 +68,9 @@ pub(super) struct Verified {
     pub(super) encloser: Option<Dname>,
 }
 
-/// The zone that has signed `set`, by what its signatures say. `None`: none of them can be right.
-pub(super) fn signer(set: &RrSet) -> Option<Dname> {
-    set.sigs.iter().take(SIGNATURES).find_map(|rdata| {
+/// The zone that has signed `set`, by what the first `most` of its signatures say. `None`: none of them can be right.
+pub(super) fn signer(set: &RrSet, most: usize) -> Option<Dname> {
+    set.sigs.iter().take(most).find_map(|rdata| {
         let sig = Rrsig::read(rdata)?;
         let above = match set.rtype {
             // The parent signs it; the root has none.
@@ -95,7 +95,8 @@ pub(super) fn verify(
 ) -> Result<Verified, Bogus> {
     let labels = signable(&set.owner);
     let mut why = Bogus::Unsigned;
-    for rdata in set.sigs.iter().take(SIGNATURES) {
+    let mut sigs = set.sigs.iter();
+    for rdata in sigs.by_ref().take(account.signatures_per_rrset) {
         let Some(sig) = Rrsig::read(rdata) else {
             continue;
         };
@@ -110,12 +111,12 @@ pub(super) fn verify(
         if why == Bogus::Unsigned {
             why = Bogus::Signature;
         }
-        let keys = keys
+        let mut keys = keys
             .iter()
             .filter_map(|rdata| Dnskey::read(rdata))
             .filter(|key| key.algorithm == sig.algorithm && key.tag() == sig.tag);
         let mut data = None;
-        for key in keys.take(account.keys_per_tag) {
+        for key in keys.by_ref().take(account.keys_per_tag) {
             if account.checks == 0 || account.failures == 0 {
                 return Err(Bogus::Checks);
             }
@@ -133,7 +134,9 @@ pub(super) fn verify(
             }
             account.failures -= 1;
         }
+        account.reached.keys_per_tag |= keys.next().is_some();
     }
+    account.reached.signatures_per_rrset |= sigs.next().is_some();
     Err(why)
 }
 
@@ -167,6 +170,3 @@ fn signed_data(set: &RrSet, sig: &Rrsig<'_>) -> Option<Vec<u8>> {
     }
     Some(bytes)
 }
-
-/// Signatures looked at of one RRset.
-const SIGNATURES: usize = 8;

@@ -101,6 +101,7 @@ fn config(anchors: Anchors) -> Config {
         signature_checks: 48,
         signature_failures: 16,
         keys_per_tag: 2,
+        signatures_per_rrset: 8,
         ds_records: 8,
         nsec3_iterations: 50,
         nsec3_hashes: 150,
@@ -431,11 +432,11 @@ fn nsec3_hashes_are_bounded_for_one_query() {
     .made_with(|server| server, |config| config.nsec3_hashes = 10);
     let deep = format!("{}example.test.", "x.".repeat(60));
     check_bogus(&made.resolve(&deep, A), Bogus::Denial);
+    assert!(made.metrics.resolver.limits.nsec3_hashes.get() > 0);
 }
 
-/// KeyTrap (CVE-2023-50387): many keys of one tag times many signatures, none of which holds.
-#[test]
-fn keys_of_one_tag_times_signatures_take_no_more_than_the_checks_allowed() {
+/// KeyTrap (CVE-2023-50387): many keys of one tag times many signatures, none of which holds; `everywhere`: not even of the keys.
+fn key_trap(everywhere: bool) -> Made {
     let signing = Signing::at(3, UNIX);
     let tag = internet::tag(&signing.dnskey());
     let mut zone = zone(
@@ -458,7 +459,10 @@ fn keys_of_one_tag_times_signatures_take_no_more_than_the_checks_allowed() {
             rdata: key,
         });
     }
-    let many = |_: &Asked, reply: &mut Option<Reply>| {
+    let many = move |asked: &Asked, reply: &mut Option<Reply>| {
+        if !everywhere && asked.qtype != A {
+            return;
+        }
         let reply = reply.as_mut().unwrap();
         let signatures: Vec<Rec> = reply
             .answer
@@ -490,7 +494,7 @@ fn keys_of_one_tag_times_signatures_take_no_more_than_the_checks_allowed() {
     top.delegate_securely(&test);
     let anchor = Signing::at(1, UNIX).dnskey();
     let anchors = anchors_of(&anchor);
-    let made = Made::with(
+    Made::with(
         vec![
             (
                 "192.0.2.1",
@@ -500,10 +504,69 @@ fn keys_of_one_tag_times_signatures_take_no_more_than_the_checks_allowed() {
             ("192.0.2.3", Server::new(vec![signed]).hook(many)),
         ],
         |c| c.dnssec = Some(config(anchors)),
+    )
+}
+
+#[test]
+fn keys_of_one_tag_times_signatures_take_no_more_than_the_checks_allowed() {
+    for everywhere in [true, false] {
+        let made = key_trap(everywhere);
+        let outcome = made.resolve("www.example.test.", A);
+        assert!(matches!(outcome.trouble(), Trouble::Bogus { .. }));
+        assert!(outcome.packets < 20);
+        let limits = &made.metrics.resolver.limits;
+        assert!(limits.signatures_per_rrset.get() > 0, "{everywhere}");
+        // One key alone is spoken of by the DS.
+        assert_eq!(limits.keys_per_tag.get() > 0, !everywhere);
+    }
+}
+
+#[test]
+fn ds_records_beyond_those_looked_at_are_counted() {
+    let signed = zone(
+        "example.test.",
+        &["ns 3600 A 192.0.2.3", "www 300 A 198.51.100.1"],
+    )
+    .sign(Signing::at(3, UNIX));
+    let mut test = zone(
+        "test.",
+        &[
+            "ns 3600 A 192.0.2.2",
+            "example 3600 NS ns.example",
+            "ns.example 3600 A 192.0.2.3",
+        ],
     );
-    let outcome = made.resolve("www.example.test.", A);
-    assert!(matches!(outcome.trouble(), Trouble::Bogus { .. }));
-    assert!(outcome.packets < 20);
+    test.delegate_securely(&signed);
+    for n in 0..3 {
+        test.add(Rec {
+            owner: internet::name("example.test."),
+            rtype: internet::DS,
+            ttl: 3_600,
+            rdata: [&[0, n, 15, 2][..], &[n; 32]].concat(),
+        });
+    }
+    let test = test.sign(Signing::at(2, UNIX));
+    let mut top = root(&["test. 7200 NS ns.test.", "ns.test. 7200 A 192.0.2.2"]);
+    top.delegate_securely(&test);
+    let top = top.sign(Signing::at(1, UNIX));
+    for (ds_records, reached) in [(4, 0), (3, 1)] {
+        let anchors = anchors_of(&Signing::at(1, UNIX).dnskey());
+        let made = Made::with(
+            vec![
+                ("192.0.2.1", Server::new(vec![top.clone()])),
+                ("192.0.2.2", Server::new(vec![test.clone()])),
+                ("192.0.2.3", Server::new(vec![signed.clone()])),
+            ],
+            |c| {
+                c.dnssec = Some(Config {
+                    ds_records,
+                    ..config(anchors)
+                });
+            },
+        );
+        made.resolve("www.example.test.", A);
+        assert_eq!(made.metrics.resolver.limits.ds_records.get(), reached);
+    }
 }
 
 fn anchors_of(dnskey: &[u8]) -> Anchors {
