@@ -162,6 +162,7 @@ fn log(
         "" => section.error("access", "found \"\", expected \"off\" or a file"),
         file => http.access_log = Some(paths.resolve(section, "access", file)),
     }
+    http.access_lines = section.integer("access_lines", 1..=10_000_000);
     let queries = match section.text("queries").as_str() {
         "off" => None,
         "" => {

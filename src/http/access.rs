@@ -51,13 +51,13 @@ enum Item {
 }
 
 impl Log {
-    /// Opens (or makes) the file at `path` and starts the writer.
+    /// Opens (or makes) the file at `path` and starts the writer, for whom at most `lines` wait.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn open(path: &Path, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn open(path: &Path, lines: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
         let file = append(path)?;
-        let (queue, items) = sync_channel(QUEUE);
+        let (queue, items) = sync_channel(lines);
         let log = Self {
             queue,
             reopen: Arc::new(AtomicBool::new(false)),
@@ -230,9 +230,6 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Lines that wait for the writer at most.
-const QUEUE: usize = 8192;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,7 +279,7 @@ mod tests {
     fn log_is_reopened_after_a_rename() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let log = Log::open(&path, Arc::new(Metrics::new())).unwrap();
+        let log = Log::open(&path, 8_192, Arc::new(Metrics::new())).unwrap();
         log.write(&entry("/first", "a"), StatusCode::OK, 1, Outcome::Ok);
         wait(&path, |text| text.contains("/first"));
         std::fs::rename(&path, dir.path().join("old")).unwrap();
@@ -296,7 +293,7 @@ mod tests {
     fn flushed_lines_are_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let log = Log::open(&path, Arc::new(Metrics::new())).unwrap();
+        let log = Log::open(&path, 8_192, Arc::new(Metrics::new())).unwrap();
         for _ in 0..100 {
             log.write(&entry("/x", "a"), StatusCode::OK, 1, Outcome::Ok);
         }

@@ -56,6 +56,8 @@ pub struct Config {
     pub head_size: usize,
     /// Header fields of a request.
     pub headers: usize,
+    /// Bytes of an HTTP/2 request's header list (RFC 9113 section 6.5.2).
+    pub header_list: u32,
     /// HTTP/2 streams per connection.
     pub streams: u32,
     /// HTTP/2 streams that the client resets before they were looked at (rapid reset), after which the connection is given up.
@@ -68,4 +70,6 @@ pub struct Config {
     pub fill_wait: Duration,
     /// Access log; `None`: off.
     pub access_log: Option<PathBuf>,
+    /// Lines of it that may wait for its writer.
+    pub access_lines: usize,
 }

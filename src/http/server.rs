@@ -79,7 +79,7 @@ impl Server {
             .access_log
             .as_ref()
             .map(|path| {
-                Log::open(path, Arc::clone(&metrics))
+                Log::open(path, config.access_lines, Arc::clone(&metrics))
                     .with_context(|| format!("http: access log {}", path.display()))
             })
             .transpose()?;
@@ -187,7 +187,7 @@ fn builder(config: &Config, tracker: &TaskTracker) -> Builder<Spawn> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.streams)
-        .max_header_list_size(HEADER_LIST)
+        .max_header_list_size(config.header_list)
         .max_pending_accept_reset_streams(config.resets)
         .max_local_error_reset_streams(config.error_resets)
         .max_send_buf_size(SEND_BUFFER)
@@ -409,9 +409,6 @@ const HYPER_HEADERS: usize = 100;
 
 /// hyper's smallest buffer.
 const BUFFER_MIN: usize = 8192;
-
-/// Bytes of an HTTP/2 request's header list.
-const HEADER_LIST: u32 = 16 << 10;
 
 /// Bytes an HTTP/2 stream buffers to send.
 const SEND_BUFFER: usize = 256 << 10;

@@ -84,6 +84,8 @@ pub struct Limits {
     pub keys_per_tag: IntCounter,
     /// DS sets of which not every record was looked at.
     pub ds_records: IntCounter,
+    /// Proofs of zones that count as unsigned since their NSEC3 records take too many iterations.
+    pub nsec3_iterations: IntCounter,
     /// Proofs that would have taken more hashes than one query may.
     pub nsec3_hashes: IntCounter,
     /// Questions sent to a server as often as they may be, over one transport, without a reply.
@@ -265,6 +267,7 @@ impl Metrics {
                 signatures_per_rrset: limit("signatures_per_rrset"),
                 keys_per_tag: limit("keys_per_tag"),
                 ds_records: limit("ds_records"),
+                nsec3_iterations: limit("nsec3_iterations"),
                 nsec3_hashes: limit("nsec3_hashes"),
                 sends: limit("sends"),
                 stream_queries: limit("stream_queries"),

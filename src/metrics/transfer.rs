@@ -16,6 +16,8 @@ pub struct Metrics {
     pub expired: IntCounter,
     /// Requests refused because as many transfers as allowed were going out.
     pub limit_outgoing: IntCounter,
+    /// Times a zone was not asked for yet because as many as allowed were.
+    pub limit_incoming: IntCounter,
     /// NOTIFY messages that waited because as many as allowed were under way.
     pub limit_notifies: IntCounter,
     sent_bytes: IntCounter,
@@ -98,6 +100,11 @@ impl Metrics {
                 registry,
                 "headwater_zone_transfers_outgoing_limit_total",
                 "Requests refused because dns.transfer.outgoing transfers were going out.",
+            ),
+            limit_incoming: counter(
+                registry,
+                "headwater_zone_transfers_incoming_limit_total",
+                "Times a zone waited because dns.transfer.incoming zones were being asked for.",
             ),
             limit_notifies: counter(
                 registry,

@@ -100,6 +100,19 @@ fn config_with_a_value_of_the_wrong_kind_names_both() {
 }
 
 #[test]
+fn config_with_too_many_upstreams_is_refused() {
+    let many = |n: u8| {
+        let addresses: Vec<_> = (0..n).map(|n| format!("\"192.0.2.{n}\"")).collect();
+        format!("[resolver]\nupstreams = [{}]\n", addresses.join(", "))
+    };
+    check(&many(64), &[]);
+    check(
+        &many(65),
+        &["2: resolver.upstreams: found 65, expected at most 64"],
+    );
+}
+
+#[test]
 fn config_with_a_bad_address_names_the_element() {
     check(
         "[dns]\nlisten = [\n  \"127.0.0.1:5300\",\n  \"localhost\",\n]\n",

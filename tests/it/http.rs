@@ -55,12 +55,14 @@ fn config_of_tests() -> Config {
         unsent: 1 << 20,
         head_size: 32 << 10,
         headers: 100,
+        header_list: 16 << 10,
         streams: 100,
         resets: 20,
         error_resets: 1000,
         ranges: 16,
         fill_wait: Duration::from_millis(200),
         access_log: None,
+        access_lines: 8_192,
     }
 }
 

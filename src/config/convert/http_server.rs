@@ -16,12 +16,14 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         unsent: bytes(section, "unsent", 16 << 10..=64 << 20),
         head_size: bytes(section, "head_size", 8 << 10..=1 << 20),
         headers: section.integer("headers", 10..=1_000),
+        header_list: bytes(section, "header_list", 1 << 10..=1 << 20),
         streams: section.integer("streams", 1..=10_000),
         resets: section.integer("resets", 1..=10_000),
         error_resets: section.integer("error_resets", 1..=10_000),
         ranges: section.integer("ranges", 1..=1_000),
         fill_wait: section.duration("fill_wait", ms(100)..=secs(3_600)),
         access_log: None,
+        access_lines: 0,
     };
     if config.connections_per_address > config.connections {
         let found = config.connections_per_address;

@@ -14,7 +14,9 @@ use crate::dns::resolver::recurse::hints::Hints;
 use crate::dns::resolver::recurse::records::Unreadable;
 use crate::dns::resolver::upstream::{self, Families};
 use crate::dns::resolver::validate::anchor::Anchors;
-use crate::dns::resolver::{self, CacheConfig, ForwardZone, WarmName, recurse, validate};
+use crate::dns::resolver::{
+    self, CacheConfig, ForwardZone, UPSTREAMS, WarmName, recurse, validate,
+};
 use crate::net::Network;
 
 pub(super) fn settings(
@@ -281,9 +283,14 @@ fn cache(section: &Section<'_, '_>, paths: &Paths<'_>, aliases: usize) -> CacheC
 }
 
 fn upstreams(section: &Section<'_, '_>, key: &'static str) -> Vec<SocketAddr> {
-    section.list(key, UPSTREAM_EXPECTED, |text| {
+    let upstreams = section.list(key, UPSTREAM_EXPECTED, |text| {
         upstream(text).ok_or_else(|| format!("found {text:?}, expected {UPSTREAM_EXPECTED}"))
-    })
+    });
+    if upstreams.len() > UPSTREAMS {
+        let found = upstreams.len();
+        section.error(key, format!("found {found}, expected at most {UPSTREAMS}"));
+    }
+    upstreams
 }
 
 /// An address, with port 53 unless it has one.

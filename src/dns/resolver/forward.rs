@@ -281,4 +281,4 @@ impl Drop for Outcome<'_> {
 }
 
 /// Upstreams of one set: as many as [`health::pick`] looks at.
-const UPSTREAMS: usize = 64;
+pub const UPSTREAMS: usize = 64;

@@ -80,6 +80,7 @@ mod warm;
 
 mod saved;
 
+pub use self::forward::UPSTREAMS;
 pub use self::saved::{Loaded, SaveError};
 pub use self::warm::WarmName;
 

@@ -253,7 +253,10 @@ fn chain(
         .map(|(name, _)| name)
         .into_iter()
         .collect();
-    while qtype != CNAME && qtype != ANY {
+    if qtype == CNAME || qtype == ANY {
+        return (chain, false);
+    }
+    loop {
         let next = chain.last().and_then(|last| {
             answer
                 .iter()
@@ -267,10 +270,9 @@ fn chain(
                 }
                 chain.push(next);
             }
-            _ => break,
+            _ => return (chain, false),
         }
     }
-    (chain, false)
 }
 
 /// The records of the answer section that `chain` explains.

@@ -44,6 +44,7 @@ pub async fn run(
         for due in due {
             let Ok(permit) = permits.clone().try_acquire_owned() else {
                 // Asked for when one of those under way ends, which wakes this loop.
+                metrics.transfer.limit_incoming.inc();
                 keeper.postponed(&due);
                 continue;
             };

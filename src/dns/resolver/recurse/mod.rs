@@ -119,6 +119,7 @@ pub(super) struct Limits {
     pub(super) signatures_per_rrset: IntCounter,
     pub(super) keys_per_tag: IntCounter,
     pub(super) ds_records: IntCounter,
+    pub(super) nsec3_iterations: IntCounter,
     pub(super) nsec3_hashes: IntCounter,
     /// Not a bound: answers made from NSEC ranges.
     pub(super) denied: IntCounter,
@@ -143,6 +144,7 @@ impl<N: Net> Recursor<N> {
             signatures_per_rrset: limits.signatures_per_rrset.clone(),
             keys_per_tag: limits.keys_per_tag.clone(),
             ds_records: limits.ds_records.clone(),
+            nsec3_iterations: limits.nsec3_iterations.clone(),
             nsec3_hashes: limits.nsec3_hashes.clone(),
             denied: metrics.resolver.denied.clone(),
         };

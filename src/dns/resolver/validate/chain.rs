@@ -457,6 +457,7 @@ impl<N: Net> Errand<'_, N> {
         for (reached, limit) in [
             (reached.keys_per_tag, &limits.keys_per_tag),
             (reached.signatures_per_rrset, &limits.signatures_per_rrset),
+            (reached.nsec3_iterations, &limits.nsec3_iterations),
             (reached.nsec3_hashes, &limits.nsec3_hashes),
         ] {
             if reached {

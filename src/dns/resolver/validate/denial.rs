@@ -177,7 +177,7 @@ struct Enclosed {
 
 impl<'a> Proofs<'a> {
     /// The proofs among `sets` that are of `zone`.
-    pub(super) fn new(sets: &'a [Arc<RrSet>], zone: &'a Dname, account: &Account) -> Self {
+    pub(super) fn new(sets: &'a [Arc<RrSet>], zone: &'a Dname, account: &mut Account) -> Self {
         let of = |rtype| {
             sets.iter()
                 .filter(move |set| set.rtype == rtype && set.owner.is_beneath(zone))
@@ -188,6 +188,7 @@ impl<'a> Proofs<'a> {
         let all = nsec3.len();
         nsec3.retain(|record| record.iterations <= account.iterations);
         let beyond = nsec3.len() < all;
+        account.reached.nsec3_iterations |= beyond;
         if let Some(first) = nsec3.first() {
             // RFC 5155 section 8.2: of one chain.
             let (salt, iterations) = (first.salt, first.iterations);

@@ -65,6 +65,8 @@ pub(super) struct Reached {
     pub(super) keys_per_tag: bool,
     /// A signature of an RRset was not looked at.
     pub(super) signatures_per_rrset: bool,
+    /// Records with too many iterations were left out.
+    pub(super) nsec3_iterations: bool,
     /// A name was not hashed.
     pub(super) nsec3_hashes: bool,
 }

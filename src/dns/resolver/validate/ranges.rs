@@ -115,15 +115,17 @@ impl Ranges {
         // NSEC takes no hashes and no checks.
         let mut account = Account::new(None);
         let mut nxdomain = false;
-        if Proofs::new(&proof, &zone, &account).nodata(name, qtype, &mut account) != Proof::Secure {
-            let encloser = Proofs::new(&proof, &zone, &account).encloser(name)?;
+        if Proofs::new(&proof, &zone, &mut account).nodata(name, qtype, &mut account)
+            != Proof::Secure
+        {
+            let encloser = Proofs::new(&proof, &zone, &mut account).encloser(name)?;
             let wildcard = encloser.wildcard()?;
             let second = at_or_before(&wildcard)?;
             until_ns = until_ns.min(second.until_ns);
             if second.nsec.owner != first.nsec.owner {
                 proof.push(second.nsec);
             }
-            let proofs = Proofs::new(&proof, &zone, &account);
+            let proofs = Proofs::new(&proof, &zone, &mut account);
             nxdomain = proofs.nxdomain(name, &mut account) == Proof::Secure;
             if !nxdomain && proofs.nodata(name, qtype, &mut account) != Proof::Secure {
                 return None;

@@ -397,7 +397,7 @@ fn parent_that_denies_a_ds_by_the_childs_proof_is_bogus() {
     });
     let mut account = Account::new(Some(&config(Anchors::built_in())));
     let sets = [set];
-    let proofs = denial::Proofs::new(&sets, &name, &account);
+    let proofs = denial::Proofs::new(&sets, &name, &mut account);
     assert_eq!(proofs.no_ds(&name, &mut account), denial::NoDs::Unproven);
     assert_eq!(
         proofs.nodata(&name, internet::DS, &mut account),
@@ -417,6 +417,7 @@ fn nsec3_with_too_many_iterations_is_insecure_and_hashes_nothing() {
         (outcome.rcode(), outcome.authentic()),
         (ResponseCode::NXDomain, false)
     );
+    assert!(made.metrics.resolver.limits.nsec3_iterations.get() > 0);
     assert!(
         made.resolve("www.example.test.", A).authentic(),
         "data needs no hashes"
