@@ -64,6 +64,7 @@ impl Made {
             port,
             size: 16 << 20,
             depth: 12,
+            waiters: 1_000,
             aliases: 11,
             glueless: 5,
             name_servers: 13,
@@ -301,13 +302,10 @@ async fn alias_chain_of_eleven_resolves_seventeen_and_loops_end_within_a_second(
 async fn names_beneath_a_dead_zone_do_not_cost_others_their_answers() {
     let mut servers = small(
         &["dead 600 NS ns.dead", "ns.dead 600 A 127.53.0.9"],
-        &["www 300 A 198.51.100.1", "mail 300 A 198.51.100.2"],
+        &["www 300 A 198.51.100.1"],
     );
     servers.push(("127.53.0.9", Server::dead()));
     let made = Arc::new(Made::new(servers).await);
-    // The way to both zones is known, as it is to a resolver that has run for a while.
-    let first = made.resolve("www.example.test.", A).await;
-    assert_eq!(first.outcome, Outcome::Resolved);
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..500 {
         let made = Arc::clone(&made);
@@ -316,7 +314,8 @@ async fn names_beneath_a_dead_zone_do_not_cost_others_their_answers() {
             assert_eq!(answer.outcome, Outcome::Servfail);
         });
     }
-    let answer = made.resolve("mail.example.test.", A).await;
+    // Nothing is known when all begin: what all need is asked for once.
+    let answer = made.resolve("www.example.test.", A).await;
     assert_eq!(answer.outcome, Outcome::Resolved);
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();

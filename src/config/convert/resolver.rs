@@ -80,14 +80,15 @@ pub(super) fn settings(
     let families = families(section);
     let aliases = section.integer("aliases", 1..=50);
     let cache = cache(&section.section("cache"), paths, aliases);
-    let recursion = recursion(section, paths, families, &cache);
+    let waiters = section.integer("waiters", 1..=1_000_000);
+    let recursion = recursion(section, paths, families, &cache, waiters);
     let config = resolver::Config {
         allow,
         upstreams,
         forward,
         packets: section.integer("packets", 1..=1_000),
         time: section.duration("time", ms(100)..=secs(60)),
-        waiters: section.integer("waiters", 1..=1_000_000),
+        waiters,
         fetches: section.integer("fetches", 1..=1_000_000),
         upstream: upstream::Config {
             sockets: section.integer("sockets", 16..=60_000),
@@ -117,6 +118,7 @@ fn recursion(
     paths: &Paths<'_>,
     families: Families,
     cache: &CacheConfig,
+    waiters: usize,
 ) -> recurse::Config {
     let hints = records(section, paths, "root_hints", Hints::parse).unwrap_or_else(Hints::built_in);
     let qname_minimisation = section.boolean_or("qname_minimisation", true);
@@ -132,6 +134,7 @@ fn recursion(
         port: 53,
         dnssec: dnssec(section, paths),
         size: bounds.size("size", 1 << 20..=1 << 40),
+        waiters,
         depth: bounds.integer("depth", 1..=30),
         aliases: cache.aliases,
         glueless: bounds.integer("glueless", 1..=50),

@@ -81,4 +81,8 @@ impl Net for Driver {
                 | ExchangeError::Broken => Silence::Silent,
             })
     }
+    async fn wait<T: Send>(&self, coming: impl Future<Output = T> + Send, until: Now) -> Option<T> {
+        let patience = until.since(Now::read());
+        tokio::time::timeout(patience, coming).await.ok()
+    }
 }

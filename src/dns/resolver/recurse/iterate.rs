@@ -21,6 +21,7 @@ use super::judge::{self, NameServer, Nothing, Referral, Verdict};
 use super::net::{Net, Outlook, Silence};
 use super::response::{Response, RrSet};
 use super::rtype;
+use super::shared::{self, Learnt, Seat, Shared};
 use super::store::{Perishable, Store};
 use super::trouble::Trouble;
 use super::{Config, Limits};
@@ -35,6 +36,7 @@ pub(in super::super) struct World<N> {
     pub(in super::super) trusts: Store<Trust>,
     pub(in super::super) ranges: Ranges,
     pub(in super::super) limits: Limits,
+    pub(super) shared: Shared,
 }
 
 /// The work for one client query.
@@ -45,6 +47,10 @@ pub(in super::super) struct Errand<'w, N> {
     pub(in super::super) account: Account,
     /// Servers whose names are being looked up, outermost first.
     resolving: Vec<Dname>,
+    /// Servers not looked up because of where this errand already is; another one might.
+    skipped: u32,
+    /// Among the errands that share look-ups.
+    number: u64,
 }
 
 type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'a>>;
@@ -56,6 +62,8 @@ impl<'w, N: Net> Errand<'w, N> {
             budget,
             account: Account::new(world.config.dnssec.as_ref()),
             resolving: Vec::new(),
+            skipped: 0,
+            number: world.shared.enrol(),
         }
     }
 
@@ -104,34 +112,120 @@ impl<'w, N: Net> Errand<'w, N> {
                     _ => {}
                 }
             }
-            let heard = self.ask_zone(&cut, &asked, atype, depth).await?;
-            match heard.verdict {
-                Verdict::Referral(referral) => {
-                    cut = self.keep_cut(&cut, referral);
+            let learnt = if whole && walk.may_skip_a_cut(name) {
+                self.follow(&cut, name, qtype, depth).await?
+            } else {
+                self.learn(&cut, &asked, atype, depth).await?
+            };
+            match learnt {
+                Learnt::Cut(below) => {
+                    cut = below;
                     walk = Walk::new(&cut, self.world.config.qname_minimisation);
                 }
-                Verdict::Answer { sets, proof } => {
-                    let mut first = None;
-                    for set in sets {
-                        let fact = self.keep_set(&cut, set, &proof);
-                        first.get_or_insert(fact);
-                    }
-                    let first = first.expect("an answer has at least one set");
-                    if whole {
-                        return Ok(first);
-                    }
-                    walk.hears(&first, &asked);
-                }
-                Verdict::Nothing(nothing) => {
-                    let fact = self.keep_nothing(&cut, &asked, atype, nothing);
-                    if whole {
-                        return Ok(fact);
-                    }
-                    walk.hears(&fact, &asked);
-                }
-                Verdict::Lame(_) => return Err(Trouble::Unreachable(cut.zone.clone())),
+                Learnt::Fact(fact) if whole => return Ok(fact),
+                Learnt::Fact(fact) => walk.hears(&fact, &asked),
             }
         }
+    }
+
+    /// What the servers of `cut` say of (`name`, `qtype`), from the errand that asks them already if there is one.
+    async fn learn(
+        &mut self,
+        cut: &Cut,
+        name: &Dname,
+        qtype: u16,
+        depth: u8,
+    ) -> Result<Learnt, Trouble> {
+        let world = self.world;
+        let key = shared::key(&cut.zone, name, qtype);
+        loop {
+            match world.shared.board(self.number, &key) {
+                Seat::Lead(lead) => {
+                    let skipped = self.skipped;
+                    let learnt = self.ask_and_keep(cut, name, qtype, depth).await;
+                    // What is this errand's own (its account, the way it came) says nothing to others.
+                    match &learnt {
+                        Err(Trouble::Packets | Trouble::Time) => {}
+                        Err(_) if self.skipped != skipped => {}
+                        _ => lead.land(&learnt),
+                    }
+                    return learnt;
+                }
+                Seat::Wait(wait) => {
+                    let now = self.now();
+                    let until = now.plus(self.budget.remaining(now));
+                    match world.net.wait(wait.landed(), until).await {
+                        Some(Some(learnt)) => return learnt,
+                        Some(None) => {}
+                        None => {
+                            world.limits.time.inc();
+                            return Err(Trouble::Time);
+                        }
+                    }
+                }
+                Seat::Alone => return self.ask_and_keep(cut, name, qtype, depth).await,
+                Seat::Crowded => {
+                    world.limits.waiters.inc();
+                    return Err(Trouble::Busy(cut.zone.clone()));
+                }
+            }
+        }
+    }
+
+    /// Shows a name whole that may lie beneath a delegation not known yet. Of all such names beneath one label the first goes ahead; the
+    /// others wait a moment for the delegation it may find.
+    async fn follow(
+        &mut self,
+        cut: &Cut,
+        name: &Dname,
+        qtype: u16,
+        depth: u8,
+    ) -> Result<Learnt, Trouble> {
+        let world = self.world;
+        let way = name.suffix(cut.zone.labels() + 1);
+        let key = shared::key(&cut.zone, &way, WAY);
+        match world.shared.board(self.number, &key) {
+            Seat::Lead(lead) => {
+                let learnt = self.learn(cut, name, qtype, depth).await;
+                lead.land(&learnt);
+                learnt
+            }
+            Seat::Wait(wait) => {
+                let now = self.now();
+                let until = now.plus(self.budget.remaining(now).min(AHEAD));
+                match world.net.wait(wait.landed(), until).await {
+                    Some(Some(Ok(Learnt::Cut(below)))) if name.is_beneath(&below.zone) => {
+                        Ok(Learnt::Cut(below))
+                    }
+                    _ => self.learn(cut, name, qtype, depth).await,
+                }
+            }
+            Seat::Alone | Seat::Crowded => self.learn(cut, name, qtype, depth).await,
+        }
+    }
+
+    /// Asks the servers of `cut` and keeps what they say.
+    async fn ask_and_keep(
+        &mut self,
+        cut: &Cut,
+        name: &Dname,
+        qtype: u16,
+        depth: u8,
+    ) -> Result<Learnt, Trouble> {
+        let heard = self.ask_zone(cut, name, qtype, depth).await?;
+        Ok(match heard.verdict {
+            Verdict::Referral(referral) => Learnt::Cut(self.keep_cut(cut, referral)),
+            Verdict::Answer { sets, proof } => {
+                let mut first = None;
+                for set in sets {
+                    let fact = self.keep_set(cut, set, &proof);
+                    first.get_or_insert(fact);
+                }
+                Learnt::Fact(first.expect("an answer has at least one set"))
+            }
+            Verdict::Nothing(nothing) => Learnt::Fact(self.keep_nothing(cut, name, qtype, nothing)),
+            Verdict::Lame(_) => return Err(Trouble::Unreachable(cut.zone.clone())),
+        })
     }
 
     /// The delegation to begin with.
@@ -148,6 +242,25 @@ impl<'w, N: Net> Errand<'w, N> {
             since_ns: now.mono_ns,
             until_ns: now.plus(UNPRIMED).mono_ns,
         });
+        let key = shared::key(&hints.zone, &hints.zone, WAY);
+        match self.world.shared.board(self.number, &key) {
+            Seat::Lead(lead) => {
+                let cut = self.prime(hints, depth).await?;
+                lead.land(&Ok(Learnt::Cut(Arc::clone(&cut))));
+                Ok(cut)
+            }
+            Seat::Wait(wait) => {
+                let until = now.plus(self.budget.remaining(now));
+                match self.world.net.wait(wait.landed(), until).await {
+                    Some(Some(Ok(Learnt::Cut(cut)))) => Ok(cut),
+                    _ => self.prime(hints, depth).await,
+                }
+            }
+            Seat::Alone | Seat::Crowded => self.prime(hints, depth).await,
+        }
+    }
+
+    async fn prime(&mut self, hints: Arc<Cut>, depth: u8) -> Result<Arc<Cut>, Trouble> {
         let primed = match self.ask_zone(&hints, &hints.zone, rtype::NS, depth).await {
             Ok(heard) => root(&heard, &hints, self.world, self.now()),
             Err(error @ (Trouble::Packets | Trouble::Time)) => return Err(error),
@@ -234,7 +347,11 @@ impl<'w, N: Net> Errand<'w, N> {
     ) -> Result<Vec<IpAddr>, Trouble> {
         let mut found = Vec::new();
         // It would have to be asked for at itself.
-        if server.is_beneath(&cut.zone) || self.resolving.contains(server) {
+        if server.is_beneath(&cut.zone) {
+            return Ok(found);
+        }
+        if self.resolving.contains(server) {
+            self.skipped += 1;
             return Ok(found);
         }
         self.resolving.push(server.clone());
@@ -246,7 +363,10 @@ impl<'w, N: Net> Errand<'w, N> {
                     What::Nothing(_) => {}
                 },
                 Err(error @ (Trouble::Packets | Trouble::Time)) => return Err(error),
-                Err(_) => break,
+                Err(error) => {
+                    self.skipped += u32::from(error == Trouble::Depth);
+                    break;
+                }
             }
             if !found.is_empty() {
                 break;
@@ -393,6 +513,9 @@ fn root<N>(heard: &Heard, hints: &Cut, world: &World<N>, now: Now) -> Option<Cut
 
 /// How much of a name is shown to a zone's servers (RFC 9156).
 struct Walk {
+    /// Labels of the zone asked.
+    zone: usize,
+    minimise: bool,
     /// Labels of the name known to be no cut.
     known: usize,
     probes: usize,
@@ -403,10 +526,17 @@ struct Walk {
 impl Walk {
     fn new(cut: &Cut, minimise: bool) -> Self {
         Self {
+            zone: cut.zone.labels(),
+            minimise,
             known: cut.zone.labels(),
             probes: 0,
             whole: !minimise,
         }
+    }
+
+    /// Whether `name`, shown whole, may lie beneath a delegation that nobody has looked for.
+    fn may_skip_a_cut(&self, name: &Dname) -> bool {
+        !self.minimise && name.labels() > self.zone + 1
     }
 
     /// What to ask next on the way to (`name`, `qtype`).
@@ -581,6 +711,12 @@ const UNPRIMED: Duration = Duration::from_secs(30);
 /// RFC 9156 section 2.3: names shown in part at most, and of these by one label more.
 const MINIMISED: usize = 10;
 const ONE_LABEL: usize = 4;
+
+/// The type under which a way is shared that several questions have in common; no record has it.
+const WAY: u16 = 0;
+
+/// How long a question waits for one that goes the same way ahead of it.
+const AHEAD: Duration = Duration::from_millis(400);
 
 /// Larger facts are used but not kept, bytes.
 const FACT_MAX: usize = 64 << 10;

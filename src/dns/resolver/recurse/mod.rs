@@ -1,7 +1,7 @@
 //! Recursion: from the root down, on one budget.
 //!
 //! From ground to roof: `dname`, `rtype`, `records`, `hints`, `response` (a reply, read), `judge` (what of it may be believed),
-//! `trouble`; `store`, `fact` and `cut` (what is kept); `net` (what is needed of the world),
+//! `trouble`; `store`, `fact` and `cut` (what is kept), `shared` (what is being looked up); `net` (what is needed of the world),
 //! `iterate` (the algorithm), `answer` (the message); `driver` (sockets); then the handle, [`Recursor`]. Up to `answer` nothing here
 //! touches a socket or reads a clock.
 
@@ -15,6 +15,7 @@ use self::dname::Dname;
 use self::hints::Hints;
 use self::iterate::{Errand, World};
 use self::net::Net;
+use self::shared::Shared;
 use self::store::Store;
 use self::trouble::Trouble;
 use super::budget::Budget;
@@ -44,6 +45,8 @@ pub(super) mod fact;
 
 pub(super) mod cut;
 
+pub(super) mod shared;
+
 pub(super) mod net;
 
 pub(super) mod iterate;
@@ -72,6 +75,8 @@ pub struct Config {
     pub size: u64,
     /// How deep the names of name servers may nest.
     pub depth: u8,
+    /// Client queries that may wait for one look-up.
+    pub waiters: usize,
     /// Aliases followed for one question.
     pub aliases: usize,
     /// Servers without glue whose names are looked up for one question to a zone.
@@ -113,6 +118,7 @@ pub(super) struct Limits {
     pub(super) time: IntCounter,
     pub(super) depth: IntCounter,
     pub(super) aliases: IntCounter,
+    pub(super) waiters: IntCounter,
     pub(super) glueless: IntCounter,
     pub(super) name_servers: IntCounter,
     pub(super) signatures: IntCounter,
@@ -138,6 +144,7 @@ impl<N: Net> Recursor<N> {
             time: limits.time.clone(),
             depth: limits.depth.clone(),
             aliases: limits.aliases.clone(),
+            waiters: limits.waiters.clone(),
             glueless: limits.glueless.clone(),
             name_servers: limits.name_servers.clone(),
             signatures: limits.signatures.clone(),
@@ -156,6 +163,7 @@ impl<N: Net> Recursor<N> {
                 trusts: Store::new(config.size / 8),
                 ranges: Ranges::new(config.dnssec.as_ref().map_or(0, |dnssec| dnssec.ranges)),
                 limits,
+                shared: Shared::new(config.waiters),
                 config,
             },
         }
@@ -199,6 +207,7 @@ impl<N: Net> Recursor<N> {
     /// Forgets everything whose name and type `matches`.
     pub(super) fn flush(&self, matches: &dyn Fn(&[u8], u16) -> bool) -> usize {
         self.world.ranges.clear();
+        self.world.shared.forget();
         let World {
             facts,
             cuts,

@@ -1,4 +1,4 @@
-//! What recursion needs of the world: a clock, dice and one exchange with one server. Tests have a made-up one.
+//! What recursion needs of the world: a clock, dice, one exchange with one server, and a wait that ends. Tests have a made-up one.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +27,13 @@ pub(in super::super) trait Net: Send + Sync + 'static {
         budget: &'a Budget,
         until: Now,
     ) -> impl Future<Output = Result<Vec<u8>, Silence>> + Send + 'a;
+
+    /// Waits for what another errand is about to learn, at most until `until`; `None`: it did not come.
+    fn wait<T: Send>(
+        &self,
+        coming: impl Future<Output = T> + Send,
+        until: Now,
+    ) -> impl Future<Output = Option<T>> + Send;
 }
 
 /// What to expect of a server.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub(in super::super) struct Memory {
     silences: Mutex<HashMap<IpAddr, u32>>,
     /// What becomes of replies on their way.
     garble: Mutex<Option<Garble>>,
+    /// Whether other errands go on while one has asked.
+    takes_turns: AtomicBool,
 }
 
 type Garble = Box<dyn FnMut(&mut Vec<u8>) + Send>;
@@ -62,6 +64,9 @@ impl Net for Memory {
         until: Now,
     ) -> Result<Vec<u8>, Silence> {
         budget.charge_packet().map_err(|_| Silence::Spent)?;
+        if self.takes_turns.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
         let asked = Asked {
             id: [0; 2],
             spelled: name.to_vec(),
@@ -82,6 +87,10 @@ impl Net for Memory {
             garble(&mut reply);
         }
         Ok(reply)
+    }
+
+    async fn wait<T: Send>(&self, coming: impl Future<Output = T> + Send, _: Now) -> Option<T> {
+        Some(coming.await)
     }
 }
 
@@ -121,6 +130,7 @@ impl Made {
             asked: Mutex::default(),
             silences: Mutex::default(),
             garble: Mutex::default(),
+            takes_turns: AtomicBool::new(false),
         };
         Self {
             recursor: Recursor::new(memory, config, &metrics),
@@ -159,6 +169,32 @@ impl Made {
             packets: net.asked.lock().unwrap().len() - before,
             time: net.now().since(began),
         }
+    }
+
+    /// Resolves all `names` at once, each on 50 packets and 60 s of its own; what became of each, in order.
+    fn resolve_at_once(&self, names: &[String], qtype: u16) -> Vec<Result<(), Trouble>> {
+        let net = &self.recursor.world.net;
+        net.takes_turns.store(true, Ordering::Relaxed);
+        let until = net.now().plus(Duration::from_secs(60));
+        let errands = names.iter().map(|name| async move {
+            let wire = internet::name(name);
+            let question = Parts {
+                name: &wire,
+                qtype,
+                dnssec_ok: true,
+                checking_disabled: false,
+                partition: Partition(0),
+            };
+            let fetched = self.recursor.fetch(question, &Budget::new(50, until)).await;
+            fetched.map(|_| ())
+        });
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let all = futures_util::future::join_all(errands);
+        runtime.enable_time().build().unwrap().block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), all)
+                .await
+                .expect("errands do not wait for each other")
+        })
     }
 
     /// From now on replies are changed at random, by the dice of `seed`: octets, ends, and records put twice.
@@ -272,6 +308,7 @@ pub(in super::super) fn config() -> Config {
         port: 53,
         size: 16 << 20,
         depth: 12,
+        waiters: 1_000,
         aliases: 11,
         glueless: 5,
         name_servers: 13,
@@ -341,6 +378,108 @@ fn name_is_found_from_the_root_and_each_server_sees_only_what_it_needs() {
     );
     let again = made.resolve("a.b.www.example.test.", A);
     assert_eq!((again.packets, again.data()), (0, outcome.data()));
+}
+
+/// Questions at once, none of which has been asked before, need one look-up of what they have in common.
+#[test]
+fn questions_that_need_one_delegation_look_it_up_once() {
+    for minimised in [true, false] {
+        let lines: Vec<String> = (0..40)
+            .map(|n| format!("w{n} 300 A 198.51.100.1"))
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
+        let made = Made::with(small(&lines), |config| {
+            config.qname_minimisation = minimised;
+        });
+        let names: Vec<_> = (0..40).map(|n| format!("w{n}.example.test.")).collect();
+        let all = made.resolve_at_once(&names, A);
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        let counts = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|at| made.asked(at).len());
+        assert_eq!(counts, [2, 1, 40], "minimised: {minimised}");
+    }
+}
+
+#[test]
+fn questions_that_need_the_address_of_one_server_look_it_up_once() {
+    let mut servers = small(&["ns2 300 A 192.0.2.4"]);
+    let mut lines = vec![
+        String::from("ns 3600 A 192.0.2.2"),
+        String::from("example 600 NS ns.example"),
+    ];
+    lines.push(String::from("ns.example 600 A 192.0.2.3"));
+    lines.push(String::from("glueless 600 NS ns2.example"));
+    let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
+    servers[1].1 = Server::new(vec![zone("test.", &lines)]);
+    let own: Vec<String> = (0..40)
+        .map(|n| format!("w{n} 300 A 198.51.100.1"))
+        .collect();
+    let own: Vec<&str> = own.iter().map(|line| &**line).collect();
+    servers.push(("192.0.2.4", Server::new(vec![zone("glueless.test.", &own)])));
+    let made = Made::new(servers);
+    let names: Vec<_> = (0..40).map(|n| format!("w{n}.glueless.test.")).collect();
+    let all = made.resolve_at_once(&names, A);
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(made.asked("192.0.2.3"), ["ns2.example.test. 1"]);
+    assert_eq!(made.asked("192.0.2.4").len(), 40);
+}
+
+#[test]
+fn errands_whose_servers_lie_in_each_others_zones_end() {
+    let mut servers = small(&[]);
+    servers[1].1 = Server::new(vec![zone(
+        "test.",
+        &[
+            "ns 3600 A 192.0.2.2",
+            "a 600 NS ns.b",
+            "b 600 NS ns.c",
+            "c 600 NS ns.a",
+        ],
+    )]);
+    let made = Made::new(servers);
+    let names: Vec<_> = (0..30)
+        .map(|n| format!("w{n}.{}.test.", ["a", "b", "c"][n % 3]))
+        .collect();
+    let all = made.resolve_at_once(&names, A);
+    assert!(
+        all.iter()
+            .all(|ended| matches!(ended, Err(Trouble::Unreachable(_)))),
+        "{all:?}"
+    );
+    assert!(
+        made.asked("192.0.2.2").len() <= 9,
+        "{:?}",
+        made.asked("192.0.2.2")
+    );
+}
+
+/// The first one has one packet only, which is gone when it has primed.
+#[test]
+fn errand_that_runs_out_of_packets_takes_nobody_with_it() {
+    let made = Made::new(small(&["w1 300 A 198.51.100.1", "w2 300 A 198.51.100.1"]));
+    made.recursor
+        .world
+        .net
+        .takes_turns
+        .store(true, Ordering::Relaxed);
+    let until = made.recursor.world.net.now().plus(Duration::from_secs(60));
+    let budgets = [1, 50].map(|packets| Budget::new(packets, until));
+    let names = ["w1.example.test.", "w2.example.test."].map(internet::name);
+    let fetch = |n: usize| {
+        let question = Parts {
+            name: &names[n],
+            qtype: A,
+            dnssec_ok: true,
+            checking_disabled: false,
+            partition: Partition(0),
+        };
+        made.recursor.fetch(question, &budgets[n])
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (poor, rich) = runtime.block_on(futures_util::future::join(fetch(0), fetch(1)));
+    assert_eq!(poor.unwrap_err(), Trouble::Packets);
+    assert!(rich.is_ok(), "{rich:?}");
 }
 
 #[test]
