@@ -9,7 +9,10 @@ use crate::admin::api;
 use crate::admin::client;
 use crate::config::{Settings, Source, load};
 use crate::daemon;
+use crate::dns::dnssec::signer::Signer;
+use crate::dns::keeper::still_signed;
 use crate::dns::{ZoneConfig, zone};
+use crate::time::Now;
 
 mod announce;
 
@@ -142,10 +145,23 @@ enum ZoneCommand {
         /// The DS at all servers of the parent points to the key with this tag, and to no other
         #[arg(long, value_name = "TAG")]
         seen: Option<u16>,
+        /// No server of the parent has a DS
+        #[arg(long, conflicts_with = "seen")]
+        gone: bool,
         #[command(flatten)]
         control: Control,
     },
-    /// Begin to replace the key of a zone that is signed here
+    /// Have the parent remove its DS, so that the zone can be served unsigned
+    Insecure {
+        /// Apex of the zone
+        name: String,
+        /// Keep the DS after all
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Begin to replace the key of a zone that is signed here; by one of another algorithm if the configuration has changed
     Rollover {
         /// Apex of the zone
         name: String,
@@ -285,6 +301,20 @@ fn check_files(source: &Source, settings: &Settings) -> bool {
     for config in settings.zones.iter().filter(primary) {
         match zone::load(config) {
             Ok(loaded) => {
+                let signer = Signer::new(settings.state.join("keys"), settings.dnssec);
+                let held = config.sign.is_none() && loaded.zone.signatures_expire().is_none();
+                let now = Now::read().unix_ms / 1_000;
+                match signer.held(loaded.zone.name(), now) {
+                    Ok(Some(_)) if held => {
+                        let why = still_signed(loaded.zone.name());
+                        println!("{}: warning: {why}", config.file.display());
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        good = false;
+                        println!("{error}");
+                    }
+                }
                 for warning in loaded.warnings {
                     println!(
                         "{}:{}: warning: {}",
@@ -405,9 +435,19 @@ fn zones(command: ZoneCommand) -> Result<bool, Failure> {
         ZoneCommand::Ds {
             name,
             seen,
+            gone,
             control,
         } => {
-            let keys = control.call(&api::ZoneDs { name, seen })?;
+            let keys = control.call(&api::ZoneDs { name, seen, gone })?;
+            control.print(&keys, |keys| show::keys(keys));
+            Ok(true)
+        }
+        ZoneCommand::Insecure {
+            name,
+            cancel,
+            control,
+        } => {
+            let keys = control.call(&api::ZoneInsecure { name, cancel })?;
             control.print(&keys, |keys| show::keys(keys));
             Ok(true)
         }
@@ -514,7 +554,10 @@ mod tests {
             "headwater zone reload cdn.test.",
             "headwater zone ds cdn.test.",
             "headwater zone ds cdn.test. --seen 12345",
+            "headwater zone ds cdn.test. --gone",
             "headwater zone rollover cdn.test.",
+            "headwater zone insecure cdn.test.",
+            "headwater zone insecure cdn.test. --cancel",
             "headwater zone set www.cdn.test. 300 A 192.0.2.1",
             "headwater zone set cdn.test. 5m MX 10 mail.cdn.test. --beside --json",
             "headwater zone delete www.cdn.test.",

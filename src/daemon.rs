@@ -27,7 +27,7 @@ use crate::config::{Settings, Source};
 use crate::content::library::Library;
 use crate::content::publish::Publisher;
 use crate::content::store::Store;
-use crate::dns::dnssec::{again, signer::Signer};
+use crate::dns::dnssec::{self, again, ask, signer::Signer};
 use crate::dns::engine::Engine;
 use crate::dns::front::{Front, Heartbeat};
 use crate::dns::keeper::Keeper;
@@ -112,6 +112,7 @@ struct Loaded {
     publisher: Option<Publisher>,
     replicator: Option<Replicator>,
     links: Links,
+    dnssec: dnssec::Config,
 }
 
 /// The node at work.
@@ -290,6 +291,7 @@ impl Node {
             publisher,
             replicator,
             links,
+            dnssec: settings.dnssec,
         })
     }
 }
@@ -328,6 +330,7 @@ impl Loaded {
             publisher,
             replicator,
             links,
+            dnssec,
         } = self;
         let mut running = Running {
             store: handles.store.clone(),
@@ -359,7 +362,20 @@ impl Loaded {
             running.spawn("secondary", false, async move { work.await? });
         }
         let keeper = handles.engine.keeper().clone();
-        running.spawn("sign", false, again::run(keeper, background.clone()));
+        running.spawn(
+            "sign",
+            false,
+            again::run(keeper.clone(), background.clone()),
+        );
+        let work = ask::run(
+            keeper,
+            handles.engine.resolver().cloned(),
+            dnssec,
+            handles.metrics.clone(),
+            background.clone(),
+        );
+        let work = runtimes.dns.spawn(work);
+        running.spawn("parent", false, async move { work.await? });
         if let Some(http) = bound.http {
             running.spawn("http", true, http.run(accept));
         }

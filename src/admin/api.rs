@@ -88,6 +88,8 @@ pub struct Zone {
     pub expires_unix_ms: Option<u64>,
     /// When its first signature ends, Unix seconds; `None`: it is not signed.
     pub signed_until: Option<u64>,
+    /// What it waits for at its parent, and what the parent said last; in words.
+    pub waits_for: Option<String>,
 }
 
 /// Numbers of the resolver cache.
@@ -314,6 +316,17 @@ pub struct ZoneDs {
     pub name: String,
     /// The tag of the key that the parent's DS points to.
     pub seen: Option<u16>,
+    /// The parent has no DS.
+    pub gone: bool,
+}
+
+/// Begins to have the DS of a zone removed, so that it can be served unsigned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneInsecure {
+    /// Its apex.
+    pub name: String,
+    /// Keeps the DS after all.
+    pub cancel: bool,
 }
 
 /// Begins to replace the key of a zone.
@@ -419,6 +432,7 @@ verbs! {
     ZoneReload, "/v1/zone/reload" => Reloaded;
     ZoneDs, "/v1/zone/ds" => Vec<ZoneKey>;
     ZoneRollover, "/v1/zone/rollover" => Vec<ZoneKey>;
+    ZoneInsecure, "/v1/zone/insecure" => Vec<ZoneKey>;
     ZoneSet, "/v1/zone/set" => ZoneChanged;
     ZoneDelete, "/v1/zone/delete" => ZoneChanged;
     ContentList, "/v1/content/list" => Vec<Object>;

@@ -223,7 +223,17 @@ impl Handles {
             seen.map_err(|error| VerbError::Invalid(error.to_string()))?;
             tracing::info!(zone = name, tag, "DS seen at the parent");
         }
-        let keys = keeper.zone_keys(&name).ok_or_else(|| self.no_zone(&name))?;
+        if verb.gone {
+            let gone = keeper.ds_gone(&name).ok_or_else(|| self.no_zone(&name))?;
+            gone.map_err(|error| VerbError::Invalid(error.to_string()))?;
+            tracing::info!(zone = name, "DS gone at the parent");
+        }
+        self.zone_key_list(&name)
+    }
+
+    fn zone_key_list(&self, name: &str) -> Result<Vec<api::ZoneKey>, VerbError> {
+        let keys = self.engine.keeper().zone_keys(name);
+        let keys = keys.ok_or_else(|| self.no_zone(name))?;
         let keys = keys.map_err(|error| VerbError::Invalid(error.to_string()))?;
         Ok(keys.into_iter().map(key).collect())
     }
@@ -237,7 +247,20 @@ impl Handles {
         let rolled = keeper.roll_key(&name).ok_or_else(|| self.no_zone(&name))?;
         rolled.map_err(|error| VerbError::Invalid(error.to_string()))?;
         tracing::info!(zone = name, "key rollover begun");
-        self.zone_ds(&api::ZoneDs { name, seen: None })
+        self.zone_key_list(&name)
+    }
+
+    /// Begins to have the DS of a zone removed, or keeps it after all. Reads and writes files.
+    ///
+    /// # Errors
+    /// There is no such zone, or it is not signed here.
+    pub fn zone_insecure(&self, verb: &api::ZoneInsecure) -> Result<Vec<api::ZoneKey>, VerbError> {
+        let (keeper, name) = (self.engine.keeper(), canonical(&verb.name));
+        let left = keeper.leave(&name, verb.cancel);
+        let left = left.ok_or_else(|| self.no_zone(&name))?;
+        left.map_err(|error| VerbError::Invalid(error.to_string()))?;
+        tracing::info!(zone = name, cancel = verb.cancel, "removal of the DS");
+        self.zone_key_list(&name)
     }
 
     /// Reads one zone again, or the configuration and all of them.
@@ -371,6 +394,7 @@ fn zone(status: ZoneStatus) -> api::Zone {
         refresh_unix_ms: status.refresh_unix_ms,
         expires_unix_ms: status.expires_unix_ms,
         signed_until: status.signed_until,
+        waits_for: status.waits_for,
     }
 }
 

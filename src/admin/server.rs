@@ -393,6 +393,10 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let verb: api::ZoneDs = parse(body)?;
             done::<api::ZoneDs>(&blocking(move || handles.zone_ds(&verb)).await?)
         }
+        api::ZoneInsecure::PATH => {
+            let verb: api::ZoneInsecure = parse(body)?;
+            done::<api::ZoneInsecure>(&blocking(move || handles.zone_insecure(&verb)).await?)
+        }
         api::ZoneRollover::PATH => {
             let verb: api::ZoneRollover = parse(body)?;
             done::<api::ZoneRollover>(&blocking(move || handles.zone_rollover(&verb)).await?)

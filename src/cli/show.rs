@@ -288,6 +288,9 @@ fn zone_problems(zones: &[Zone]) -> String {
         for warning in &zone.warnings {
             text.push_str(&format!("  {}: warning: {warning}\n", zone.name));
         }
+        if let Some(awaited) = &zone.waits_for {
+            text.push_str(&format!("  {}: waits for {awaited}\n", zone.name));
+        }
     }
     text
 }
@@ -358,6 +361,7 @@ mod tests {
             problems: vec!["cdn.test.zone:3: found x".to_owned()],
             warnings: Vec::new(),
             signed_until: None,
+            waits_for: None,
         };
         let text = zones(&[zone]);
         assert!(

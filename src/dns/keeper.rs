@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use self::signing::Signing;
+pub use self::signing::{Waiting, still_signed};
 pub use self::updates::Updated;
 use self::updates::Updates;
 use super::ZoneConfig;
@@ -48,6 +49,8 @@ pub struct Keeper {
     /// What signs zones, and the bell for a new time to.
     signer: ArcSwapOption<Signer>,
     signing_bell: tokio::sync::Notify,
+    /// The bell of the one who asks parents.
+    waiting_bell: tokio::sync::Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -95,6 +98,8 @@ pub struct ZoneStatus {
     pub expires_unix_ms: Option<u64>,
     /// When the first signature ends, Unix seconds; `None`: it is not signed.
     pub signed_until: Option<u64>,
+    /// What it waits for at its parent, and what the parent said last; in words.
+    pub waits_for: Option<String>,
 }
 
 /// Where a zone comes from.
@@ -131,6 +136,7 @@ impl Keeper {
             wake: tokio::sync::Notify::new(),
             signer: ArcSwapOption::empty(),
             signing_bell: tokio::sync::Notify::new(),
+            waiting_bell: tokio::sync::Notify::new(),
             metrics,
         };
         keeper.configure(zones);
@@ -385,6 +391,7 @@ impl Kept {
                 refresh_unix_ms: None,
                 expires_unix_ms: None,
                 signed_until: None,
+                waits_for: None,
             }),
             name,
             config: Mutex::new(Arc::new(config)),
@@ -397,6 +404,7 @@ impl Kept {
 
     fn status(&self) -> ZoneStatus {
         let mut status = lock(&self.status).clone();
+        status.waits_for = lock(&self.signing).waits_for();
         let secondary = !lock(&self.config).primaries.is_empty();
         if secondary {
             let refresh = lock(&self.refresh);

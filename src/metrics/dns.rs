@@ -40,6 +40,34 @@ pub struct Metrics {
     zone_reload_failures: IntCounterVec,
     zone_signature_expiry: IntGaugeVec,
     zone_signing_failures: IntCounterVec,
+    parent_looks: [IntCounter; ParentLook::ALL.len()],
+}
+
+/// What came of asking a parent for DS, for `headwater_zone_parent_looks_total{outcome}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentLook {
+    /// It has what is waited for.
+    AsAwaited,
+    /// It has not.
+    Other,
+    /// The answer is not validated.
+    Unproven,
+    /// There was no answer.
+    Failed,
+}
+
+impl ParentLook {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::AsAwaited, Self::Other, Self::Unproven, Self::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::AsAwaited => "as_awaited",
+            Self::Other => "other",
+            Self::Unproven => "unproven",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A bound of the front, for `headwater_dns_limit_reached_total{limit}`.
@@ -210,6 +238,15 @@ impl Metrics {
                 "Times a zone could not be signed.",
                 &["zone"],
             ),
+            parent_looks: {
+                let looks = counters(
+                    registry,
+                    "headwater_zone_parent_looks_total",
+                    "Times a parent was asked for the DS that a zone waits for.",
+                    &["outcome"],
+                );
+                ParentLook::ALL.map(|look| looks.with_label_values(&[look.label()]))
+            },
         }
     }
 
@@ -279,6 +316,11 @@ impl Metrics {
     /// Counts that a zone could not be signed.
     pub fn zone_not_signed(&self, zone: &str) {
         self.zone_signing_failures.with_label_values(&[zone]).inc();
+    }
+
+    /// Counts that a parent was asked for DS.
+    pub fn parent_asked(&self, look: ParentLook) {
+        self.parent_looks[look as usize].inc();
     }
 
     /// Counts a failed load of a zone.

@@ -50,6 +50,7 @@ const GROUND: &[&str] = &[
     "dns/dnssec/canonical.rs",
     "dns/dnssec/chain.rs",
     "dns/dnssec/roll.rs",
+    "dns/dnssec/parent.rs",
     "dns/dnssec/rrset.rs",
     "dns/dnssec/online.rs",
     "dns/dnssec/sign.rs",

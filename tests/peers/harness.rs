@@ -174,8 +174,8 @@ impl Node {
 pub(crate) struct Nsd {
     /// UDP and TCP port on 127.0.0.1.
     pub(crate) port: u16,
-    _process: Process,
-    _dir: TempDir,
+    process: Process,
+    dir: TempDir,
 }
 
 impl Nsd {
@@ -212,11 +212,14 @@ impl Nsd {
                 (soa.status == "NOERROR").then_some(())
             });
         }
-        Self {
-            port,
-            _process: process,
-            _dir: dir,
-        }
+        Self { port, process, dir }
+    }
+
+    /// Replaces the master file of the zone with this number, and has NSD read it.
+    pub(crate) fn replace(&self, index: usize, text: &str) {
+        let file = self.dir.path().join(format!("{index}.zone"));
+        fs::write(file, text).expect("the temporary directory is writable");
+        kill_process(self.process.pid(), Signal::HUP).expect("NSD runs");
     }
 }
 
@@ -622,8 +625,8 @@ pub(crate) fn tool(name: &str) -> PathBuf {
                 "knotd" => "knot",
                 "named" => "bind9",
                 "nsupdate" => "bind9-dnsutils",
-                "dnssec-keygen" | "dnssec-signzone" | "dnssec-verify" | "dnssec-dsfromkey"
-                | "named-checkzone" => "bind9-utils",
+                "dnssec-cds" | "dnssec-keygen" | "dnssec-signzone" | "dnssec-verify"
+                | "dnssec-dsfromkey" | "named-checkzone" => "bind9-utils",
                 "kzonecheck" => "knot-dnssecutils",
                 "nsd-checkzone" => "nsd",
                 "ldns-keygen" | "ldns-signzone" | "ldns-verify-zone" => "ldnsutils",
@@ -759,16 +762,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Validator {
     /// UDP and TCP port on 127.0.0.1.
     pub(crate) port: u16,
-    _process: Process,
+    process: Process,
     _dir: TempDir,
 }
 
 impl Validator {
-    /// Starts Unbound with a stub zone per name of `zones`, all at `server`, and waits until it answers. `anchors` are
-    /// DNSKEY or DS records.
-    pub(crate) fn start(server: u16, zones: &[&str], anchors: &[String]) -> Self {
+    /// Starts Unbound with a stub zone per name of `zones`, at the port beside it, and waits until it answers. `anchors`
+    /// are DNSKEY or DS records.
+    pub(crate) fn start(zones: &[(&str, u16)], anchors: &[String]) -> Self {
+        Self::start_at(free_port(), zones, anchors)
+    }
+
+    /// The same on a given port.
+    pub(crate) fn start_at(port: u16, zones: &[(&str, u16)], anchors: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let port = free_port();
         let mut config = format!(
             "server:\n interface: 127.0.0.1\n port: {port}\n username: \"\"\n chroot: \"\"\n directory: \"{at}\"\n \
              pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n module-config: \"validator iterator\"\n num-threads: 1\n \
@@ -779,7 +786,7 @@ impl Validator {
         for anchor in anchors {
             writeln!(config, " trust-anchor: '{anchor}'").expect("a String takes all");
         }
-        for zone in zones {
+        for (zone, server) in zones {
             writeln!(
                 config,
                 "stub-zone:\n name: \"{zone}\"\n stub-addr: 127.0.0.1@{server}"
@@ -794,12 +801,17 @@ impl Validator {
         let mut process = Process::spawn("unbound", command, dir.path().join("log"));
         poll(READY, "Unbound to answer", || {
             process.assert_running();
-            try_dig(port, &[zones[0], "SOA", "+time=1"])
+            try_dig(port, &[zones[0].0, "SOA", "+time=1"])
         });
         Self {
             port,
-            _process: process,
+            process,
             _dir: dir,
         }
+    }
+
+    /// All it has logged: a line for each answer that does not validate, too.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
     }
 }

@@ -33,6 +33,8 @@ mod replication;
 
 mod resolver;
 
+mod rollover;
+
 mod shapes;
 
 mod signed;

@@ -144,8 +144,8 @@ fn check(keys: &str) {
         ldns.arg(&file);
         run(&mut ldns).assert_success();
     }
-    let zones = ["valid.test.", "secure.valid.test.", "plain.valid.test."];
-    let validator = Validator::start(node.dns, &zones, &[dnskey(&node, "valid.test")]);
+    let zones = ["valid.test.", "secure.valid.test.", "plain.valid.test."].map(|z| (z, node.dns));
+    let validator = Validator::start(&zones, &[dnskey(&node, "valid.test")]);
     for (name, rtype, code, answers, authentic) in QUESTIONS {
         let answer = super::harness::dig(validator.port, &[name, rtype, "+dnssec"]);
         let count = answer

@@ -22,6 +22,8 @@ pub(super) fn settings(section: &Section<'_, '_>) -> Config {
             .into_iter()
             .find(|cds| cds.text() == word)
             .unwrap_or(Cds::Rollover),
+        ask_parent: section.duration("ask_parent", secs(0)..=day),
+        parent_propagation: section.duration("parent_propagation", secs(0)..=day * 7),
     };
     section.end();
     config

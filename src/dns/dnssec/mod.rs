@@ -1,9 +1,9 @@
 //! Signing own zones (RFC 4033 to 4035, 5155, 9276).
 //!
 //! From ground to roof: `canonical` (the form that is signed), `key` (key pairs), [`rrset`] (one RRset signed), [`online`]
-//! (one signed in the answer path), `chain` (NSEC and NSEC3), `sign` (a whole zone), `roll` (when which key does what), `store` (keys and signatures on disk),
-//! [`signer`] (all of it, for the keeper of zones), [`again`] (the task
-//! that has zones signed again).
+//! (one signed in the answer path), `chain` (NSEC and NSEC3), `sign` (a whole zone), `roll` (when which key does what), [`parent`] (what its
+//! answers for DS mean), `store` (keys and signatures on disk), [`signer`] (all of it, for the keeper of zones); the tasks
+//! [`again`] (has zones signed again) and [`ask`] (asks parents).
 
 use std::time::Duration;
 
@@ -21,11 +21,15 @@ mod sign;
 
 mod roll;
 
+pub mod parent;
+
 mod store;
 
 pub mod signer;
 
 pub mod again;
+
+pub mod ask;
 
 pub use key::{Algorithm, Key};
 pub use roll::Cds;
@@ -40,12 +44,27 @@ pub struct Policy {
 }
 
 /// How what does not exist is proved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Proof {
     /// NSEC (RFC 4034): the names can be listed.
+    #[default]
     Nsec,
     /// NSEC3 without iterations, salt and opt-out (RFC 9276).
     Nsec3,
+}
+
+impl Proof {
+    /// All, the default first.
+    pub const ALL: [Self; 2] = [Self::Nsec, Self::Nsec3];
+
+    /// As in the configuration.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Nsec => "nsec",
+            Self::Nsec3 => "nsec3",
+        }
+    }
 }
 
 /// Times that hold for all signed zones.
@@ -63,6 +82,10 @@ pub struct Config {
     pub ds_ttl: Duration,
     /// When the parent is told of keys.
     pub cds: Cds,
+    /// How often the parent is asked for the DS that a zone waits for; zero: never.
+    pub ask_parent: Duration,
+    /// How long a change takes to reach all servers of the parent.
+    pub parent_propagation: Duration,
 }
 
 impl Default for Config {
@@ -75,6 +98,8 @@ impl Default for Config {
             propagation: Duration::from_secs(3_600),
             ds_ttl: days(1),
             cds: Cds::Rollover,
+            ask_parent: Duration::from_secs(600),
+            parent_propagation: Duration::from_secs(3_600),
         }
     }
 }

@@ -40,16 +40,37 @@ pub(super) struct Roles {
     pub(super) signing: Vec<Arc<Key>>,
     /// What the parent shall have, as CDS and CDNSKEY; empty: nothing is said.
     pub(super) wanted: Vec<Arc<Key>>,
+    /// Instead: the parent shall have no DS (RFC 8078 section 4).
+    pub(super) delete: bool,
 }
 
 impl Roles {
     /// Those that sign RRsets of a type.
-    fn keys(&self, rtype: u16) -> &[Arc<Key>] {
-        match rtype {
-            // What the parent takes must be signed by a key it points to (RFC 7344 section 4.1).
-            DNSKEY | CDS | CDNSKEY => &self.published,
-            _ => &self.signing,
+    fn keys(&self, rtype: u16) -> impl Iterator<Item = &Arc<Key>> {
+        let (first, more): (_, &[_]) = match rtype {
+            DNSKEY => (&self.published, &[]),
+            // What the parent takes must be signed by a key it points to (RFC 7344 section 4.1), and is data of the zone.
+            CDS | CDNSKEY => (&self.published, &self.signing),
+            _ => (&self.signing, &[]),
+        };
+        let more = more
+            .iter()
+            .filter(|key| !first.iter().any(|known| Arc::ptr_eq(known, key)));
+        first.iter().chain(more)
+    }
+
+    /// What the parent is told, as data of CDS and of CDNSKEY.
+    fn told(&self, apex: &[u8]) -> Option<[Vec<Box<[u8]>>; 2]> {
+        if self.delete {
+            return Some([vec![CDS_DELETE.into()], vec![CDNSKEY_DELETE.into()]]);
         }
+        let wanted = || self.wanted.iter();
+        (!self.wanted.is_empty()).then(|| {
+            [
+                wanted().map(|key| key.ds(apex).into()).collect(),
+                wanted().map(|key| key.dnskey().into()).collect(),
+            ]
+        })
     }
 }
 
@@ -225,14 +246,9 @@ fn add_apex(apex: &[u8], sets: &mut Vec<Set>, roles: &Roles, terms: Terms, negat
             data: ours,
         }),
     }
-    if !roles.wanted.is_empty() {
+    if let Some([cds, cdnskey]) = roles.told(apex) {
         sets.retain(|set| !(matches!(set.rtype, CDS | CDNSKEY) && *set.owner == *apex));
-        let wanted = || roles.wanted.iter();
-        let told: [(u16, Vec<Box<[u8]>>); 2] = [
-            (CDS, wanted().map(|key| key.ds(apex).into()).collect()),
-            (CDNSKEY, wanted().map(|key| key.dnskey().into()).collect()),
-        ];
-        sets.extend(told.map(|(rtype, data)| Set {
+        sets.extend([(CDS, cds), (CDNSKEY, cdnskey)].map(|(rtype, data)| Set {
             owner: apex.into(),
             rtype,
             ttl: terms.dnskey_ttl,
@@ -294,7 +310,7 @@ impl Pen<'_> {
 
     /// Whether all signatures of an RRset are there already.
     fn is_fresh(&self, set: &Set) -> bool {
-        self.roles.keys(set.rtype).iter().all(|key| {
+        self.roles.keys(set.rtype).all(|key| {
             let digest = message(key, self.apex, set).digest(key);
             self.fresh(&digest).is_some()
         })
@@ -374,6 +390,10 @@ const DNSKEY: u16 = 48;
 const CDS: u16 = 59;
 const CDNSKEY: u16 = 60;
 
+/// `0 0 0 00` and `0 3 0 AA==` (RFC 8078 section 4).
+const CDS_DELETE: [u8; 5] = [0; 5];
+const CDNSKEY_DELETE: [u8; 5] = [0, 0, 3, 0, 0];
+
 #[cfg(test)]
 mod tests {
     use super::super::Algorithm;
@@ -420,7 +440,7 @@ mod tests {
                 roles: Roles {
                     published: vec![key.clone()],
                     signing: vec![key],
-                    wanted: Vec::new(),
+                    ..Roles::default()
                 },
                 kept: Kept::new(),
                 last: None,
@@ -520,6 +540,34 @@ mod tests {
         assert_eq!((count(NSEC), count(NSEC3), count(NSEC3PARAM)), (0, 3, 1));
         assert_eq!(count(DNSKEY), 1);
         assert_eq!(signed.served.serial, 8);
+    }
+
+    #[test]
+    fn key_that_is_not_published_signs_all_but_dnskey() {
+        let mut world = World::new();
+        let new = key();
+        world.roles.signing.push(new.clone());
+        world.roles.delete = true;
+        let signed = world.sign(zone(7));
+        let by = |covered: u16, key: &Key| {
+            let sets = signed.sets.iter().filter(|set| set.rtype == RRSIG);
+            let mut data = sets.flat_map(|set| set.data.iter());
+            data.any(|data| {
+                data[..2] == covered.to_be_bytes() && data[16..18] == key.tag().to_be_bytes()
+            })
+        };
+        let old = world.roles.published[0].clone();
+        for rtype in [SOA, NS, CDS, CDNSKEY, DNSKEY] {
+            assert!(by(rtype, &old), "{rtype}");
+            assert_eq!(by(rtype, &new), rtype != DNSKEY, "{rtype}");
+        }
+        let data = |rtype| {
+            let mut sets = signed.sets.iter().filter(|set| set.rtype == rtype);
+            sets.next().map(|set| set.data.clone())
+        };
+        assert_eq!(data(DNSKEY), Some(vec![old.dnskey().into()]));
+        assert_eq!(data(CDS), Some(vec![CDS_DELETE.into()]));
+        assert_eq!(data(CDNSKEY), Some(vec![CDNSKEY_DELETE.into()]));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::key::{Key, KeyError};
-use super::roll::{self, Life, Limits, Stage};
+use super::parent::Awaited;
+use super::roll::{Course, Life, Limits, Stage, Told};
 use super::sign::{self, Roles, Set, Terms};
 use super::store::{State, Store, StoreError, Stored};
 use super::{Config, Policy};
@@ -30,6 +31,8 @@ pub struct Signed {
     pub due: u64,
     /// Signatures made; the others were there.
     pub made: usize,
+    /// What it waits for at its parent.
+    pub awaited: Option<Awaited>,
 }
 
 /// Why a zone could not be signed, or a key not be changed.
@@ -96,8 +99,8 @@ impl Signer {
             state.keys.push(stored(policy, now, true)?);
         }
         let highest = sets.iter().map(|set| set.ttl).max().unwrap_or(0);
-        let mut lives = lives(&state);
-        let steady = lives.len() == 1 && lives[0].seen.is_some();
+        let mut course = course(&state);
+        let steady = course.lives.len() == 1 && course.lives[0].seen.is_some();
         let (zone_ttl, dnskey_ttl) = if steady {
             (0, 0)
         } else {
@@ -105,22 +108,26 @@ impl Signer {
         };
         state.zone_ttl = zone_ttl.max(highest);
         state.dnskey_ttl = dnskey_ttl.max(seconds(self.config.dnskey_ttl));
+        state.denial = policy.denial;
         let limits = self.limits(&state);
-        if roll::advance(&mut lives, limits, now) {
+        if course.advance(limits, now) {
             state.keys.remove(0);
         }
-        for (key, life) in state.keys.iter_mut().zip(&lives) {
-            key.life = *life;
-        }
+        set_course(&mut state, &course);
         if state != before {
             self.store.set_state(name, &state)?;
         }
         let keys = keys(&state)?;
-        let at = |at: Option<usize>| at.map(|at| vec![keys[at].clone()]).unwrap_or_default();
+        let these = |places: Vec<usize>| places.into_iter().map(|at| keys[at].clone()).collect();
+        let told = course.told(limits, self.config.cds, now);
         let roles = Roles {
-            published: keys.clone(),
-            signing: at(roll::signing(&lives)),
-            wanted: at(roll::wanted(&lives, limits, self.config.cds, now)),
+            published: these(course.published()),
+            signing: these(course.signing()),
+            wanted: match told {
+                Told::Key(at) => vec![keys[at].clone()],
+                Told::Nothing | Told::Delete => Vec::new(),
+            },
+            delete: told == Told::Delete,
         };
         let kept = self.store.signatures(name);
         let (lifetime, refresh) = (seconds(self.config.lifetime), seconds(self.config.refresh));
@@ -141,7 +148,7 @@ impl Signer {
         }
         let left = signed.expires.wrapping_sub(terms.now).wrapping_sub(refresh);
         let resign = now.saturating_add(u64::from(left));
-        let due = roll::due(&lives, limits, now).map_or(resign, |due| due.min(resign));
+        let due = course.due(limits, now).unwrap_or(u64::MAX).min(resign);
         let records = |add: &mut Take<'_>| {
             for set in &signed.sets {
                 for data in &set.data {
@@ -154,20 +161,30 @@ impl Signer {
             zone: loaded.zone,
             due,
             made: signed.made,
+            awaited: match course.awaited(limits, now) {
+                Told::Nothing => None,
+                Told::Key(at) => Some(Awaited::Ds(keys[at].ds(zone.apex()).into())),
+                Told::Delete => Some(Awaited::Gone),
+            },
         })
     }
 
-    /// Begins to replace the key of a zone; sign it next.
+    /// Begins to replace the key of a zone; sign it next. The new one is of the policy's algorithm.
     ///
     /// # Errors
     /// It was never signed, or a rollover is going on.
     pub fn roll(&self, zone: &str, policy: Policy, now: u64) -> Result<(), SignError> {
         let mut state = self.known(zone)?;
-        match roll::stage(&lives(&state), self.limits(&state), now) {
+        match course(&state).stage(self.limits(&state), now) {
             Stage::Steady => {}
             Stage::Fresh { .. } => {
                 return Err(SignError::NotNow(format!(
                     "{zone} is signed since too short a time for another key"
+                )));
+            }
+            Stage::Leaving | Stage::Left { .. } | Stage::Free => {
+                return Err(SignError::NotNow(format!(
+                    "{zone} is to be signed no more; `headwater zone insecure {zone} --cancel` undoes that"
                 )));
             }
             _ => {
@@ -176,14 +193,21 @@ impl Signer {
                 )));
             }
         }
-        if state.keys[0].algorithm != policy.algorithm {
-            return Err(SignError::NotNow(format!(
-                "{zone} has a key of algorithm {}, and algorithm = \"{}\"; a rollover keeps the algorithm",
-                state.keys[0].algorithm.text(),
-                policy.algorithm.text()
-            )));
-        }
-        state.keys.push(stored(policy, now, false)?);
+        let old = keys(&state)?;
+        let new = loop {
+            let new = stored(policy, now, false)?;
+            let tag = Key::new(new.algorithm, &new.private)?.tag();
+            // So that the tag alone says which key is meant.
+            if old.iter().all(|old| old.tag() != tag) {
+                break new;
+            }
+        };
+        let same = state.keys.iter().all(|key| key.algorithm == new.algorithm);
+        let life = match same {
+            true => new.life,
+            false => Life::of_other_algorithm(now),
+        };
+        state.keys.push(Stored { life, ..new });
         Ok(self.store.set_state(zone, &state)?)
     }
 
@@ -194,7 +218,7 @@ impl Signer {
     /// There is no such key, or its DS may not be there yet.
     pub fn seen(&self, zone: &str, tag: u16, now: u64) -> Result<(), SignError> {
         let mut state = self.known(zone)?;
-        let ready = roll::ready(&lives(&state), self.limits(&state), now);
+        let ready = course(&state).ready(self.limits(&state), now);
         let found = keys(&state)?.iter().position(|key| key.tag() == tag);
         let Some(found) = found else {
             return Err(SignError::NotNow(format!(
@@ -210,20 +234,109 @@ impl Signer {
         Ok(self.store.set_state(zone, &state)?)
     }
 
+    /// Begins to have the DS of a zone removed, or with `cancel` keeps it after all; sign it next.
+    ///
+    /// # Errors
+    /// It was never signed.
+    pub fn leave(&self, zone: &str, cancel: bool, now: u64) -> Result<(), SignError> {
+        let mut state = self.known(zone)?;
+        let mut course = course(&state);
+        if cancel {
+            course.stay();
+        } else {
+            course.leave(self.limits(&state), now);
+        }
+        set_course(&mut state, &course);
+        Ok(self.store.set_state(zone, &state)?)
+    }
+
+    /// Notes that the parent has no DS of the zone since `at`, at all its servers; sign it next.
+    ///
+    /// # Errors
+    /// It is not to go.
+    pub fn gone(&self, zone: &str, at: u64) -> Result<(), SignError> {
+        let mut state = self.known(zone)?;
+        let Some(leaving) = &mut state.leaving else {
+            return Err(SignError::NotNow(format!(
+                "the DS of {zone} is not to go; `headwater zone insecure {zone}` begins that"
+            )));
+        };
+        leaving.gone.get_or_insert(at);
+        Ok(self.store.set_state(zone, &state)?)
+    }
+
+    /// Notes that the parent shows since `at` what is waited for; sign the zone next.
+    ///
+    /// # Errors
+    /// Something else is waited for by now.
+    pub fn agreed(
+        &self,
+        zone: &str,
+        apex: &[u8],
+        awaited: &Awaited,
+        at: u64,
+        now: u64,
+    ) -> Result<(), SignError> {
+        let state = self.known(zone)?;
+        let keys = keys(&state)?;
+        match (course(&state).awaited(self.limits(&state), now), awaited) {
+            (Told::Key(place), Awaited::Ds(ds)) if keys[place].ds(apex)[..] == **ds => {
+                let mut state = state;
+                state.keys[place].life.seen.get_or_insert(at);
+                Ok(self.store.set_state(zone, &state)?)
+            }
+            (Told::Delete, Awaited::Gone) => self.gone(zone, at),
+            _ => Err(SignError::NotNow(format!(
+                "{zone} waits no more for {awaited}"
+            ))),
+        }
+    }
+
+    /// How a zone has to be signed though it is to be signed no more: its parent may still have a DS. `None`: it need not be,
+    /// or was never.
+    ///
+    /// # Errors
+    /// Its keys cannot be read.
+    pub fn held(&self, zone: &str, now: u64) -> Result<Option<Policy>, SignError> {
+        let Some(state) = self.store.state(zone)? else {
+            return Ok(None);
+        };
+        Ok(match course(&state).stage(self.limits(&state), now) {
+            Stage::Fresh { .. } | Stage::Free => None,
+            _ => state.keys.last().map(|key| Policy {
+                algorithm: key.algorithm,
+                denial: state.denial,
+            }),
+        })
+    }
+
+    /// Puts the keys of a zone aside that is served unsigned; the serial served last, if it was ever signed.
+    ///
+    /// # Errors
+    /// Files that cannot be read or renamed.
+    pub fn retire(&self, zone: &str) -> Result<Option<u32>, SignError> {
+        let Some(state) = self.store.state(zone)? else {
+            return Ok(None);
+        };
+        self.store.retire(zone)?;
+        Ok(state.served.map(|served| served.serial))
+    }
+
     /// The keys of a zone, the older first.
     ///
     /// # Errors
     /// It was never signed here.
     pub fn keys(&self, zone: &str, apex: &[u8], now: u64) -> Result<Vec<KeyStatus>, SignError> {
         let state = self.known(zone)?;
-        let (lives, limits) = (lives(&state), self.limits(&state));
-        let stage = roll::stage(&lives, limits, now);
-        let (ready, signing) = (roll::ready(&lives, limits, now), roll::signing(&lives));
+        let (course, limits) = (course(&state), self.limits(&state));
+        let stage = course.stage(limits, now);
+        let ready = course.ready(limits, now);
+        let signing = course.signing();
         let status = |(at, key): (usize, &Arc<Key>)| KeyStatus {
             tag: key.tag(),
             algorithm: key.algorithm().text(),
-            doing: doing(stage, at, signing == Some(at)),
-            seen: lives[at].seen.is_some(),
+            doing: doing(stage, at, signing.contains(&at)),
+            seen: course.lives[at].seen.is_some(),
             ds: (ready == Some(at)).then(|| {
                 let ds = Record {
                     owner: apex.into(),
@@ -234,9 +347,15 @@ impl Signer {
                 ds.to_string()
             }),
             until: match stage {
-                Stage::Fresh { until } => Some(until),
-                Stage::Published { until } if at == 1 => Some(until),
-                Stage::Retiring { until } if at == 0 => Some(until),
+                Stage::Fresh { until } | Stage::Left { until } => Some(until),
+                Stage::Published { until }
+                | Stage::Presigned { until }
+                | Stage::Introduced { until }
+                    if at == 1 =>
+                {
+                    Some(until)
+                }
+                Stage::Retiring { until } | Stage::Withdrawn { until } if at == 0 => Some(until),
                 _ => None,
             },
         };
@@ -262,15 +381,33 @@ fn doing(stage: Stage, at: usize, signing: bool) -> &'static str {
     match (stage, at, signing) {
         (Stage::Fresh { .. }, ..) => "signs; too new for a DS at the parent",
         (Stage::Published { .. }, 1, _) => "published; does not sign yet",
+        (Stage::Presigned { .. }, 1, _) => "signs; not published yet",
+        (Stage::Introduced { .. }, 1, _) => "signs; too new for a DS at the parent",
         (Stage::Waiting, 1, _) => "signs; waits for its DS at the parent",
-        (Stage::Waiting, ..) => "retired; the parent's DS points to it",
-        (Stage::Retiring { .. }, 0, _) => "retired; its DS may still be cached",
+        (Stage::Waiting, _, false) => "retired; the parent's DS points to it",
+        (Stage::Waiting, ..) => "signs; the parent's DS points to it",
+        (Stage::Retiring { .. }, 0, false) => "retired; its DS may still be cached",
+        (Stage::Retiring { .. }, 0, true) => "signs; its DS may still be cached",
+        (Stage::Withdrawn { .. }, 0, _) => "signs; published no more",
+        (Stage::Leaving, ..) => "signs until the parent's DS is gone",
+        (Stage::Left { .. }, ..) => "signs; the DS that is gone may still be cached",
+        (Stage::Free, ..) => "signs; the zone may be served unsigned (sign = false)",
         _ => "signs",
     }
 }
 
-fn lives(state: &State) -> Vec<Life> {
-    state.keys.iter().map(|key| key.life).collect()
+fn course(state: &State) -> Course {
+    Course {
+        lives: state.keys.iter().map(|key| key.life).collect(),
+        leaving: state.leaving,
+    }
+}
+
+fn set_course(state: &mut State, course: &Course) {
+    for (key, life) in state.keys.iter_mut().zip(&course.lives) {
+        key.life = *life;
+    }
+    state.leaving = course.leaving;
 }
 
 fn keys(state: &State) -> Result<Vec<Arc<Key>>, KeyError> {

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::Proof;
 use super::key::{Algorithm, SIGNATURE_LEN};
-use super::roll::Life;
+use super::roll::{Leaving, Life};
 use super::rrset::{Digest, Validity};
 use super::sign::{Kept, Served};
 
@@ -27,6 +28,10 @@ pub(super) struct State {
     pub(super) zone_ttl: u32,
     /// See `zone_ttl`.
     pub(super) dnskey_ttl: u32,
+    /// Whether it is to be unsigned.
+    pub(super) leaving: Option<Leaving>,
+    /// How it proved last what does not exist.
+    pub(super) denial: Proof,
 }
 
 /// A private key and its life.
@@ -55,6 +60,10 @@ struct StateFile {
     served: Option<ServedFile>,
     zone_ttl: u32,
     dnskey_ttl: u32,
+    #[serde(default)]
+    leaving: Option<Leaving>,
+    #[serde(default)]
+    denial: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,6 +116,8 @@ impl Store {
             }),
             zone_ttl: state.zone_ttl,
             dnskey_ttl: state.dnskey_ttl,
+            leaving: state.leaving,
+            denial: Some(state.denial.text().to_owned()),
         };
         let path = self.path(zone, "json");
         let bytes = serde_json::to_vec_pretty(&file).map_err(|error| StoreError::Io {
@@ -114,6 +125,15 @@ impl Store {
             error: error.into(),
         })?;
         self.write(&path, &bytes)
+    }
+
+    /// Puts the files of a zone aside that is served unsigned: its keys as `ZONE.retired`, its signatures are gone.
+    pub(super) fn retire(&self, zone: &str) -> Result<(), StoreError> {
+        let path = self.path(zone, "json");
+        let moved = fs::rename(&path, self.path(zone, "retired"));
+        moved.map_err(|error| StoreError::Io { path, error })?;
+        let _ = fs::remove_file(self.path(zone, "signatures")); // There may be none.
+        Ok(())
     }
 
     /// The signatures kept of a zone; none if there are none that can be read.
@@ -194,8 +214,17 @@ fn decode(bytes: &[u8]) -> Result<State, String> {
     if keys.is_empty() || keys.len() > 2 {
         return Err(format!("found {} keys", keys.len()));
     }
+    let denial = match file.denial.as_deref() {
+        None => Proof::default(),
+        Some(word) => Proof::ALL
+            .into_iter()
+            .find(|denial| denial.text() == word)
+            .ok_or_else(|| format!("found denial {word:?}"))?,
+    };
     Ok(State {
         keys,
+        leaving: file.leaving,
+        denial,
         served: file.served.map(|served| Served {
             serial: served.serial,
             content: served.content,
@@ -274,7 +303,33 @@ mod tests {
             }),
             zone_ttl: 300,
             dnskey_ttl: 60,
+            leaving: Some(Leaving {
+                begun: 8,
+                gone: None,
+            }),
+            denial: Proof::Nsec3,
         }
+    }
+
+    #[test]
+    fn keys_kept_by_the_version_before_are_read() {
+        let file = r#"{"version":1,"keys":[{"algorithm":"ed25519","private":"AQID","life":
+            {"published":7,"active":7,"retired":null,"seen":null}}],"served":null,"zone_ttl":300,"dnskey_ttl":60}"#;
+        let read = decode(file.as_bytes()).expect("its own file");
+        assert_eq!(read.keys, state().keys);
+        assert_eq!((read.leaving, read.denial), (None, Proof::Nsec));
+    }
+
+    #[test]
+    fn retired_keys_are_put_aside() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::new(dir.path().to_path_buf());
+        store.set_state("a.test.", &state()).expect("writable");
+        store.retire("a.test.").expect("writable");
+        assert_eq!(store.state("a.test.").expect("readable"), None);
+        assert!(dir.path().join("a.test.retired").exists());
+        let error = store.retire("a.test.").expect_err("no such file");
+        assert!(error.to_string().contains("a.test.json: "), "{error}");
     }
 
     #[test]

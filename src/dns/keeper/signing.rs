@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Keeper, Kept, canonical, lock};
 use crate::dns::ZoneConfig;
 use crate::dns::dnssec::Policy;
+use crate::dns::dnssec::parent::Awaited;
 use crate::dns::dnssec::signer::{KeyStatus, SignError, Signed, Signer};
 use crate::dns::zone::{Loaded, Problem, Zone};
 use crate::time::Now;
@@ -14,8 +15,35 @@ use crate::time::Now;
 pub(super) struct Signing {
     /// The zone without signatures, and the warnings of its load.
     unsigned: Option<(Arc<Zone>, Vec<Problem>)>,
+    /// How it is signed, if it is.
+    policy: Option<Policy>,
     /// Unix seconds.
     due: Option<u64>,
+    /// What it waits for at its parent.
+    awaited: Option<Awaited>,
+    /// What the parent said last.
+    said: Option<String>,
+}
+
+impl Signing {
+    pub(super) fn waits_for(&self) -> Option<String> {
+        let awaited = self.awaited.as_ref()?;
+        Some(match &self.said {
+            Some(said) => format!("{awaited}; {said}"),
+            None => awaited.to_string(),
+        })
+    }
+}
+
+/// A zone that waits for its parent.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Apex, text form.
+    pub name: String,
+    /// Apex, wire form, lower case.
+    pub apex: Arc<[u8]>,
+    /// What it waits for.
+    pub awaited: Awaited,
 }
 
 impl Keeper {
@@ -26,25 +54,66 @@ impl Keeper {
 
     /// Takes a zone that came from its source into service, signed if it is to be. The caller has the turn.
     pub(super) fn serve(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded) {
-        let Some(policy) = config.sign else {
-            *lock(&kept.signing) = Signing::default();
-            return self.publish(kept, config, loaded);
+        let not_signed = |error: &SignError| {
+            let problem = Problem {
+                file: config.file.display().to_string(),
+                line: 0,
+                message: format!("not signed: {error}"),
+            };
+            self.failed(kept, config, &[problem]);
         };
-        lock(&kept.signing).unsigned = Some((loaded.zone.clone(), loaded.warnings.clone()));
+        let policy = match self.policy(kept, config, &loaded.zone) {
+            Ok(Some(policy)) => policy,
+            Ok(None) => {
+                *lock(&kept.signing) = Signing::default();
+                return self.publish(kept, config, loaded);
+            }
+            Err(error) => return not_signed(&error),
+        };
+        {
+            let mut signing = lock(&kept.signing);
+            signing.unsigned = Some((loaded.zone.clone(), loaded.warnings.clone()));
+            signing.policy = Some(policy);
+        }
         match self.sign(kept, &loaded.zone, policy) {
             Ok(signed) => {
+                let mut warnings = loaded.warnings;
+                if config.sign.is_none() {
+                    warnings.push(held(config));
+                }
                 let zone = signed.zone;
-                self.publish(kept, config, Loaded { zone, ..loaded });
+                self.publish(kept, config, Loaded { zone, warnings });
             }
-            Err(error) => {
-                let problem = Problem {
-                    file: config.file.display().to_string(),
-                    line: 0,
-                    message: format!("not signed: {error}"),
-                };
-                self.failed(kept, config, &[problem]);
-            }
+            Err(error) => not_signed(&error),
         }
+    }
+
+    /// How a zone is signed: as it is configured; or, if its parent may still have a DS, as it was before. The keys of one
+    /// that needs no signatures any more are put aside.
+    fn policy(
+        &self,
+        kept: &Kept,
+        config: &ZoneConfig,
+        zone: &Zone,
+    ) -> Result<Option<Policy>, SignError> {
+        // What comes signed, or from elsewhere, needs no keys here.
+        let foreign = zone.signatures_expire().is_some() || !config.primaries.is_empty();
+        if config.sign.is_some() || foreign {
+            return Ok(config.sign);
+        }
+        let Some(signer) = self.signer.load_full() else {
+            return Ok(None);
+        };
+        let held = signer.held(&kept.name, seconds())?;
+        if held.is_none()
+            && let Some(serial) = signer.retire(&kept.name)?
+        {
+            tracing::info!(
+                zone = %kept.name, served_serial = serial, file_serial = zone.serial(),
+                "zone served unsigned; secondaries take it once the serial is above the one served"
+            );
+        }
+        Ok(held)
     }
 
     fn sign(&self, kept: &Kept, zone: &Zone, policy: Policy) -> Result<Signed, SignError> {
@@ -66,7 +135,18 @@ impl Keeper {
                 now + RETRY
             }
         };
-        lock(&kept.signing).due = Some(due);
+        let awaited = signed.as_ref().ok().map(|signed| signed.awaited.clone());
+        {
+            let mut signing = lock(&kept.signing);
+            signing.due = Some(due);
+            if let Some(awaited) = awaited
+                && signing.awaited != awaited
+            {
+                signing.awaited = awaited;
+                signing.said = None;
+                self.waiting_bell.notify_one();
+            }
+        }
         self.signing_bell.notify_one();
         signed
     }
@@ -101,12 +181,73 @@ impl Keeper {
     fn sign_again(&self, kept: &Arc<Kept>) {
         let config = lock(&kept.config).clone();
         let unsigned = lock(&kept.signing).unsigned.clone();
-        match (unsigned, config.sign) {
-            (Some((zone, warnings)), Some(_)) => {
-                self.serve(kept, &config, Loaded { zone, warnings });
+        match unsigned {
+            Some((zone, warnings)) => self.serve(kept, &config, Loaded { zone, warnings }),
+            // Its load failed: the next load decides.
+            None => lock(&kept.signing).due = None,
+        }
+    }
+
+    /// The zones that wait for their parents.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let kept = lock(&self.kept).clone();
+        let zones = kept.values().filter_map(|zone| {
+            Some(Waiting {
+                name: zone.name.clone(),
+                apex: crate::dns::zone::apex(&zone.name)?,
+                awaited: lock(&zone.signing).awaited.clone()?,
+            })
+        });
+        zones.collect()
+    }
+
+    /// Waits until [`Keeper::waiting`] may have changed.
+    pub async fn waiting_changed(&self) {
+        self.waiting_bell.notified().await;
+    }
+
+    /// The DS data of a zone, from its parent if that is served here.
+    #[must_use]
+    pub fn ds_of(&self, apex: &[u8]) -> Option<Vec<Box<[u8]>>> {
+        let zones = self.serving();
+        let mut above = parent(apex)?;
+        let zone = loop {
+            if let Some(zone) = zones.get(above) {
+                break zone;
             }
-            // Its load failed, or it is to be signed no more: the next load decides.
-            _ => lock(&kept.signing).due = None,
+            above = parent(above)?;
+        };
+        let records = zone.records_at(apex);
+        // Else the zone between is somebody else's.
+        let delegated = records.iter().any(|record| record.rtype == NS);
+        delegated.then(|| {
+            let ds = records.into_iter().filter(|record| record.rtype == DS);
+            ds.map(|record| record.data).collect()
+        })
+    }
+
+    /// Notes, in words, what the parent of a zone said.
+    pub fn parent_said(&self, zone: &Waiting, said: &str) {
+        let Some(kept) = lock(&self.kept).get(&zone.name).cloned() else {
+            return;
+        };
+        let mut signing = lock(&kept.signing);
+        if signing.awaited.as_ref() == Some(&zone.awaited) {
+            signing.said = Some(said.to_owned());
+        }
+    }
+
+    /// Notes that the parent shows since `at` (Unix seconds) what the zone waits for, and signs the zone.
+    pub fn parent_agrees(&self, zone: &Waiting, at: u64) {
+        let awaited = &zone.awaited;
+        let agreed = self.with_key(&zone.name, |signer, name, _, now| {
+            signer.agreed(name, &zone.apex, awaited, at, now)
+        });
+        match agreed {
+            Some(Ok(())) => tracing::info!(zone = zone.name, seen = %awaited, "parent has changed"),
+            Some(Err(error)) => tracing::warn!(zone = zone.name, %error, "parent's DS not noted"),
+            None => {}
         }
     }
 
@@ -137,17 +278,30 @@ impl Keeper {
         self.with_key(name, |signer, name, _, now| signer.seen(name, tag, now))
     }
 
+    /// Begins to have the DS of a zone removed, or with `cancel` keeps it after all. `None`: no such zone.
+    #[must_use]
+    pub fn leave(&self, name: &str, cancel: bool) -> Option<Result<(), SignError>> {
+        self.with_key(name, |signer, name, _, now| signer.leave(name, cancel, now))
+    }
+
+    /// Notes that the parent has no DS, and signs the zone, or does not any more. `None`: no such zone.
+    #[must_use]
+    pub fn ds_gone(&self, name: &str) -> Option<Result<(), SignError>> {
+        self.with_key(name, |signer, name, _, now| signer.gone(name, now))
+    }
+
     fn with_key(
         &self,
         name: &str,
         change: impl FnOnce(&Signer, &str, Policy, u64) -> Result<(), SignError>,
     ) -> Option<Result<(), SignError>> {
         let kept = lock(&self.kept).get(&canonical(name))?.clone();
-        let Some(policy) = lock(&kept.config).sign else {
+        let _turn = lock(&kept.turn);
+        let configured = lock(&kept.config).sign;
+        let Some(policy) = configured.or(lock(&kept.signing).policy) else {
             let error = format!("{} is not signed here: it has no `sign = true`", kept.name);
             return Some(Err(SignError::NotNow(error)));
         };
-        let _turn = lock(&kept.turn);
         let changed = self
             .signer()
             .and_then(|signer| change(&signer, &kept.name, policy, seconds()));
@@ -162,6 +316,33 @@ impl Keeper {
         signer.ok_or_else(|| SignError::NotNow("found no folder for keys".to_owned()))
     }
 }
+
+/// Says of a zone that is to be signed no more why it still is.
+fn held(config: &ZoneConfig) -> Problem {
+    Problem {
+        file: config.file.display().to_string(),
+        line: 0,
+        message: still_signed(&config.name),
+    }
+}
+
+/// Why a zone with `sign = false` is signed.
+#[must_use]
+pub fn still_signed(zone: &str) -> String {
+    format!(
+        "sign = false, but the parent may have a DS, and without signatures nobody who validates could reach the zone: it \
+         stays signed until `headwater zone insecure {zone}` has had the DS removed"
+    )
+}
+
+/// The name above, wire form.
+fn parent(name: &[u8]) -> Option<&[u8]> {
+    let (&len, rest) = name.split_first()?;
+    (len > 0).then(|| rest.get(usize::from(len)..)).flatten()
+}
+
+const NS: u16 = 2;
+const DS: u16 = 43;
 
 /// Unix seconds.
 fn seconds() -> u64 {
@@ -285,5 +466,176 @@ mod tests {
             .expect("the zone")
             .expect("its keys");
         assert_eq!(after, keys);
+    }
+
+    /// A keeper whose zones have no TTLs to wait for, so that every time is over at once.
+    fn hasty(folder: &tempfile::TempDir, sign: bool) -> Keeper {
+        let keeper = Keeper::new(vec![hasty_config(folder, sign)], Arc::new(Metrics::new()));
+        let zero = std::time::Duration::ZERO;
+        let times = Config {
+            propagation: zero,
+            dnskey_ttl: zero,
+            ds_ttl: zero,
+            ..Config::default()
+        };
+        keeper.set_signer(Signer::new(folder.path().join("keys"), times));
+        keeper
+    }
+
+    fn hasty_config(folder: &tempfile::TempDir, sign: bool) -> ZoneConfig {
+        ZoneConfig {
+            name: "a.test.".to_owned(),
+            file: folder.path().join("zone"),
+            ttl: 0,
+            sign: sign.then_some(Policy {
+                algorithm: Algorithm::EcdsaP256,
+                denial: Proof::Nsec3,
+            }),
+            ..ZoneConfig::default()
+        }
+    }
+
+    fn done(changed: Option<Result<(), SignError>>) {
+        changed.expect("the zone").expect("done");
+    }
+
+    #[test]
+    fn zone_whose_parent_may_have_a_ds_stays_signed_until_that_is_gone() {
+        let folder = folder();
+        let keeper = hasty(&folder, true);
+        let _ = keeper.reload(None);
+        let key = keeper.zone_keys("a.test").expect("the zone").expect("keys")[0].tag;
+        done(keeper.ds_seen("a.test", key));
+        assert!(keeper.waiting().is_empty());
+        // By a reload and by a restart with another configuration.
+        keeper.configure(vec![hasty_config(&folder, false)]);
+        for keeper in [keeper, hasty(&folder, false)] {
+            let states = keeper.reload(None).expect("all zones");
+            assert!(states[0].signed_until.is_some());
+            assert!(
+                states[0].warnings[0].contains("headwater zone insecure a.test."),
+                "{:?}",
+                states[0].warnings
+            );
+            assert!(text(&keeper).contains("NSEC3"));
+        }
+        let keeper = hasty(&folder, false);
+        let _ = keeper.reload(None);
+        assert!(matches!(keeper.ds_gone("a.test"), Some(Err(_))));
+        done(keeper.leave("a.test", false));
+        assert!(text(&keeper).contains("CDS 0 0 0 00"), "{}", text(&keeper));
+        // Changed one's mind, and again.
+        done(keeper.leave("a.test", true));
+        assert!(!text(&keeper).contains("CDS 0 0 0 00"));
+        assert!(text(&keeper).contains("CDNSKEY 257 3 13 "));
+        done(keeper.leave("a.test", false));
+        let waiting = keeper.waiting();
+        assert_eq!(waiting[0].awaited, Awaited::Gone);
+        keeper.parent_said(&waiting[0], "it has no DS");
+        let status = &keeper.zones()[0];
+        assert_eq!(
+            status.waits_for.as_deref(),
+            Some("the parent's DS to go; it has no DS")
+        );
+        keeper.parent_agrees(&waiting[0], seconds());
+        let status = &keeper.zones()[0];
+        assert_eq!((status.signed_until, &status.waits_for), (None, &None));
+        assert!(!text(&keeper).contains("DNSKEY") && status.warnings.is_empty());
+        assert!(keeper.next_signing().is_none() && keeper.waiting().is_empty());
+        // Signed once more it has another key.
+        keeper.configure(vec![hasty_config(&folder, true)]);
+        let _ = keeper.reload(None);
+        let keys = keeper.zone_keys("a.test").expect("the zone").expect("keys");
+        assert_eq!((keys.len(), keys[0].seen), (1, false));
+    }
+
+    #[test]
+    fn zone_that_had_no_ds_yet_is_unsigned_at_once() {
+        let folder = folder();
+        let keeper = keeper(&folder);
+        let _ = keeper.reload(None);
+        assert!(text(&keeper).contains("DNSKEY"));
+        let unsigned = ZoneConfig {
+            ttl: 300,
+            ..hasty_config(&folder, false)
+        };
+        keeper.configure(vec![unsigned]);
+        let states = keeper.reload(None).expect("all zones");
+        assert_eq!(
+            (states[0].signed_until, states[0].warnings.len()),
+            (None, 0)
+        );
+        assert!(!text(&keeper).contains("DNSKEY"));
+    }
+
+    #[test]
+    fn rollover_to_another_algorithm_goes_on_when_the_parent_agrees() {
+        let folder = folder();
+        let keeper = hasty(&folder, true);
+        let _ = keeper.reload(None);
+        let agree = || {
+            let waiting = keeper.waiting();
+            assert_eq!(waiting.len(), 1);
+            keeper.parent_agrees(&waiting[0], seconds());
+            // What it has said before is not what is waited for now.
+            keeper.parent_agrees(&waiting[0], seconds());
+        };
+        let keys = || keeper.zone_keys("a.test").expect("the zone").expect("keys");
+        agree();
+        let mut config = hasty_config(&folder, true);
+        config.sign = config.sign.map(|policy| Policy {
+            algorithm: Algorithm::Ed25519,
+            ..policy
+        });
+        keeper.configure(vec![config]);
+        let _ = keeper.reload(None);
+        assert_eq!(keys()[0].algorithm, "ecdsa-p256");
+        done(keeper.roll_key("a.test"));
+        let sign_again = || {
+            lock(&lock(&keeper.kept)["a.test."].signing).due = Some(0);
+            keeper.sign_due();
+        };
+        sign_again();
+        sign_again();
+        let doing = keys().iter().map(|key| key.doing).collect::<Vec<_>>();
+        assert_eq!(
+            doing,
+            [
+                "signs; the parent's DS points to it",
+                "signs; waits for its DS at the parent"
+            ]
+        );
+        assert!(matches!(keeper.roll_key("a.test"), Some(Err(_))));
+        agree();
+        sign_again();
+        sign_again();
+        let keys = keys();
+        assert_eq!((keys.len(), keys[0].algorithm), (1, "ed25519"));
+        assert!(!text(&keeper).contains("DNSKEY 257 3 13 "));
+    }
+
+    #[test]
+    fn ds_are_those_of_the_parent_served_here() {
+        let folder = folder();
+        let file = folder.path().join("parent");
+        let text = "@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nb NS ns\nc NS ns\nc DS 7 13 2 \
+                    0000000000000000000000000000000000000000000000000000000000000000\n";
+        std::fs::write(&file, text).expect("writable");
+        let parent = ZoneConfig {
+            name: "a.test.".to_owned(),
+            file,
+            ..ZoneConfig::default()
+        };
+        let keeper = Keeper::new(vec![parent], Arc::new(Metrics::new()));
+        let _ = keeper.reload(None);
+        let count = |name: &str| {
+            let apex = crate::dns::zone::apex(name).expect("a name");
+            keeper.ds_of(&apex).map(|ds| ds.len())
+        };
+        assert_eq!((count("b.a.test."), count("c.a.test.")), (Some(0), Some(1)));
+        // Not delegated here, of somebody else's zone beneath, and of nobody's above.
+        for other in ["d.a.test.", "x.b.a.test.", "a.test.", "."] {
+            assert_eq!(count(other), None, "{other}");
+        }
     }
 }
