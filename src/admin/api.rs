@@ -68,7 +68,8 @@ pub struct Listener {
 pub struct Zone {
     /// Apex.
     pub name: String,
-    /// Where it comes from: `primary` (a master file) or `secondary` (other servers).
+    /// Where it comes from: `primary` (a master file), `secondary` (other servers) or `catalog` (made here, of own
+    /// zones).
     pub role: String,
     /// Master file, or the copy kept of the zone.
     pub file: String,
@@ -90,6 +91,10 @@ pub struct Zone {
     pub signed_until: Option<u64>,
     /// What it waits for at its parent, and what the parent said last; in words.
     pub waits_for: Option<String>,
+    /// The catalog zone from elsewhere that it is a member of.
+    pub catalog: Option<String>,
+    /// Member zones, of a catalog zone.
+    pub members: Option<usize>,
 }
 
 /// Numbers of the resolver cache.

@@ -395,6 +395,8 @@ fn zone(status: ZoneStatus) -> api::Zone {
         expires_unix_ms: status.expires_unix_ms,
         signed_until: status.signed_until,
         waits_for: status.waits_for,
+        catalog: status.catalog,
+        members: status.members,
     }
 }
 

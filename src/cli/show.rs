@@ -165,7 +165,7 @@ pub(super) fn zones(zones: &[Zone]) -> String {
     rows.extend(zones.iter().map(|z| {
         vec![
             z.name.clone(),
-            z.role.clone(),
+            role(z),
             z.serial.map_or("-".to_owned(), |s| s.to_string()),
             z.records.to_string(),
             z.refresh_unix_ms.map_or("-".to_owned(), utc),
@@ -177,6 +177,16 @@ pub(super) fn zones(zones: &[Zone]) -> String {
     let mut text = columns(&rows);
     text.push_str(&zone_problems(zones));
     text
+}
+
+/// Where a zone comes from, and its part in catalogs.
+fn role(zone: &Zone) -> String {
+    let role = &zone.role;
+    match (&zone.catalog, zone.members) {
+        (Some(catalog), _) => format!("{role} (member of {catalog})"),
+        (None, Some(members)) => format!("{role} ({members} members)"),
+        (None, None) => role.clone(),
+    }
 }
 
 /// The DS records as lines for the parent's zone, what else there is to say as comments between them.
@@ -362,6 +372,8 @@ mod tests {
             warnings: Vec::new(),
             signed_until: None,
             waits_for: None,
+            catalog: None,
+            members: None,
         };
         let text = zones(&[zone]);
         assert!(

@@ -43,7 +43,8 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let dns = dns::settings(&root.section("dns"), &paths);
     let tls = dns::tls(&root.section("tls"), &paths, &dns);
     let tsig = key::settings(&root.sections("key"), &paths);
-    let zones = zone::settings(&root.sections("zone"), &paths, &tsig);
+    let templates = zone::templates(&root.sections("template"), &tsig);
+    let zones = zone::settings(&root.sections("zone"), &paths, &tsig, &templates);
     let dnssec = dnssec::settings(&root.section("dnssec"));
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));

@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::keeper::Keeper;
 use super::transfer::history::{is_newer, serial};
-use super::transfer::message::{self, Message, Question};
+use super::transfer::message::{self, AXFR, IXFR, Message, NOTIFY, QUERY, Question, SOA, UPDATE};
 use super::transfer::outgoing::Outgoing;
 use super::transfer::{Allow, Config};
 use super::tsig::{Failure, Session, Verified};
-use super::update::apply;
 use super::wire::{self, HEADER_LEN, Query, Rcode};
 use super::{Outcome, Transport};
 use crate::metrics::Metrics;
@@ -228,7 +227,7 @@ impl Exchange {
         let steps = if question.qtype == IXFR {
             let soa = request.message.sections[1]
                 .iter()
-                .find(|entry| entry.record.rtype == 6 && entry.record.owner == question.name);
+                .find(|entry| entry.record.rtype == SOA && entry.record.owner == question.name);
             let from = serial(&soa.ok_or(Rcode::FormErr)?.record);
             if !is_newer(zone.serial(), from) {
                 Some(Vec::new())
@@ -285,7 +284,7 @@ impl Exchange {
         let zone = match &request.message.question {
             Some(Question {
                 name,
-                qtype: 6,
+                qtype: SOA,
                 qclass: message::IN,
             }) => name.clone(),
             _ => return self.refuse(packet, request, Rcode::FormErr, now),
@@ -299,8 +298,7 @@ impl Exchange {
         }
         let [prerequisites, changes, _] = request.message.sections.clone();
         let keeper = self.keeper.clone();
-        let work =
-            move || keeper.update(&zone, |zone| apply::apply(zone, &prerequisites, &changes));
+        let work = move || keeper.update(&zone, prerequisites, changes);
         // Bounded by the permits of the slow path.
         let done = tokio::task::spawn_blocking(work).await;
         match done.unwrap_or(Err(Rcode::ServFail)) {
@@ -342,7 +340,7 @@ impl Exchange {
         }
         let hint = request.message.sections[0]
             .iter()
-            .find(|e| e.record.rtype == 6);
+            .find(|e| e.record.rtype == SOA);
         let current = match (hint, zone) {
             (Some(hint), Some(zone)) => serial(&hint.record) == zone.serial(),
             _ => false,
@@ -452,9 +450,10 @@ fn asks_for_transfer(packet: &[u8]) -> bool {
     let question = packet.get(HEADER_LEN..);
     let qtype = question.and_then(|question| {
         let at = wire::name_len(question)?;
-        question.get(at..at + 2)
+        question[at..].first_chunk()
     });
-    packet.get(4..6) == Some(&[0, 1]) && matches!(qtype, Some([0, 251 | 252]))
+    let qtype = qtype.map(|qtype| u16::from_be_bytes(*qtype));
+    packet.get(4..6) == Some(&[0, 1]) && matches!(qtype, Some(IXFR | AXFR))
 }
 
 /// Whether a plain query must go to the exchange: it is signed, or asks for a transfer.
@@ -465,9 +464,3 @@ pub(super) fn takes(query: &Query<'_>) -> bool {
 
 /// AA, in the third octet of a header.
 const AA: u8 = 4;
-
-const QUERY: u8 = 0;
-const NOTIFY: u8 = 4;
-const UPDATE: u8 = 5;
-const IXFR: u16 = 251;
-const AXFR: u16 = 252;

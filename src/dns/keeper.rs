@@ -1,23 +1,24 @@
 //! The zones in service: which are configured, where each comes from, how it got on, and the snapshot that answers
 //! are read from.
 //!
-//! A zone goes three steps: its *source* gives records (`Kept::load`), what has to be made of them is made, and
+//! Zones are configured, or a catalog lists them (`catalog`). A zone goes three steps: its *source* gives records (`Kept::load`), what has to be made of them is made, and
 //! the result is *published* (`Keeper::publish`). Each zone has a lock of its own for the first two, so a slow load
 //! holds nobody else; publishing one zone costs the same whatever the others hold. All this is for the blocking
 //! pool; DNS threads only read [`Keeper::serving`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
+use self::catalog::{Catalogs, Part};
+use self::past::{Known, Past};
 use self::signing::Signing;
 pub use self::signing::{Waiting, still_signed};
 pub use self::updates::Updated;
-use self::updates::Updates;
+use self::updates::{Pending, Updates};
 use super::ZoneConfig;
 use super::dnssec::signer::Signer;
-use super::transfer::history::{Difference, History};
 use super::transfer::refresh::Refresh;
 use super::tsig::Keys;
 use super::zone::name;
@@ -26,6 +27,10 @@ use crate::metrics::Metrics;
 use crate::time::Now;
 
 pub(super) mod secondary;
+
+mod past;
+
+mod catalog;
 
 mod signing;
 
@@ -37,6 +42,9 @@ pub struct Keeper {
     serving: ArcSwap<Zones>,
     /// By apex, text form. Held for looking up and for replacing, never while a zone is loaded.
     kept: Mutex<BTreeMap<String, Arc<Kept>>>,
+    /// What is configured, and what catalogs say. Held while zones come and go, never while one is loaded; taken
+    /// before `kept`, and after a zone's turn.
+    catalogs: Mutex<Catalogs>,
     /// Held from one snapshot to the next.
     publishing: Mutex<()>,
     /// The keys of signed messages.
@@ -63,12 +71,16 @@ struct Kept {
     config: Mutex<Arc<ZoneConfig>>,
     /// Held while the zone changes: loads and updates go one after the other.
     turn: Mutex<Updates>,
+    /// Updates that wait for the turn; held for a moment.
+    waiting: Mutex<VecDeque<Arc<Pending>>>,
     /// Held for a moment.
-    history: Mutex<History>,
+    past: Mutex<Past>,
     /// When the primaries are asked, if it has some; held for a moment.
     refresh: Mutex<Refresh>,
     /// Held for a moment.
     signing: Mutex<Signing>,
+    /// Held for a moment.
+    part: Mutex<Part>,
     /// Held for a moment.
     status: Mutex<ZoneStatus>,
 }
@@ -100,6 +112,10 @@ pub struct ZoneStatus {
     pub signed_until: Option<u64>,
     /// What it waits for at its parent, and what the parent said last; in words.
     pub waits_for: Option<String>,
+    /// The catalog from elsewhere that it is a member of.
+    pub catalog: Option<String>,
+    /// Member zones of the catalog it is.
+    pub members: Option<usize>,
 }
 
 /// Where a zone comes from.
@@ -109,6 +125,8 @@ pub enum Role {
     Primary,
     /// From other servers.
     Secondary,
+    /// Made here: a catalog of own zones.
+    Catalog,
 }
 
 impl Role {
@@ -118,6 +136,7 @@ impl Role {
         match self {
             Self::Primary => "primary",
             Self::Secondary => "secondary",
+            Self::Catalog => "catalog",
         }
     }
 }
@@ -129,6 +148,7 @@ impl Keeper {
         let keeper = Self {
             serving: ArcSwap::default(),
             kept: Mutex::default(),
+            catalogs: Mutex::default(),
             publishing: Mutex::default(),
             keys: ArcSwap::default(),
             changes: Mutex::default(),
@@ -171,38 +191,11 @@ impl Keeper {
         for zone in &zones {
             self.load(zone);
         }
+        if name.is_none() {
+            self.sweep();
+            return Some(self.zones()); // Catalogs may have brought more.
+        }
         Some(zones.iter().map(|zone| zone.status()).collect())
-    }
-
-    /// Replaces the configured zones (after a configuration reload); call `reload` next. Zones that are configured
-    /// no more are out of service at once, new ones come when they are loaded.
-    pub fn configure(&self, zones: Vec<ZoneConfig>) {
-        let old = lock(&self.kept).clone();
-        let mut new = BTreeMap::new();
-        for config in zones {
-            let name = canonical(&config.name);
-            let kept = match old.get(&name) {
-                Some(known) => {
-                    *lock(&known.config) = Arc::new(config);
-                    known.clone()
-                }
-                None => Arc::new(Kept::new(name.clone(), config)),
-            };
-            new.insert(name, kept);
-        }
-        let gone: Vec<String> = old
-            .into_keys()
-            .filter(|name| !new.contains_key(name))
-            .collect();
-        *lock(&self.kept) = new;
-        if gone.is_empty() {
-            return;
-        }
-        let apexes = gone.iter().filter_map(|name| zone::apex(name));
-        self.swap(apexes.map(Change::Remove));
-        for name in &gone {
-            self.metrics.dns.zone_gone(name);
-        }
     }
 
     /// The configured zones and their state, in the order of their names.
@@ -217,7 +210,7 @@ impl Keeper {
     pub fn is_good(&self) -> bool {
         let kept = lock(&self.kept);
         kept.values()
-            .all(|zone| lock(&zone.status).problems.is_empty())
+            .all(|zone| lock(&zone.status).problems.is_empty() && lock(&zone.part).broken.is_none())
     }
 
     /// One zone as master-file text; `None`: no such zone, or it was never loaded.
@@ -245,20 +238,6 @@ impl Keeper {
         Some((self.serving().get(apex).cloned(), config))
     }
 
-    /// The differences from serial `from` to `zone`; `None`: they are not all here, or they are more than the zone.
-    pub(in crate::dns) fn steps(
-        &self,
-        apex: &[u8],
-        from: u32,
-        zone: &Zone,
-    ) -> Option<Vec<Arc<Difference>>> {
-        let kept = lock(&self.kept).get(&name::to_text(apex))?.clone();
-        let steps = lock(&kept.history).since(from)?;
-        let leads_there = steps.last().is_some_and(|last| last.to() == zone.serial());
-        let records: usize = steps.iter().map(|step| step.records()).sum();
-        (leads_there && records < zone.records().max(100)).then_some(steps)
-    }
-
     /// Waits until zones have changed; their apexes, wire form.
     pub(in crate::dns) async fn changed(&self) -> BTreeSet<Arc<[u8]>> {
         loop {
@@ -279,21 +258,26 @@ impl Keeper {
             self.load_copy(kept, &config, Now::read());
             return;
         }
+        if config.catalog.is_some() {
+            self.produce(kept, &config);
+            return;
+        }
         let loaded = zone::load(&config);
         match loaded.and_then(|loaded| self.join(kept, &mut updates, &config, loaded)) {
-            Ok(loaded) => self.serve(kept, &config, loaded),
+            Ok(loaded) => self.serve(kept, &config, loaded, None),
             Err(problems) => self.failed(kept, &config, &problems),
         }
     }
 
-    /// Puts a zone in service.
-    fn publish(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded) {
+    /// Puts a zone in service; `known`: how it differs from the version before, if that was found out already. The
+    /// caller has the turn.
+    fn publish(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded, known: Option<Known>) {
         let Loaded { zone, warnings } = loaded;
         let (serial, records) = (zone.serial(), zone.records());
         let signed_until = zone.signatures_expire().map(u64::from);
         let apex: Arc<[u8]> = zone.apex().into();
-        let changed = self.note(kept, config, &zone);
-        if !self.change(kept, Change::Serve(zone)) {
+        let changed = self.note(kept, config, &zone, known);
+        if !self.change(kept, Change::Serve(zone.clone())) {
             return;
         }
         if changed {
@@ -315,27 +299,8 @@ impl Keeper {
             .dns
             .zone_in_service(&kept.name, serial, records);
         self.metrics.dns.zone_signed_until(&kept.name, signed_until);
-    }
-
-    /// Notes how a version about to be in service differs from the one that is, if that may be asked for. True:
-    /// others are to be told.
-    fn note(&self, kept: &Kept, config: &ZoneConfig, zone: &Arc<Zone>) -> bool {
-        let serving = self.serving();
-        let old = serving.get(zone.apex());
-        if let Some(old) = old
-            && old.serial() != zone.serial()
-            && !config.allow_transfer.is_empty()
-        {
-            let mut history = History::default();
-            std::mem::swap(&mut history, &mut lock(&kept.history));
-            match Difference::between(old, zone) {
-                Some(step) => history.push(step, config.journal),
-                None => history.clear(),
-            }
-            *lock(&kept.history) = history;
-        }
-        let changed = old.is_none_or(|old| old.serial() != zone.serial());
-        changed && !config.notify.is_empty()
+        drop(status);
+        self.follow(kept, config, &zone);
     }
 
     /// Keeps what is in service; without it the names of the zone are SERVFAIL.
@@ -377,7 +342,7 @@ impl Keeper {
 }
 
 impl Kept {
-    fn new(name: String, config: ZoneConfig) -> Self {
+    fn new(name: String, config: Arc<ZoneConfig>) -> Self {
         Self {
             status: Mutex::new(ZoneStatus {
                 name: name.clone(),
@@ -392,26 +357,37 @@ impl Kept {
                 expires_unix_ms: None,
                 signed_until: None,
                 waits_for: None,
+                catalog: None,
+                members: None,
             }),
             name,
-            config: Mutex::new(Arc::new(config)),
+            config: Mutex::new(config),
             turn: Mutex::default(),
-            history: Mutex::default(),
+            waiting: Mutex::default(),
+            past: Mutex::default(),
             refresh: Mutex::default(),
             signing: Mutex::default(),
+            part: Mutex::default(),
         }
     }
 
     fn status(&self) -> ZoneStatus {
         let mut status = lock(&self.status).clone();
         status.waits_for = lock(&self.signing).waits_for();
-        let secondary = !lock(&self.config).primaries.is_empty();
-        if secondary {
+        let config = lock(&self.config).clone();
+        if config.primaries.is_empty() && config.catalog.is_some() {
+            status.role = Role::Catalog;
+        } else if !config.primaries.is_empty() {
             let refresh = lock(&self.refresh);
             status.role = Role::Secondary;
             status.refresh_unix_ms = refresh.next();
             status.expires_unix_ms = refresh.expires();
         }
+        let part = lock(&self.part);
+        status.catalog.clone_from(&part.of);
+        status.members = part.members;
+        status.problems.extend(part.broken.clone());
+        status.warnings.extend(part.clashes.clone());
         status
     }
 }

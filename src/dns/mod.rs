@@ -295,6 +295,8 @@ pub struct ZoneConfig {
     pub file: PathBuf,
     /// Where updates of it are kept.
     pub updates_file: PathBuf,
+    /// Where differences between its versions are kept; empty: in memory only.
+    pub history_file: PathBuf,
     /// Default TTL, seconds, where the file has no `$TTL`.
     pub ttl: u32,
     /// Configured TTLs; they win over the file.
@@ -307,10 +309,60 @@ pub struct ZoneConfig {
     pub update_keys: Vec<String>,
     /// Who is told when it changes.
     pub notify: Vec<transfer::Remote>,
-    /// Differences kept for incremental transfers, bytes.
+    /// Differences kept for incremental transfers, bytes in memory; in the file up to twice as many.
     pub journal: usize,
+    /// Updates that may wait to be committed.
+    pub updates_waiting: usize,
+    /// What it is for other zones.
+    pub catalog: Option<Catalog>,
+    /// The catalog made here that lists it.
+    pub member: Option<Membership>,
     /// How the zone is signed here; `None`: it is served as it is.
     pub sign: Option<dnssec::Policy>,
+}
+
+/// What a catalog zone (RFC 9432) is to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Catalog {
+    /// It is made here, of the zones whose [`Membership`] names it.
+    Producer,
+    /// It comes from other servers, and so do the zones it lists.
+    Consumer {
+        /// What its members are configured with: the first whose name is a group of the member, else the first.
+        templates: Vec<Template>,
+        /// Members it may have.
+        members: usize,
+        /// Where copies of members are kept.
+        folder: PathBuf,
+    },
+}
+
+/// What the members of a catalog are configured with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// What catalogs call it.
+    pub name: String,
+    /// Where members come from; none: where the catalog does.
+    pub primaries: Vec<transfer::Remote>,
+    /// As in [`ZoneConfig`].
+    pub allow_transfer: Vec<transfer::Allow>,
+    /// As in [`ZoneConfig`].
+    pub notify: Vec<transfer::Remote>,
+    /// As in [`ZoneConfig`].
+    pub journal: usize,
+}
+
+/// What a catalog made here says of a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The catalog's apex.
+    pub catalog: String,
+    /// The label that stands for the zone; `None`: one made of its name.
+    pub id: Option<String>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// The catalog it moves to.
+    pub coo: Option<String>,
 }
 
 /// A configured TTL: one name relative to the zone (`@`: the apex), all types or one.

@@ -4,6 +4,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+pub mod catalog;
 pub mod content;
 pub mod dns;
 pub mod http;
@@ -23,6 +24,8 @@ pub struct Metrics {
     pub dns: dns::Metrics,
     /// Zones between servers.
     pub transfer: transfer::Metrics,
+    /// Zones that list zones.
+    pub catalog: catalog::Metrics,
     /// The resolver, its cache and its upstreams.
     pub resolver: resolver::Metrics,
     /// The `policy` of the resolver.
@@ -57,6 +60,7 @@ impl Metrics {
         Self {
             dns: dns::Metrics::new(&registry),
             transfer: transfer::Metrics::new(&registry),
+            catalog: catalog::Metrics::new(&registry),
             resolver: resolver::Metrics::new(&registry),
             policy: policy::Metrics::new(&registry),
             http: http::Metrics::new(&registry),

@@ -14,6 +14,12 @@ pub struct Metrics {
     pub incoming: IntGauge,
     /// Zones that went out of service because no primary confirmed them.
     pub expired: IntCounter,
+    /// Updates done, and how often some of them were committed.
+    pub updates: IntCounter,
+    /// See `updates`.
+    pub commits: IntCounter,
+    /// Updates refused because as many as allowed waited for their zone.
+    pub limit_updates: IntCounter,
     /// Requests refused because as many transfers as allowed were going out.
     pub limit_outgoing: IntCounter,
     /// Times a zone was not asked for yet because as many as allowed were.
@@ -95,6 +101,21 @@ impl Metrics {
                 registry,
                 "headwater_zone_expired_total",
                 "Secondary zones out of service because no primary confirmed them in time.",
+            ),
+            updates: counter(
+                registry,
+                "headwater_zone_updates_total",
+                "Dynamic updates judged in commits that changed their zone.",
+            ),
+            commits: counter(
+                registry,
+                "headwater_zone_update_commits_total",
+                "Commits of updates: one entry on disk and one version of the zone for all updates that waited.",
+            ),
+            limit_updates: counter(
+                registry,
+                "headwater_zone_updates_waiting_limit_total",
+                "Updates refused because updates_waiting of them waited for their zone.",
             ),
             limit_outgoing: counter(
                 registry,

@@ -25,6 +25,7 @@ const GROUND: &[&str] = &[
     "dns/transfer/incoming.rs",
     "dns/transfer/refresh.rs",
     "dns/transfer/copy.rs",
+    "dns/transfer/catalog.rs",
     "dns/zone/overlay.rs",
     "dns/zone/records.rs",
     "dns/update/apply.rs",

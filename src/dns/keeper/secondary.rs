@@ -150,7 +150,7 @@ impl Keeper {
         if let Some(soa) = zone.soa() {
             lock(&due.kept.refresh).succeeded(&soa, now.unix_ms, now.mono_ns);
         }
-        self.publish(&due.kept, &due.config, loaded);
+        self.publish(&due.kept, &due.config, loaded, None);
         self.wake.notify_one();
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Keeper {
                         self.change(kept, Change::Unavailable(apex));
                         lock(&kept.status).problems = vec![EXPIRED.to_owned()];
                     } else {
-                        self.publish(kept, config, loaded);
+                        self.publish(kept, config, loaded, None);
                     }
                 }
                 Ok(None) => {

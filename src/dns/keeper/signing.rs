@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::past::Known;
 use super::{Keeper, Kept, canonical, lock};
 use crate::dns::ZoneConfig;
 use crate::dns::dnssec::Policy;
@@ -53,7 +54,13 @@ impl Keeper {
     }
 
     /// Takes a zone that came from its source into service, signed if it is to be. The caller has the turn.
-    pub(super) fn serve(&self, kept: &Arc<Kept>, config: &ZoneConfig, loaded: Loaded) {
+    pub(super) fn serve(
+        &self,
+        kept: &Arc<Kept>,
+        config: &ZoneConfig,
+        loaded: Loaded,
+        known: Option<Known>,
+    ) {
         let not_signed = |error: &SignError| {
             let problem = Problem {
                 file: config.file.display().to_string(),
@@ -66,7 +73,7 @@ impl Keeper {
             Ok(Some(policy)) => policy,
             Ok(None) => {
                 *lock(&kept.signing) = Signing::default();
-                return self.publish(kept, config, loaded);
+                return self.publish(kept, config, loaded, known);
             }
             Err(error) => return not_signed(&error),
         };
@@ -82,7 +89,8 @@ impl Keeper {
                     warnings.push(held(config));
                 }
                 let zone = signed.zone;
-                self.publish(kept, config, Loaded { zone, warnings });
+                // Signatures differ in more than what is known.
+                self.publish(kept, config, Loaded { zone, warnings }, None);
             }
             Err(error) => not_signed(&error),
         }
@@ -182,7 +190,7 @@ impl Keeper {
         let config = lock(&kept.config).clone();
         let unsigned = lock(&kept.signing).unsigned.clone();
         match unsigned {
-            Some((zone, warnings)) => self.serve(kept, &config, Loaded { zone, warnings }),
+            Some((zone, warnings)) => self.serve(kept, &config, Loaded { zone, warnings }, None),
             // Its load failed: the next load decides.
             None => lock(&kept.signing).due = None,
         }

@@ -1,4 +1,6 @@
-//! The copy of a zone that a node keeps on disk: its records, one after the other, and a digest of them all.
+//! What a node keeps of zones on disk, as octets. The copy of a zone: its records, one after the other, and a digest of
+//! them all. And entries that are added to a file one by one, each with its length and digest: one that is not whole is
+//! the end of the file, for the process ended while it was written.
 
 use crate::dns::wire::name_len;
 use crate::dns::zone::records::Cursor;
@@ -33,6 +35,79 @@ pub(in crate::dns) fn decode(bytes: &[u8]) -> Option<Vec<Record>> {
         records.push(take(&mut rest)?);
     }
     Some(records)
+}
+
+/// Appends a count and so many records.
+pub(in crate::dns) fn put_list(records: &[Record], out: &mut Vec<u8>) {
+    out.extend((records.len() as u32).to_be_bytes()); // Memory ends before.
+    for record in records {
+        put(&record.owner, record.rtype, record.ttl, &record.data, out);
+    }
+}
+
+/// Takes a list of records off `rest`.
+pub(in crate::dns) fn take_list(rest: &mut &[u8]) -> Option<Vec<Record>> {
+    let (count, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    (0..u32::from_be_bytes(*count))
+        .map(|_| take(rest))
+        .collect()
+}
+
+/// A file's entry with this body.
+pub(in crate::dns) fn entry(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 + blake3::OUT_LEN + body.len());
+    out.extend((body.len() as u32).to_be_bytes()); // What one change of a zone says; memory ends before.
+    out.extend_from_slice(blake3::hash(body).as_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+/// The entries of a file that begins with `magic`, read one by one, and how many of its octets they take; what is
+/// behind them is torn. `None`: it is no such file.
+pub(in crate::dns) fn entries<T>(
+    bytes: &[u8],
+    magic: &[u8],
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Option<(Vec<T>, usize)> {
+    // Torn within its first octets: nothing was done yet.
+    if magic.starts_with(bytes) && bytes.len() < magic.len() {
+        return Some((Vec::new(), 0));
+    }
+    let mut rest = bytes.strip_prefix(magic)?;
+    let mut found = Vec::new();
+    while let Some((entry, after)) = first(rest, &read) {
+        found.push(entry);
+        rest = after;
+    }
+    Some((found, bytes.len() - rest.len()))
+}
+
+/// The entry at the start of `rest`, and what follows it. `None`: it is not whole.
+fn first<'r, T>(rest: &'r [u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<(T, &'r [u8])> {
+    let (len, rest) = rest.split_first_chunk::<4>()?;
+    let (digest, rest) = rest.split_first_chunk::<{ blake3::OUT_LEN }>()?;
+    let (body, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+    (blake3::hash(body) == *digest).then_some(())?;
+    Some((read(body)?, rest))
+}
+
+/// A file name for what is kept of a zone: its name, but for what a file system takes amiss.
+#[must_use]
+pub fn file_name(zone: &str) -> String {
+    let mut name = String::new();
+    for byte in zone.trim_end_matches('.').bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => name.push(char::from(byte)),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    match name.len() {
+        0 => "%root".to_owned(),
+        // Longer ones, which a label of 63 octets three times gives, are told apart by a digest.
+        200.. => blake3::hash(zone.as_bytes()).to_hex().to_string(),
+        _ => name,
+    }
 }
 
 /// Appends one record.

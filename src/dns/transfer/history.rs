@@ -1,11 +1,13 @@
 //! The differences between the versions a zone had in service, for incremental transfers (RFC 1995).
 //!
-//! They are kept in memory, as many as fit the zone's bound; after a restart a secondary that missed a change gets
-//! the whole zone once.
+//! They are kept in memory, as many as fit the zone's bound, and in a file, so that a restart costs no secondary a
+//! whole transfer. The file is believed if it leads to the very zone that is served: by serial, and by a digest of all
+//! its records.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::copy;
 use crate::dns::zone::{Record, Zone};
 
 /// One step from a version to the next.
@@ -53,6 +55,27 @@ impl Difference {
         2 + self.removed.len() + self.added.len()
     }
 
+    /// As it stands in the file; `content` is the digest of the version it leads to.
+    pub(in crate::dns) fn encode(&self, content: u128) -> Vec<u8> {
+        let mut body = content.to_be_bytes().to_vec();
+        copy::put_list(&[self.old.clone(), self.new.clone()], &mut body);
+        copy::put_list(&self.removed, &mut body);
+        copy::put_list(&self.added, &mut body);
+        copy::entry(&body)
+    }
+
+    fn read(body: &[u8]) -> Option<(Self, u128)> {
+        let (content, mut body) = body.split_first_chunk::<16>()?;
+        let [old, new] = <[Record; 2]>::try_from(copy::take_list(&mut body)?).ok()?;
+        let step = Self {
+            old,
+            new,
+            removed: copy::take_list(&mut body)?,
+            added: copy::take_list(&mut body)?,
+        };
+        Some((step, u128::from_be_bytes(*content)))
+    }
+
     /// About the bytes it holds.
     fn bytes(&self) -> usize {
         let size = |record: &Record| size_of::<Record>() + record.owner.len() + record.data.len();
@@ -66,6 +89,35 @@ impl Difference {
 }
 
 impl History {
+    /// The history in a file, and the octets of it that are whole. `None`: it does not lead to the version with this
+    /// serial and the digest that `content` gives.
+    pub(in crate::dns) fn restore(
+        bytes: &[u8],
+        limit: usize,
+        serial: u32,
+        content: impl FnOnce() -> u128,
+    ) -> Option<(Self, usize)> {
+        let (steps, whole) = copy::entries(bytes, MAGIC, Difference::read)?;
+        let (last, last_content) = steps.last()?;
+        if last.to() != serial || *last_content != content() {
+            return None;
+        }
+        let mut history = Self::default();
+        for (step, _) in steps {
+            history.push(step, limit);
+        }
+        Some((history, whole))
+    }
+
+    /// The file with all steps; `content` is the digest of the last version.
+    pub(in crate::dns) fn encode(&self, content: u128) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        for step in &self.steps {
+            out.append(&mut step.encode(content)); // Only that of the last is looked at.
+        }
+        out
+    }
+
     /// Takes the next step. One that does not follow the last, or is larger than `limit` bytes, begins anew.
     pub(in crate::dns) fn push(&mut self, step: Difference, limit: usize) {
         let follows = self
@@ -85,6 +137,11 @@ impl History {
         }
     }
 
+    /// Steps held.
+    pub(in crate::dns) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Forgets everything.
     pub(in crate::dns) fn clear(&mut self) {
         self.steps.clear();
@@ -100,6 +157,9 @@ impl History {
         Some(self.steps.range(first..).cloned().collect())
     }
 }
+
+/// The octets a file of differences begins with.
+const MAGIC: &[u8] = b"headwater zone history 1\n";
 
 /// The serial of a SOA.
 pub(in crate::dns) fn serial(soa: &Record) -> u32 {
@@ -143,6 +203,39 @@ mod tests {
         assert!(is_newer(2, 1) && !is_newer(1, 2) && !is_newer(1, 1));
         assert!(is_newer(0, u32::MAX) && !is_newer(u32::MAX, 0));
         assert!(!is_newer(1 << 31, 0) && !is_newer(0, 1 << 31));
+    }
+
+    #[test]
+    fn history_from_a_file_leads_to_the_version_served_or_is_not_believed() {
+        let mut history = History::default();
+        let mut bytes = MAGIC.to_vec();
+        for serial in 1..4 {
+            let step = Difference::between(&zone(serial, &[]), &zone(serial + 1, &[(1, 1)]));
+            let step = step.expect("a difference");
+            bytes.append(&mut step.encode(u128::from(serial)));
+            history.push(step, 10_000);
+        }
+        let restore = |bytes: &[u8], serial, content| {
+            History::restore(bytes, 10_000, serial, || content)
+                .map(|(h, whole)| (h.since(1), whole))
+        };
+        let all = (history.since(1), bytes.len());
+        assert_eq!(restore(&bytes, 4, 3), Some(all.clone()));
+        assert_eq!(restore(&history.encode(3), 4, 3), Some(all));
+        // Another version, or another with the same serial.
+        assert_eq!(restore(&bytes, 5, 3), None);
+        assert_eq!(restore(&bytes, 4, 9), None);
+        // Torn, or damaged: what is whole before leads elsewhere.
+        for at in 0..bytes.len() {
+            assert_eq!(restore(&bytes[..at], 4, 3), None);
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(restore(&bad, 4, 3), None);
+        }
+        // The bound holds for what is read, too.
+        let limit = history.bytes / 2;
+        let (short, _) = History::restore(&bytes, limit, 4, || 3).expect("a history");
+        assert!(short.since(1).is_none() && short.since(3).is_some());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! used before all of it came and was found in order.
 
 use super::history::{Difference, is_newer, serial};
-use super::message::{IN, Message};
+use super::message::{IN, Message, SOA};
 use crate::dns::zone::Record;
 use crate::dns::zone::records::is_beneath;
 
@@ -186,8 +186,6 @@ fn rcode_text(code: u8) -> &'static str {
         _ => "an unknown code",
     }
 }
-
-const SOA: u16 = 6;
 
 #[cfg(test)]
 mod tests {

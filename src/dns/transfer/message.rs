@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use crate::dns::wire::{HEADER_LEN, NAME_MAX, PAYLOAD, Rcode};
 use crate::dns::zone::Record;
-use crate::dns::zone::tree::{A, AAAA, DNAME, MX, NS, PTR, SOA, SRV};
+pub(in crate::dns) use crate::dns::zone::tree::SOA;
+use crate::dns::zone::tree::{A, AAAA, DNAME, MX, NS, PTR, SRV};
 
 /// A message taken apart. Names are uncompressed and, but for those in record data, in lower case.
 #[derive(Clone, Debug)]
@@ -372,6 +373,16 @@ pub(in crate::dns) const FLAG_AA: u16 = 0x0400;
 /// Offsets from here on are beyond the reach of a pointer.
 const POINTER_END: usize = 0x4000;
 
+/// Types of a question that asks for differences, and for a whole zone.
+pub(in crate::dns) const IXFR: u16 = 251;
+/// See [`IXFR`].
+pub(in crate::dns) const AXFR: u16 = 252;
+/// Operations.
+pub(in crate::dns) const QUERY: u8 = 0;
+/// See [`QUERY`].
+pub(in crate::dns) const NOTIFY: u8 = 4;
+/// See [`QUERY`].
+pub(in crate::dns) const UPDATE: u8 = 5;
 /// Class IN.
 pub(in crate::dns) const IN: u16 = 1;
 /// Class NONE (RFC 2136).

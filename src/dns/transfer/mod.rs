@@ -1,14 +1,15 @@
 //! Zones between servers: transfers out and in (RFC 5936, RFC 1995), NOTIFY (RFC 1996).
 //!
 //! From ground to roof: `message` (messages read and composed whole), `history` (differences between versions),
-//! `outgoing` (a zone as messages), `incoming` (messages to a zone), `refresh` (when primaries are asked), `copy` (a
-//! zone on disk), [`notifier`] (tells others of changes), [`secondary`] (asks primaries); [`Allow`] and [`Remote`] say
+//! `outgoing` (a zone as messages), `incoming` (messages to a zone), `refresh` (when primaries are asked), `copy` (zones
+//! on disk), `catalog` (zones that list zones), [`notifier`] (tells others of changes), [`secondary`] (asks primaries); [`Allow`] and [`Remote`] say
 //! who may.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use self::copy::file_name;
 use crate::net::Network;
 
 pub(super) mod message;
@@ -22,6 +23,8 @@ pub(super) mod incoming;
 pub(super) mod refresh;
 
 pub(super) mod copy;
+
+pub(super) mod catalog;
 
 pub mod notifier;
 
@@ -142,6 +145,9 @@ pub const REMOTE_EXPECTED: &str = "an address such as \"192.0.2.5\" or \"192.0.2
 
 /// Differences kept of a zone that has no `journal` of its own configured, bytes.
 pub const JOURNAL: u64 = 4 << 20;
+
+/// Updates that may wait for a zone that has no `updates_waiting` of its own configured.
+pub const UPDATES_WAITING: usize = 1_000;
 
 /// Waits between the tries of a NOTIFY.
 pub const NOTIFY_WAITS: [Duration; 5] = [

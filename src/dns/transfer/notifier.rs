@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::message::{Composer, FLAG_AA, IN, Message, Question};
+use super::message::{Composer, FLAG_AA, IN, Message, NOTIFY, Question, SOA};
 use super::{NOTIFY_WAITS, Remote};
 use crate::dns::keeper::Keeper;
 use crate::dns::tsig::Session;
@@ -108,7 +108,12 @@ fn compose(
         qclass: IN,
     };
     let limit = usize::from(UDP_PLAIN);
-    let mut message = Composer::new(id, NOTIFY << 11 | FLAG_AA, Some(&question), limit);
+    let mut message = Composer::new(
+        id,
+        u16::from(NOTIFY) << 11 | FLAG_AA,
+        Some(&question),
+        limit,
+    );
     let soa = zone.soa()?;
     // A hint only (RFC 1996 section 3.7); it may be too long for a datagram.
     let _ = message.push(0, &soa.owner, soa.rtype, soa.ttl, &soa.data);
@@ -141,7 +146,7 @@ async fn answer(socket: &UdpSocket, session: Option<Session>, id: u16) -> Option
             }
         }
         match Message::parse(&bytes) {
-            Some(m) if m.id == id && m.response && m.opcode == NOTIFY as u8 => {
+            Some(m) if m.id == id && m.response && m.opcode == NOTIFY => {
                 return Some(if m.rcode == 0 { "answered" } else { "refused" });
             }
             _ => {}
@@ -156,9 +161,6 @@ pub(in crate::dns) fn random_id() -> u16 {
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u16::from_ne_bytes(bytes)
 }
-
-const NOTIFY: u16 = 4;
-const SOA: u16 = 6;
 
 #[cfg(test)]
 mod tests {

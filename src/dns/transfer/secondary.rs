@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::history::{is_newer, serial};
 use super::incoming::{Came, Incoming, Refusal};
-use super::message::{Composer, IN, Message, Question};
+use super::message::{AXFR, Composer, IN, IXFR, Message, Question, SOA};
 use super::notifier::random_id;
 use super::{Config, Remote};
 use crate::dns::keeper::Keeper;
@@ -300,7 +300,3 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// And not more often than this without being woken.
 const SHORTEST: Duration = Duration::from_millis(20);
-
-const SOA: u16 = 6;
-const IXFR: u16 = 251;
-const AXFR: u16 = 252;

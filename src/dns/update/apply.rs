@@ -26,11 +26,13 @@ impl Changed {
     }
 }
 
-/// The zone at work: names that are touched, with all their records but the SOA.
-struct Work<'z> {
+/// The zone at work under updates one after the other: names that are touched, with all their records but the SOA.
+pub(in crate::dns) struct Batch<'z> {
     zone: &'z Zone,
     soa: Record,
     soa_set: bool,
+    /// The serial is that after the updates done.
+    raised: bool,
     names: BTreeMap<Box<[u8]>, Vec<Record>>,
 }
 
@@ -38,69 +40,11 @@ struct Work<'z> {
 ///
 /// # Errors
 /// The code of the answer (RFC 2136 sections 3.2 and 3.4); the zone stays as it is.
-pub(in crate::dns) fn apply(
-    zone: &Zone,
-    prerequisites: &[Entry],
-    changes: &[Entry],
-) -> Result<Changed, Rcode> {
-    check(zone, prerequisites)?;
-    scan(zone, changes)?;
-    let mut work = Work {
-        zone,
-        soa: zone.soa().ok_or(Rcode::ServFail)?,
-        soa_set: false,
-        names: BTreeMap::new(),
-    };
-    for change in changes {
-        work.change(change);
-    }
-    Ok(work.finish())
-}
-
-/// RFC 2136 section 3.2.
-fn check(zone: &Zone, prerequisites: &[Entry]) -> Result<(), Rcode> {
-    let mut wanted: BTreeMap<(&[u8], u16), Vec<_>> = BTreeMap::new();
-    for Entry { class, record } in prerequisites {
-        if record.ttl != 0 {
-            return Err(Rcode::FormErr);
-        }
-        if !zone.contains(&record.owner) {
-            return Err(Rcode::NotZone);
-        }
-        let there = zone.records_at(&record.owner);
-        let exists = match record.rtype {
-            ANY => !there.is_empty(),
-            rtype => there.iter().any(|r| r.rtype == rtype),
-        };
-        match *class {
-            CLASS_ANY | NONE if !record.data.is_empty() => return Err(Rcode::FormErr),
-            CLASS_ANY if !exists && record.rtype == ANY => return Err(Rcode::NxDomain),
-            CLASS_ANY if !exists => return Err(Rcode::NxRrset),
-            NONE if exists && record.rtype == ANY => return Err(Rcode::YxDomain),
-            NONE if exists => return Err(Rcode::YxRrset),
-            CLASS_ANY | NONE => {}
-            IN if is_data(record.rtype) => wanted
-                .entry((&record.owner, record.rtype))
-                .or_default()
-                .push(folded(record.rtype, &record.data)),
-            _ => return Err(Rcode::FormErr),
-        }
-    }
-    for ((owner, rtype), mut wanted) in wanted {
-        let there = zone.records_at(owner);
-        let mut there: Vec<Box<[u8]>> = there
-            .iter()
-            .filter(|r| r.rtype == rtype)
-            .map(|r| folded(rtype, &r.data))
-            .collect();
-        there.sort();
-        wanted.sort();
-        wanted.dedup();
-        if there != wanted {
-            return Err(Rcode::NxRrset);
-        }
-    }
-    Ok(())
+#[cfg(test)]
+fn apply(zone: &Zone, prerequisites: &[Entry], changes: &[Entry]) -> Result<Changed, Rcode> {
+    let mut batch = Batch::new(zone)?;
+    batch.apply(prerequisites, changes)?;
+    Ok(batch.finish())
 }
 
 /// RFC 2136 section 3.4.1.
@@ -123,7 +67,115 @@ fn scan(zone: &Zone, changes: &[Entry]) -> Result<(), Rcode> {
     Ok(())
 }
 
-impl Work<'_> {
+impl<'z> Batch<'z> {
+    /// Nothing done yet.
+    ///
+    /// # Errors
+    /// SERVFAIL: a zone without a SOA.
+    pub(in crate::dns) fn new(zone: &'z Zone) -> Result<Self, Rcode> {
+        Ok(Self {
+            zone,
+            soa: zone.soa().ok_or(Rcode::ServFail)?,
+            soa_set: false,
+            raised: false,
+            names: BTreeMap::new(),
+        })
+    }
+
+    /// Does one update more; whether that changed anything.
+    ///
+    /// # Errors
+    /// The code of the answer (RFC 2136 sections 3.2 and 3.4); nothing of this update is done.
+    pub(in crate::dns) fn apply(
+        &mut self,
+        prerequisites: &[Entry],
+        changes: &[Entry],
+    ) -> Result<bool, Rcode> {
+        self.check(prerequisites)?;
+        scan(self.zone, changes)?;
+        let before: BTreeMap<Box<[u8]>, Vec<Record>> = changes
+            .iter()
+            .map(|change| {
+                let owner = change.record.owner.clone();
+                let records = self.at(&owner).clone();
+                (owner, records)
+            })
+            .collect();
+        let soa = self.soa.clone();
+        for change in changes {
+            self.change(change);
+        }
+        let changed = before
+            .iter()
+            .any(|(owner, before)| self.names.get(owner) != Some(before));
+        let set = self.soa != soa;
+        if set {
+            self.raised = false;
+        } else if changed && !self.raised {
+            // Updates that are done together are one version more.
+            self.soa = with_serial(&self.soa, serial(&self.soa).wrapping_add(1));
+            self.raised = true;
+        }
+        Ok(changed || set)
+    }
+
+    /// RFC 2136 section 3.2.
+    fn check(&self, prerequisites: &[Entry]) -> Result<(), Rcode> {
+        let mut wanted: BTreeMap<(&[u8], u16), Vec<_>> = BTreeMap::new();
+        for Entry { class, record } in prerequisites {
+            if record.ttl != 0 {
+                return Err(Rcode::FormErr);
+            }
+            if !self.zone.contains(&record.owner) {
+                return Err(Rcode::NotZone);
+            }
+            let there = self.there(&record.owner);
+            let exists = match record.rtype {
+                ANY => !there.is_empty(),
+                rtype => there.iter().any(|r| r.rtype == rtype),
+            };
+            match *class {
+                CLASS_ANY | NONE if !record.data.is_empty() => return Err(Rcode::FormErr),
+                CLASS_ANY if !exists && record.rtype == ANY => return Err(Rcode::NxDomain),
+                CLASS_ANY if !exists => return Err(Rcode::NxRrset),
+                NONE if exists && record.rtype == ANY => return Err(Rcode::YxDomain),
+                NONE if exists => return Err(Rcode::YxRrset),
+                CLASS_ANY | NONE => {}
+                IN if is_data(record.rtype) => wanted
+                    .entry((&record.owner, record.rtype))
+                    .or_default()
+                    .push(folded(record.rtype, &record.data)),
+                _ => return Err(Rcode::FormErr),
+            }
+        }
+        for ((owner, rtype), mut wanted) in wanted {
+            let there = self.there(owner);
+            let mut there: Vec<Box<[u8]>> = there
+                .iter()
+                .filter(|r| r.rtype == rtype)
+                .map(|r| folded(rtype, &r.data))
+                .collect();
+            there.sort();
+            wanted.sort();
+            wanted.dedup();
+            if there != wanted {
+                return Err(Rcode::NxRrset);
+            }
+        }
+        Ok(())
+    }
+
+    /// The records at a name, the SOA too.
+    fn there(&self, owner: &[u8]) -> Vec<Record> {
+        let touched = self.names.get(owner).cloned();
+        let mut records = touched.unwrap_or_else(|| self.zone.records_at(owner));
+        if *owner == *self.zone.apex() {
+            records.retain(|record| record.rtype != SOA);
+            records.push(self.soa.clone());
+        }
+        records
+    }
+
     /// RFC 2136 section 3.4.2.
     fn change(&mut self, Entry { class, record }: &Entry) {
         let apex = *record.owner == *self.zone.apex();
@@ -194,7 +246,8 @@ impl Work<'_> {
         })
     }
 
-    fn finish(self) -> Changed {
+    /// What differs from the zone as it was.
+    pub(in crate::dns) fn finish(self) -> Changed {
         let mut changed = Changed {
             soa: self.soa_set.then_some(self.soa),
             ..Changed::default()
@@ -273,7 +326,8 @@ mod tests {
     #[test]
     fn prerequisites_hold_or_say_why() {
         let check = |entries: &[Entry], expected: Result<(), Rcode>| {
-            let found = super::check(&zone(), entries);
+            let zone = zone();
+            let found = Batch::new(&zone).expect("a SOA").check(entries);
             assert_eq!(found, expected, "{entries:?}");
         };
         check(&[entry("www.test.", 255, 255, 0, &[])], Ok(()));
@@ -385,6 +439,70 @@ mod tests {
             let changed = apply(&zone(), &[], &[change]).expect("a good update");
             assert_eq!(changed.soa.is_some(), taken, "{serial}");
         }
+    }
+
+    #[test]
+    fn updates_done_together_see_those_before_them_and_are_whole_or_nothing() {
+        let zone = zone();
+        let mut batch = Batch::new(&zone).expect("a SOA");
+        let free = [entry("new.test.", 254, 255, 0, &[])];
+        let add = [entry("new.test.", 1, 1, 60, NINE)];
+        let serial = |is| {
+            entry(
+                "test.",
+                1,
+                6,
+                0,
+                &with_serial(&zone.soa().expect("a SOA"), is).data,
+            )
+        };
+        assert_eq!(batch.apply(&[serial(5)], &[]), Ok(false));
+        assert_eq!(batch.apply(&free, &add), Ok(true));
+        // Whoever wants the version before comes too late.
+        assert_eq!(batch.apply(&[serial(5)], &add), Err(Rcode::NxRrset));
+        assert_eq!(batch.apply(&[serial(6)], &[]), Ok(false));
+        assert_eq!(batch.apply(&free, &add), Err(Rcode::YxDomain));
+        // What stands before the fault is not done either.
+        let half = [
+            entry("half.test.", 1, 1, 60, NINE),
+            entry("half.other.", 1, 1, 60, NINE),
+        ];
+        assert_eq!(batch.apply(&[], &half), Err(Rcode::NotZone));
+        assert_eq!(batch.apply(&[], &add), Ok(false));
+        let gone = [entry("www.test.", 255, 255, 0, &[])];
+        let there = [entry("www.test.", 255, 1, 0, &[])];
+        assert_eq!(batch.apply(&there, &gone), Ok(true));
+        assert_eq!(batch.apply(&there, &gone), Err(Rcode::NxRrset));
+        // Added and removed again: nothing differs.
+        let more = [entry("x.test.", 1, 1, 60, NINE)];
+        assert_eq!(batch.apply(&[], &more), Ok(true));
+        assert_eq!(
+            batch.apply(&[], &[entry("x.test.", 255, 255, 0, &[])]),
+            Ok(true)
+        );
+        let changed = batch.finish();
+        assert_eq!(changed.added, [add[0].record.clone()]);
+        assert_eq!((changed.removed.len(), changed.soa), (2, None));
+    }
+
+    #[test]
+    fn serial_set_by_an_update_is_raised_by_those_after_it() {
+        let zone = zone();
+        let mut batch = Batch::new(&zone).expect("a SOA");
+        let soa = with_serial(&zone.soa().expect("a SOA"), 50);
+        let set = [Entry {
+            class: 1,
+            record: soa.clone(),
+        }];
+        assert_eq!(batch.apply(&[], &set), Ok(true));
+        assert_eq!(batch.apply(&[], &set), Ok(false));
+        // It is what the next prerequisite sees.
+        let is = |serial| entry("test.", 1, 6, 0, &with_serial(&soa, serial).data);
+        assert_eq!(batch.apply(&[is(5)], &[]), Err(Rcode::NxRrset));
+        assert_eq!(batch.apply(&[is(50)], &[]), Ok(false));
+        let add = [entry("new.test.", 1, 1, 60, NINE)];
+        assert_eq!(batch.apply(&[], &add), Ok(true));
+        assert_eq!(batch.finish().soa.map(|soa| serial(&soa)), Some(51));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
-//! The file of a zone's updates: entries one behind the other, each with its length and digest. One that is not whole
-//! is the end of the file: the process ended while it was written, and nobody was told that it was done.
+//! The file of a zone's updates, entry by entry. One that is not whole is the end of the file: the process ended while it
+//! was written, and nobody was told that it was done.
 
-use crate::dns::transfer::copy::{put, take};
+use crate::dns::transfer::copy::{self, put};
 use crate::dns::zone::records::Cursor;
 use crate::dns::zone::{Record, Zone};
 
@@ -29,88 +29,62 @@ impl Step {
         let mut body = Vec::new();
         body.extend(self.serial.to_be_bytes());
         body.extend(self.content.to_be_bytes());
-        let soa: Vec<Record> = self.soa.iter().cloned().collect();
-        for list in [&soa, &self.removed, &self.added] {
-            body.extend((list.len() as u32).to_be_bytes()); // Memory ends before.
-            for record in list {
-                put(
-                    &record.owner,
-                    record.rtype,
-                    record.ttl,
-                    &record.data,
-                    &mut body,
-                );
-            }
-        }
-        let mut out = Vec::with_capacity(HEAD + body.len());
-        out.extend((body.len() as u32).to_be_bytes()); // An update has at most 64 KiB; all of them fit memory.
-        out.extend_from_slice(blake3::hash(&body).as_bytes());
-        out.append(&mut body);
-        out
+        copy::put_list(self.soa.as_slice(), &mut body);
+        copy::put_list(&self.removed, &mut body);
+        copy::put_list(&self.added, &mut body);
+        copy::entry(&body)
     }
 
-    /// The step at the start of `rest`, and what follows it. `None`: it is not whole.
-    fn read(rest: &[u8]) -> Option<(Self, &[u8])> {
-        let (len, rest) = rest.split_first_chunk::<4>()?;
-        let (digest, rest) = rest.split_first_chunk::<{ blake3::OUT_LEN }>()?;
-        let (body, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
-        if blake3::hash(body) != *digest {
-            return None;
-        }
+    fn read(body: &[u8]) -> Option<Self> {
         let (serial, body) = body.split_first_chunk::<4>()?;
         let (content, mut body) = body.split_first_chunk::<16>()?;
-        let mut lists = [Vec::new(), Vec::new(), Vec::new()];
-        for list in &mut lists {
-            let (count, after) = body.split_first_chunk::<4>()?;
-            body = after;
-            for _ in 0..u32::from_be_bytes(*count) {
-                list.push(take(&mut body)?);
-            }
-        }
-        let [mut soa, removed, added] = lists;
-        let step = Self {
+        let mut soa = copy::take_list(&mut body)?;
+        Some(Self {
             serial: u32::from_be_bytes(*serial),
             content: u128::from_be_bytes(*content),
             soa: soa.pop(),
-            removed,
-            added,
-        };
-        Some((step, rest))
+            removed: copy::take_list(&mut body)?,
+            added: copy::take_list(&mut body)?,
+        })
     }
 }
 
 /// The steps of a file, and how many of its octets they take; what is behind them is torn. `None`: it is no such file.
 pub(in crate::dns) fn decode(bytes: &[u8]) -> Option<(Vec<Step>, usize)> {
-    // Torn within its first octets: nothing was done yet.
-    if MAGIC.starts_with(bytes) && bytes.len() < MAGIC.len() {
-        return Some((Vec::new(), 0));
-    }
-    let mut rest = bytes.strip_prefix(MAGIC)?;
-    let mut steps = Vec::new();
-    while let Some((step, after)) = Step::read(rest) {
-        steps.push(step);
-        rest = after;
-    }
-    Some((steps, bytes.len() - rest.len()))
+    copy::entries(bytes, MAGIC, Step::read)
 }
 
 /// A digest of a zone's records, the SOA left out, whatever their order.
 pub(in crate::dns) fn content(zone: &Zone) -> u128 {
     let (mut sum, mut octets) = (0_u128, Vec::new());
     zone.walk(&mut Cursor::default(), |owner, rtype, ttl, data| {
-        octets.clear();
-        put(owner, rtype, ttl, data, &mut octets);
-        let digest = *blake3::hash(&octets).as_bytes();
-        let (low, _) = digest.split_at(16);
-        let mut number = [0; 16];
-        number.copy_from_slice(low);
-        sum = sum.wrapping_add(u128::from_be_bytes(number));
+        sum = sum.wrapping_add(digest(owner, rtype, ttl, data, &mut octets));
         true
     });
     sum
 }
 
-const HEAD: usize = 4 + blake3::OUT_LEN;
+/// The same after a change of some records.
+pub(in crate::dns) fn content_after(content: u128, removed: &[Record], added: &[Record]) -> u128 {
+    let mut octets = Vec::new();
+    let mut sum = |records: &[Record]| {
+        records.iter().fold(0_u128, |sum, r| {
+            sum.wrapping_add(digest(&r.owner, r.rtype, r.ttl, &r.data, &mut octets))
+        })
+    };
+    content.wrapping_sub(sum(removed)).wrapping_add(sum(added))
+}
+
+/// The share of one record in [`content`].
+fn digest(owner: &[u8], rtype: u16, ttl: u32, data: &[u8], octets: &mut Vec<u8>) -> u128 {
+    octets.clear();
+    put(owner, rtype, ttl, data, octets);
+    let digest = *blake3::hash(octets).as_bytes();
+    let (low, _) = digest.split_at(16);
+    let mut number = [0; 16];
+    number.copy_from_slice(low);
+    u128::from_be_bytes(number)
+}
 
 #[cfg(test)]
 mod tests {
