@@ -1,25 +1,14 @@
 //! Changes as an operator writes them: a record as in a master file, a name, a type.
 
 use crate::dns::transfer::message::{Entry, IN};
-use crate::dns::zone::{At, Record, Sink, name, rdata, read_records};
+use crate::dns::zone::{Record, name, rdata, read_record};
 
 /// Reads one record, such as `www.cdn.test. 300 A 192.0.2.1`; names are absolute.
 ///
 /// # Errors
 /// Found and expected.
 pub(in crate::dns) fn record(text: &str) -> Result<Record, String> {
-    if text.contains(['\n', '\r']) || text.starts_with(['$', ' ', '\t']) {
-        return Err(format!("found {text:?}, expected one record"));
-    }
-    let mut records = Records(Vec::new());
-    let (errors, _) = read_records("command line", text.as_bytes(), b"\0", 0, &mut records);
-    if let Some(error) = errors.first() {
-        return Err(error.message.clone());
-    }
-    match <[Record; 1]>::try_from(records.0) {
-        Ok([record]) => Ok(record),
-        Err(_) => Err(format!("found {text:?}, expected one record")),
-    }
+    read_record(text, 0)
 }
 
 /// Reads an absolute name; its final dot may be left out.
@@ -63,33 +52,6 @@ pub(in crate::dns) fn delete(owner: Box<[u8]>, rtype: u16) -> Entry {
 /// Found and expected.
 pub(in crate::dns) fn rtype(text: &str) -> Result<u16, String> {
     rdata::rtype(text.as_bytes()).ok_or_else(|| format!("found {text:?}, expected a record type"))
-}
-
-/// The records read.
-#[derive(Debug)]
-struct Records(Vec<Record>);
-
-impl Sink for Records {
-    fn take(
-        &mut self,
-        owner: &[u8],
-        rtype: u16,
-        ttl: u32,
-        data: &[u8],
-        _: At,
-    ) -> Result<Option<String>, String> {
-        self.0.push(Record {
-            owner: owner.into(),
-            rtype,
-            ttl,
-            data: data.into(),
-        });
-        Ok(None)
-    }
-
-    fn broken(&mut self, _: u16) {}
-
-    fn broken_file(&mut self) {}
 }
 
 /// All types (RFC 2136 section 2.5.3).

@@ -116,6 +116,52 @@ pub(super) fn read_records(
     report.finish()
 }
 
+/// Reads one record in one line, such as `www.cdn.test. 300 A 192.0.2.1`: names are absolute; `ttl` is that of a record without.
+///
+/// # Errors
+/// Found and expected.
+pub(super) fn read_record(text: &str, ttl: u32) -> Result<Record, String> {
+    if text.contains(['\n', '\r']) || text.starts_with(['$', ' ', '\t']) {
+        return Err(format!("found {text:?}, expected one record"));
+    }
+    let mut records = Records(Vec::new());
+    let (errors, _) = read_records("", text.as_bytes(), b"\0", ttl, &mut records);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error.message);
+    }
+    match <[Record; 1]>::try_from(records.0) {
+        Ok([record]) => Ok(record),
+        Err(_) => Err(format!("found {text:?}, expected one record")),
+    }
+}
+
+/// Keeps records as they come.
+#[derive(Debug)]
+struct Records(Vec<Record>);
+
+impl Sink for Records {
+    fn take(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: &[u8],
+        _: At,
+    ) -> Result<Option<String>, String> {
+        self.0.push(Record {
+            owner: owner.into(),
+            rtype,
+            ttl,
+            data: data.into(),
+        });
+        Ok(None)
+    }
+
+    fn broken(&mut self, _: u16) {}
+
+    fn broken_file(&mut self) {}
+}
+
 fn build(config: &ZoneConfig, read: impl FnOnce(&mut Reader<'_>)) -> Result<Loaded, Vec<Problem>> {
     let mut report = Report::default();
     let mut apex = Vec::new();

@@ -11,7 +11,7 @@ use super::rules::{Act, Builder, Rules};
 use super::{List, Policy, lists, special};
 use crate::dns::wire::Ede;
 use crate::dns::zone::name::from_text;
-use crate::dns::zone::{At, Problem, Sink, read_records};
+use crate::dns::zone::{Problem, Record, read_record, read_records};
 use crate::metrics::policy::Metrics;
 
 /// What is answered here, and what is not answered as asked.
@@ -26,7 +26,7 @@ pub struct Config {
     /// Hosts files.
     pub hosts: Vec<PathBuf>,
     /// Records of local names.
-    pub records: Vec<LocalRecord>,
+    pub records: Vec<Record>,
     /// TTL of what hosts files say, seconds.
     pub local_ttl: u32,
     /// Blocklists, in the order they are asked.
@@ -78,15 +78,6 @@ pub enum Response {
     Pass,
 }
 
-/// A record of a local name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalRecord {
-    owner: Box<[u8]>,
-    rtype: u16,
-    ttl: u32,
-    data: Box<[u8]>,
-}
-
 /// The state of one list, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListStatus {
@@ -106,19 +97,8 @@ pub struct ListStatus {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn record(text: &str) -> Result<LocalRecord, String> {
-    let mut records = Records(Vec::new());
-    let (errors, _) = read_records("", text.as_bytes(), b"\0", RECORD_TTL, &mut records);
-    if let Some(error) = errors.into_iter().next() {
-        return Err(error.message);
-    }
-    match <[LocalRecord; 1]>::try_from(records.0) {
-        Ok([record]) => Ok(record),
-        Err(records) => Err(format!(
-            "found {} records, expected one such as \"printer.lan. 300 A 192.0.2.7\"",
-            records.len()
-        )),
-    }
+pub fn record(text: &str) -> Result<Record, String> {
+    read_record(text, RECORD_TTL)
 }
 
 /// Reads all files. `forwarded`: the forward zones (wire form, lower case), which win over special-use names. A list
@@ -290,33 +270,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
             message: format!("found no readable file: {error}"),
         }]
     })
-}
-
-/// Keeps records as they come.
-#[derive(Debug)]
-struct Records(Vec<LocalRecord>);
-
-impl Sink for Records {
-    fn take(
-        &mut self,
-        owner: &[u8],
-        rtype: u16,
-        ttl: u32,
-        data: &[u8],
-        _: At,
-    ) -> Result<Option<String>, String> {
-        self.0.push(LocalRecord {
-            owner: owner.into(),
-            rtype,
-            ttl,
-            data: data.into(),
-        });
-        Ok(None)
-    }
-
-    fn broken(&mut self, _: u16) {}
-
-    fn broken_file(&mut self) {}
 }
 
 /// The list of hosts files and configured records.

@@ -42,7 +42,7 @@ mod load;
 pub(in crate::dns) use self::alias::Alias;
 pub(in crate::dns) use self::answer::Ruling;
 pub(super) use self::load::load;
-pub use self::load::{Config, Format, ListConfig, ListStatus, LocalRecord, Response, record};
+pub use self::load::{Config, Format, ListConfig, ListStatus, Response, record};
 
 /// Rules in the order they are asked: local data, special-use names, then the blocklists as configured.
 #[derive(Debug, Default)]
