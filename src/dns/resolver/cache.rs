@@ -379,7 +379,7 @@ const NEAR_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::op::Message;
+    use hickory_proto::op::Message;
     use proptest::prelude::*;
 
     use super::super::testing::{self, Asked, START, message};

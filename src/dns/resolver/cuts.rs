@@ -155,7 +155,7 @@ const OVERHEAD: usize = 300;
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_proto::op::{Message, ResponseCode};
 
     use super::super::partition::Partition;
     use super::super::reply::Bounds;

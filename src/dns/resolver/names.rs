@@ -1,8 +1,8 @@
 //! Names and records as text, for the operator's commands.
 
-use hickory_resolver::proto::op::Message;
-use hickory_resolver::proto::rr::Name;
-use hickory_resolver::proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_proto::op::Message;
+use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 /// A name in text form, any case, as lower-cased wire form. `None`: it is no domain name.
 pub(super) fn wire(name: &str) -> Option<Box<[u8]>> {

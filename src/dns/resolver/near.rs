@@ -344,8 +344,8 @@ const VERSIONS: usize = 1 << 14;
 mod tests {
     use std::time::Duration;
 
-    use hickory_resolver::proto::op::Message;
-    use hickory_resolver::proto::rr::RData;
+    use hickory_proto::op::Message;
+    use hickory_proto::rr::RData;
     use proptest::prelude::*;
 
     use super::super::CacheConfig;

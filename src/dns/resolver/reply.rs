@@ -358,7 +358,7 @@ const NO_SOA: u32 = 5;
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::op::Message;
+    use hickory_proto::op::Message;
 
     use super::super::partition::Partition;
     use super::super::testing::{message, wire};

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use hickory_resolver::proto::op::{Edns, Message, OpCode, Query as Question, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, NS, SOA, TXT};
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, OpCode, Query as Question, ResponseCode};
+use hickory_proto::rr::rdata::{A, CNAME, MX, NS, SOA, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::{CacheConfig, names};
 use crate::dns::wire::Query;

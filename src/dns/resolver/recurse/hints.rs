@@ -14,7 +14,7 @@ impl Hints {
     /// The root servers of the Internet.
     #[must_use]
     pub fn built_in() -> Self {
-        let servers = hickory_resolver::proto::ROOTS.chunks(2).zip(b'a'..);
+        let servers = hickory_proto::ROOTS.chunks(2).zip(b'a'..);
         let servers = servers.filter_map(|(addresses, letter)| {
             let name = format!("{}.root-servers.net.", char::from(letter));
             Some(NameServer {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_proto::op::{Message, ResponseCode};
 
 use self::internet::{Asked, Server, Zone, rec};
 use super::super::budget::Budget;

@@ -274,7 +274,7 @@ const COOKIE_MAX: usize = 4 + 8 + 32;
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::op::Message;
+    use hickory_proto::op::Message;
     use proptest::prelude::*;
 
     use super::super::super::testing::{message, wire};

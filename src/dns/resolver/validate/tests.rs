@@ -1,6 +1,6 @@
 //! Validation over the Internet in memory: signed zones, broken ones, attacks.
 
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_proto::op::ResponseCode;
 
 use super::super::recurse::tests::internet::{self, Asked, Rec, Reply, Server, Signing, Zone};
 use super::super::recurse::tests::{Made, Outcome, root, zone};
