@@ -81,7 +81,12 @@ pub enum Entry {
     /// An object.
     Object(Arc<Object>),
     /// A directory without an index file: its listing (names, directories with a final `/`), if allowed.
-    Listing(Vec<String>),
+    Listing {
+        /// In order.
+        names: Vec<String>,
+        /// There are more than are listed.
+        more: bool,
+    },
     /// A directory asked for without its final `/`.
     Directory,
     /// Nothing.
@@ -155,8 +160,10 @@ impl Library {
         if !root.config.listing {
             return Entry::None;
         }
-        self.look(path, |root, path| match root.items(path, LISTED) {
-            Ok(items) => {
+        let listing = self.look(path, |root, path| match root.items(path, LISTED + 1) {
+            Ok(mut items) => {
+                let more = items.len() > LISTED;
+                items.truncate(LISTED);
                 let mut names: Vec<_> = items
                     .into_iter()
                     .filter_map(|item| match item.look {
@@ -166,12 +173,15 @@ impl Library {
                     })
                     .collect();
                 names.sort_unstable();
-                Entry::Listing(names)
+                Entry::Listing { names, more }
             }
             Err(_) => Entry::None,
-        })
-        .await
-        .unwrap_or(Entry::None)
+        });
+        let listing = listing.await.unwrap_or(Entry::None);
+        if matches!(listing, Entry::Listing { more: true, .. }) {
+            self.inner.reader.metrics.content.limit(Limit::Listing);
+        }
+        listing
     }
 
     async fn find_file(&self, path: &str) -> Entry {

@@ -207,7 +207,7 @@ async fn find(parts: Parts, path: String, mut receipt: Receipt) -> Response<Body
             Answer::Later(future) => future.await,
         },
         Entry::Directory => redirect(receipt, &path),
-        Entry::Listing(names) => listing(receipt, &path, &names),
+        Entry::Listing { names, more } => listing(receipt, &path, &names, more),
         Entry::None => not_found(receipt),
     }
 }
@@ -563,7 +563,7 @@ fn redirect(receipt: Receipt, path: &str) -> Response<Body> {
     response
 }
 
-fn listing(receipt: Receipt, path: &str, names: &[String]) -> Response<Body> {
+fn listing(receipt: Receipt, path: &str, names: &[String], more: bool) -> Response<Body> {
     let title = escape(path);
     let mut html = format!(
         "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n"
@@ -578,6 +578,9 @@ fn listing(receipt: Receipt, path: &str, names: &[String]) -> Response<Body> {
         );
     }
     html.push_str("</ul>\n");
+    if more {
+        let _ = writeln!(html, "<p>{} names, and there are more", names.len());
+    }
     page(
         receipt,
         StatusCode::OK,

@@ -63,11 +63,13 @@ pub enum Limit {
     Looks,
     /// Work waited for a thread.
     Threads,
+    /// A directory has more names than a listing shows.
+    Listing,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Reads, Self::Looks, Self::Threads];
+    pub const ALL: [Self; 4] = [Self::Reads, Self::Looks, Self::Threads, Self::Listing];
 
     /// The label value.
     #[must_use]
@@ -76,6 +78,7 @@ impl Limit {
             Self::Reads => "reads",
             Self::Looks => "looks",
             Self::Threads => "threads",
+            Self::Listing => "listing",
         }
     }
 }

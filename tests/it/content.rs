@@ -617,7 +617,7 @@ async fn published_directory_is_scanned_watched_and_found_below() {
         assert!(matches!(entry, Entry::None), "{absent}: {entry:?}");
     }
     assert!(matches!(library.find("/sub").await, Entry::Directory));
-    let Entry::Listing(names) = library.find("/sub/").await else {
+    let Entry::Listing { names, .. } = library.find("/sub/").await else {
         panic!("no listing");
     };
     assert_eq!(names, ["deep/", "page.html"]);

@@ -17,6 +17,7 @@ use headwater::content::{PublishConfig, StoreConfig};
 use headwater::http::Config;
 use headwater::http::server::Server;
 use headwater::metrics::Metrics;
+use headwater::metrics::content::Limit;
 use headwater::metrics::http::{Closed, Outcome, Refused, Role};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -509,6 +510,34 @@ async fn directory_gives_its_index_its_listing_or_its_slash() {
         html.contains("<a href=\"./a%20%3Cb%3E%26%22c.txt\">a &lt;b&gt;&amp;&quot;c.txt</a>"),
         "{html}"
     );
+}
+
+#[tokio::test]
+async fn listing_ends_at_its_bound_and_says_so() {
+    let node = Node::start(config_of_tests()).await;
+    let folder = node.dir.path().join("content/many");
+    std::fs::create_dir(&folder).unwrap();
+    let add = |names: std::ops::Range<u32>| {
+        for n in names {
+            std::fs::File::create(folder.join(format!("{n:05}"))).unwrap();
+        }
+    };
+    let listed = async || {
+        let reply = node.get("/many/", &[]).await;
+        assert_eq!(reply.status, 200);
+        let html = String::from_utf8(reply.body).unwrap();
+        let more = html.contains("<p>10000 names, and there are more");
+        (html.matches("<li>").count(), more)
+    };
+    let reached = || node.metrics.content.limit_count(Limit::Listing);
+    add(0..10_000);
+    assert_eq!((listed().await, reached()), ((10_000, false), 0));
+    add(10_000..10_003);
+    assert_eq!((listed().await, reached()), ((10_000, true), 1));
+    // Whatever is left out has its own path still.
+    for n in (0..10_000).step_by(1_000).chain(10_000..10_003) {
+        assert_eq!(node.get(&format!("/many/{n:05}"), &[]).await.status, 200);
+    }
 }
 
 #[tokio::test]
