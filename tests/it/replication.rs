@@ -119,10 +119,20 @@ struct Mirror {
     handle: MirrorHandle,
     stop: CancellationToken,
     task: JoinHandle<Result<(), anyhow::Error>>,
+    /// Removed at the end, if it is its own.
+    _state: Option<TempDir>,
 }
 
 impl Mirror {
-    fn new(state: &Path, origins: &[&Origin], in_flight: usize) -> Self {
+    /// With a state directory of its own.
+    fn new(origins: &[&Origin], in_flight: usize) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut mirror = Self::in_dir(state.path(), origins, in_flight);
+        mirror._state = Some(state);
+        mirror
+    }
+
+    fn in_dir(state: &Path, origins: &[&Origin], in_flight: usize) -> Self {
         let metrics = Arc::new(Metrics::new());
         let (library, store) = open(state, &metrics);
         let config = MirrorConfig {
@@ -148,6 +158,7 @@ impl Mirror {
             handle,
             stop,
             task,
+            _state: None,
         }
     }
 
@@ -310,8 +321,7 @@ async fn objects_of_all_sizes_are_mirrored_changed_and_removed() {
     }
     let files: Vec<(&str, &[u8])> = truth.iter().map(|(n, b)| (*n, b.as_slice())).collect();
     let origin = Origin::new(&files).await;
-    let state = tempfile::tempdir().unwrap();
-    let mirror = Mirror::new(state.path(), &[&origin], 4);
+    let mirror = Mirror::new(&[&origin], 4);
     for (name, bytes) in &truth {
         mirror.has(&format!("/{name}"), bytes).await;
     }
@@ -357,8 +367,7 @@ async fn objects_of_all_sizes_are_mirrored_changed_and_removed() {
 async fn object_stays_while_its_origin_is_away() {
     let bytes = noise(1, 3 * CHUNK);
     let origin = Origin::new(&[("a", &bytes)]).await;
-    let state = tempfile::tempdir().unwrap();
-    let mirror = Mirror::new(state.path(), &[&origin], 4);
+    let mirror = Mirror::new(&[&origin], 4);
     mirror.has("/a", &bytes).await;
     origin.ways.away.store(true, Ordering::Relaxed);
     until("the mirror to notice", || mirror.problem().is_some()).await;
@@ -379,8 +388,7 @@ async fn wrong_chunk_is_never_kept_and_its_sender_is_cut_off() {
     let bytes = noise(2, 9 * CHUNK + 1);
     let liar = Origin::new(&[("a", &bytes)]).await;
     liar.ways.flips.store(4 + 1, Ordering::Relaxed);
-    let state = tempfile::tempdir().unwrap();
-    let mirror = Mirror::new(state.path(), &[&liar], 1);
+    let mirror = Mirror::new(&[&liar], 1);
     until("the lie to be found", || {
         mirror.chunks(Outcome::Mismatch) > 0
     })
@@ -434,8 +442,7 @@ async fn honest_node_fills_what_a_liar_holds_too() {
     }
     liar.ways.flips.store(20 + 1, Ordering::Relaxed);
     honest.ways.flips.store(0, Ordering::Relaxed);
-    let state = tempfile::tempdir().unwrap();
-    let mirror = Mirror::new(state.path(), &[&liar, &honest], 4);
+    let mirror = Mirror::new(&[&liar, &honest], 4);
     mirror.has("/a", &bytes).await;
     let shares = [&liar, &honest].map(|o| o.ways.asked.lock().unwrap().len());
     assert!(shares.iter().all(|&share| share > 0), "{shares:?}");
@@ -448,8 +455,7 @@ async fn fill_goes_on_when_the_origin_returns() {
     let bytes = noise(4, 50 * CHUNK);
     let origin = Origin::new(&[("a", &bytes)]).await;
     origin.ways.chunks_left.store(20, Ordering::Relaxed);
-    let state = tempfile::tempdir().unwrap();
-    let mirror = Mirror::new(state.path(), &[&origin], 4);
+    let mirror = Mirror::new(&[&origin], 4);
     until("the origin to go away", || {
         mirror.chunks(Outcome::Failed) > 0
     })
@@ -474,7 +480,7 @@ async fn fill_goes_on_where_it_was_after_a_restart() {
     let in_flight = 3;
     let mut kept = 0;
     for part in 1..5 {
-        let mirror = Mirror::new(state.path(), &[&origin], in_flight);
+        let mirror = Mirror::in_dir(state.path(), &[&origin], in_flight);
         until("some chunks to come", || {
             let object = mirror.library.get("/a");
             object.is_some_and(|object| object.have().held() >= part * 20)
@@ -484,7 +490,7 @@ async fn fill_goes_on_where_it_was_after_a_restart() {
         mirror.stop().await;
     }
     assert!(kept < 100);
-    let mirror = Mirror::new(state.path(), &[&origin], in_flight);
+    let mirror = Mirror::in_dir(state.path(), &[&origin], in_flight);
     mirror.has("/a", &bytes).await;
     let asked = origin.ways.asked.lock().unwrap().len();
     assert!(asked <= 100 + 4 * in_flight, "{asked} chunks asked for");
@@ -496,8 +502,7 @@ async fn reader_of_a_filling_object_gets_its_chunk_before_the_others() {
     let bytes = noise(6, 200 * CHUNK + 9);
     let origin = Origin::new(&[("a", &bytes), ("b", &bytes[9..])]).await;
     origin.ways.pause.store(5, Ordering::Relaxed);
-    let state = tempfile::tempdir().unwrap();
-    let mirror = Mirror::new(state.path(), &[&origin], 2);
+    let mirror = Mirror::new(&[&origin], 2);
     until("the fills to begin", || {
         let begun = |path: &str| mirror.library.get(path).is_some();
         begun("/a") && begun("/b")
