@@ -219,6 +219,8 @@ const OTHERS: &[(&str, &[&str])] = &[
             "dnssec.dnskey_ttl",
             "dnssec.propagation",
             "dnssec.ds_ttl",
+            "dnssec.ask_parent",
+            "dnssec.parent_propagation",
             "resolver.local.ttl",
             "resolver.cache.min_ttl",
             "resolver.cache.max_ttl",
