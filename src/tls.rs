@@ -1,10 +1,11 @@
-//! Certificates of the encrypted listeners: read from files, replaced while they are in use.
+//! Certificates of the encrypted listeners, read from files and replaced while they are in use; and whom this node trusts itself.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -91,6 +92,43 @@ impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").finish_non_exhaustive()
     }
+}
+
+/// Whom this node trusts to vouch for servers: the system's roots, and those of a file beside them.
+///
+/// # Errors
+/// What is wrong with the file; or that there is nobody to trust.
+pub fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if let Some(file) = file {
+        let at = |why: String| {
+            let file = file.display();
+            format!("found {file}: {why}, expected certificates (PEM)")
+        };
+        let mut found = 0;
+        for certificate in CertificateDer::pem_slice_iter(&read(file).map_err(at)?) {
+            let certificate = certificate.map_err(|error| at(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| at(error.to_string()))?;
+            found += 1;
+        }
+        if found == 0 {
+            return Err(at("none in it".to_owned()));
+        }
+    }
+    if roots.is_empty() {
+        let why = match native.errors.first() {
+            Some(error) => format!(" ({error})"),
+            None => String::new(),
+        };
+        return Err(format!(
+            "found \"\", and no certificates of authorities in the system's store{why}, expected some in either"
+        ));
+    }
+    Ok(roots)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

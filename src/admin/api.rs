@@ -46,6 +46,8 @@ pub struct Status {
     pub zones: Vec<Zone>,
     /// The resolver cache; `None`: the resolver is off.
     pub cache: Option<Cache>,
+    /// What the resolver asks, unless it resolves from the root.
+    pub upstreams: Vec<Upstream>,
     /// What it serves.
     pub content: Content,
     /// Network interfaces.
@@ -114,6 +116,23 @@ pub struct Cache {
     pub stale: u64,
     /// Queries it could not answer.
     pub misses: u64,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The names it is asked for are beneath this; `.`: all that are not beneath another.
+    pub zone: String,
+    /// As in the configuration, with its port.
+    pub upstream: String,
+    /// `up`, `dead`, or `unknown` before its first answer.
+    pub state: String,
+    /// Smoothed round trip; `None`: never measured.
+    pub round_trip_ms: Option<f64>,
+    /// `open`, `opening` or `closed`; `None`: it is asked in the clear.
+    pub connection: Option<String>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
 }
 
 /// Sums over everything served.

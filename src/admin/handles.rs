@@ -17,7 +17,7 @@ use crate::daemon::reload::Reloader;
 use crate::dns::dnssec::signer::KeyStatus;
 use crate::dns::engine::Engine;
 use crate::dns::keeper::ZoneStatus;
-use crate::dns::resolver::{Flush, Resolver};
+use crate::dns::resolver::{Flush, Resolver, UpstreamStatus};
 use crate::metrics::Metrics;
 use crate::peer::replicate::MirrorHandle;
 use crate::time::Now;
@@ -95,6 +95,7 @@ impl Handles {
             listeners: self.listeners.clone(),
             zones,
             cache: self.engine.resolver().map(cache),
+            upstreams: self.engine.resolver().map_or_else(Vec::new, upstreams),
             content: self.content(),
             links: links(&self.metrics),
             mirrors,
@@ -409,6 +410,24 @@ fn key(status: KeyStatus) -> api::ZoneKey {
         ds: status.ds,
         until: status.until,
     }
+}
+
+fn upstreams(resolver: &Resolver) -> Vec<api::Upstream> {
+    let statuses = resolver.upstreams().into_iter();
+    let upstream = |status: UpstreamStatus| api::Upstream {
+        zone: status.zone,
+        upstream: status.upstream,
+        state: match (status.dead, status.round_trip) {
+            (true, _) => "dead",
+            (false, Some(_)) => "up",
+            (false, None) => "unknown",
+        }
+        .to_owned(),
+        round_trip_ms: status.round_trip.map(|took| took.as_secs_f64() * 1_000.0),
+        connection: status.connection.map(str::to_owned),
+        problem: status.problem,
+    };
+    statuses.map(upstream).collect()
 }
 
 fn cache(resolver: &Resolver) -> api::Cache {

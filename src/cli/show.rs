@@ -40,6 +40,27 @@ pub(super) fn status(status: &Status) -> String {
         text.push_str("\nresolver cache\n");
         text.push_str(&indented(&self::cache(cache)));
     }
+    let upstreams = status.upstreams.iter().map(|u| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let round_trip = u.round_trip_ms.map(|millis| format!("{millis:.1} ms"));
+        vec![
+            u.zone.clone(),
+            u.upstream.clone(),
+            u.state.clone(),
+            or_dash(&round_trip),
+            or_dash(&u.connection),
+            or_dash(&u.problem),
+        ]
+    });
+    let heads = [
+        "for",
+        "upstream",
+        "state",
+        "round trip",
+        "connection",
+        "problem",
+    ];
+    text.push_str(&titled("upstreams", &heads, upstreams.collect()));
     let content = &status.content;
     text.push_str(&titled(
         "content",

@@ -24,7 +24,7 @@ pub struct Metrics {
     pub denied: IntCounter,
     /// Bytes of what recursion keeps beside answers.
     pub recursion_bytes: IntGauge,
-    /// Packets sent to upstreams: datagrams, TCP connects and TCP queries.
+    /// Packets sent to upstreams: datagrams, connects, TLS handshakes and queries on connections.
     pub upstream_packets: IntCounter,
     /// Queries sent to an upstream once more, since no reply came.
     pub retransmissions: IntCounter,
@@ -32,8 +32,10 @@ pub struct Metrics {
     pub rejected: Rejected,
     /// UDP sockets open towards upstreams.
     pub sockets: IntGauge,
-    /// TCP connections open to upstreams.
+    /// Connections open to upstreams: TCP, TLS and HTTPS.
     pub streams: IntGauge,
+    /// Connections to upstreams over TLS and HTTPS, by how opening them ended.
+    pub handshakes: Handshakes,
     /// Answers fetched anew before they expired.
     pub prefetches: Prefetches,
     /// Answers taken over from before the start.
@@ -66,7 +68,7 @@ pub struct Limits {
     pub server_fetches: IntCounter,
     /// Queries not sent because all UDP sockets are in use.
     pub sockets: IntCounter,
-    /// Queries not sent because of too many TCP connections.
+    /// Queries not sent because of too many connections.
     pub streams: IntCounter,
     /// Names of name servers that nested too deep.
     pub depth: IntCounter,
@@ -90,12 +92,30 @@ pub struct Limits {
     pub nsec3_hashes: IntCounter,
     /// Questions sent to a server as often as they may be, over one transport, without a reply.
     pub sends: IntCounter,
-    /// Replies over TCP that came while other queries waited, since the connection carried as many as it may.
+    /// Replies over TCP or TLS that came while other queries waited, and queries over HTTPS that had to wait, since the connection
+    /// carried as many as it may.
     pub stream_queries: IntCounter,
     /// Refreshes put off or not made because too many were under way.
     pub refreshes: IntCounter,
     /// Answers in use that were not refreshed because too many waited for it.
     pub refreshes_waiting: IntCounter,
+}
+
+/// How opening a connection over TLS or HTTPS ended: `headwater_resolver_upstream_handshakes_total{outcome}`.
+#[derive(Debug)]
+pub struct Handshakes {
+    /// Open, after a whole handshake.
+    pub full: IntCounter,
+    /// Open, by a session from before.
+    pub resumed: IntCounter,
+    /// The certificate is not for the name, not valid now, or nobody trusted vouches for it.
+    pub certificate: IntCounter,
+    /// No agreement: versions, ciphers, HTTP/2, or what came is no TLS.
+    pub failed: IntCounter,
+    /// Nobody listens there, or there is no way.
+    pub unreachable: IntCounter,
+    /// It took too long.
+    pub timeout: IntCounter,
 }
 
 /// How the refreshes of answers about to expire ended: `headwater_resolver_prefetches_total{outcome}`.
@@ -162,6 +182,13 @@ impl Metrics {
             "Packets from upstreams that were not the reply waited for, by what was wrong.",
             &["reason"],
         );
+        let handshakes = super::counters(
+            registry,
+            "headwater_resolver_upstream_handshakes_total",
+            "Connections to upstreams over TLS and HTTPS, by how opening them ended.",
+            &["outcome"],
+        );
+        let handshake = |name: &str| handshakes.with_label_values(&[name]);
         let prefetches = super::counters(
             registry,
             "headwater_resolver_prefetches_total",
@@ -212,7 +239,7 @@ impl Metrics {
             upstream_packets: super::counter(
                 registry,
                 "headwater_resolver_upstream_packets_total",
-                "Datagrams, TCP connects and TCP queries sent to upstreams.",
+                "Datagrams, connects, TLS handshakes and queries on connections sent to upstreams.",
             ),
             retransmissions: super::counter(
                 registry,
@@ -235,8 +262,16 @@ impl Metrics {
             streams: super::gauge(
                 registry,
                 "headwater_resolver_upstream_streams",
-                "TCP connections open to upstreams.",
+                "Connections open to upstreams: TCP, TLS and HTTPS.",
             ),
+            handshakes: Handshakes {
+                full: handshake("full"),
+                resumed: handshake("resumed"),
+                certificate: handshake("certificate"),
+                failed: handshake("failed"),
+                unreachable: handshake("unreachable"),
+                timeout: handshake("timeout"),
+            },
             prefetches: Prefetches {
                 done: prefetches.with_label_values(&["done"]),
                 failed: prefetches.with_label_values(&["failed"]),

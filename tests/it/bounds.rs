@@ -163,6 +163,10 @@ const BOUNDS: &[(&str, &str)] = &[
         "headwater_http_access_log_dropped_total",
     ),
     (
+        "resolver.tls.handshake",
+        "headwater_resolver_upstream_handshakes_total{outcome=\"timeout\"}",
+    ),
+    (
         "log.buffer",
         "headwater_dns_log_dropped_total{sink=\"queries\"}",
     ),
@@ -231,6 +235,7 @@ const OTHERS: &[(&str, &[&str])] = &[
             "resolver.cache.failure_ttl_min",
             "resolver.cache.failure_ttl_max",
             "resolver.cache.save",
+            "resolver.tls.idle",
         ],
     ),
 ];

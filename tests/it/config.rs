@@ -28,6 +28,7 @@ fn check(config: &str, expected: &[&str]) {
     let shown: Vec<_> = problems
         .iter()
         .map(|p| p.to_string().replace(&name, ""))
+        .map(|shown| shown.replace(&dir.path().display().to_string(), "DIR"))
         .collect();
     assert_eq!(shown, expected, "of:\n{config}");
 }
@@ -135,7 +136,21 @@ fn config_with_a_bad_address_names_the_element() {
     check(
         "[resolver]\nupstreams = [\"dns.example\"]\n",
         &[
-            "2: resolver.upstreams[0]: found \"dns.example\", expected an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\"",
+            "2: resolver.upstreams[0]: found \"dns.example\", expected an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\", \"tls://192.0.2.53#dns.example\" or \"https://dns.example/dns-query@192.0.2.53\"",
+        ],
+    );
+    check(
+        "[resolver]\nupstreams = [\"tls://dns.example\", \"https://dns.example/dns-query\"]\n",
+        &[
+            "2: resolver.upstreams[0]: found \"tls://dns.example\", expected \"tls://\", an address with or without a port, and the name in its certificate, such as \"tls://192.0.2.53#dns.example\" or \"tls://[2001:db8::1]:853#dns.example\"",
+            "2: resolver.upstreams[1]: found \"https://dns.example/dns-query\", expected a URL with a path, \"@\" and an address, with or without a port, such as \"https://dns.example/dns-query@192.0.2.53\"",
+        ],
+    );
+    check(
+        "[resolver]\nupstreams = [\"192.0.2.53\", \"192.0.2.53:5353\", \"tls://192.0.2.53#dns.example\", \"https://dns.example/dns-query@192.0.2.53\"]\n[resolver.tls]\nca_file = \"none.pem\"\n",
+        &[
+            "2: warning: resolver.upstreams: some are encrypted, others not: what is asked of these can be read on the way",
+            "4: resolver.tls.ca_file: found DIR/none.pem: No such file or directory (os error 2), expected certificates (PEM)",
         ],
     );
 }

@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 
 mod attack;
 
+mod encrypted;
+
 mod keep;
 
 // The upstream.
@@ -173,7 +175,7 @@ struct Bench {
 fn config(upstreams: &[&Upstream]) -> Config {
     Config {
         allow: vec!["127.0.0.0/8".parse().unwrap()],
-        upstreams: upstreams.iter().map(|upstream| upstream.address).collect(),
+        upstreams: upstreams.iter().map(|u| u.address.into()).collect(),
         recursion: None,
         forward: Vec::new(),
         cache: CacheConfig {
@@ -621,7 +623,7 @@ async fn forward_zones_have_upstreams_and_answers_of_their_own() {
     let mut config = config(&[&world]);
     config.forward = vec![ForwardZone {
         zone: "corp.example.".into(),
-        upstreams: vec![corp.address],
+        upstreams: vec![corp.address.into()],
     }];
     let bench = bench(config);
     for (asked, host) in [

@@ -281,11 +281,16 @@ impl Bind {
     /// Starts BIND with `(apex, master file text)` zones and waits until it answers each. Its answers have the
     /// additional records of what they name, and no NS of the zone.
     pub(crate) fn start(zones: &[(&str, &str)]) -> Self {
+        Self::start_with(zones, "", "")
+    }
+
+    /// Likewise, with more options, and more statements before them.
+    pub(crate) fn start_with(zones: &[(&str, &str)], options: &str, statements: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port();
         let at = dir.path().display();
         let mut config = format!(
-            "options {{ directory \"{at}\"; pid-file none; session-keyfile none; listen-on port {port} {{ 127.0.0.1; }};\n \
+            "{statements}options {{ {options} directory \"{at}\"; pid-file none; session-keyfile none; listen-on port {port} {{ 127.0.0.1; }};\n \
              listen-on-v6 {{ none; }}; recursion no; minimal-responses no-auth; dnssec-validation no; empty-zones-enable \
              no; check-integrity no; check-names primary ignore; notify no; }};\ncontrols {{ }};\n"
         );
@@ -330,10 +335,15 @@ pub(crate) struct Unbound {
 impl Unbound {
     /// Starts Unbound with `zone` (records of a `static` local zone, one a line) and waits until it answers.
     pub(crate) fn start(zone: &str, records: &[&str]) -> Self {
+        Self::start_with(zone, records, "")
+    }
+
+    /// Likewise, with more lines of its `server:` clause.
+    pub(crate) fn start_with(zone: &str, records: &[&str], lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port();
         let mut config = format!(
-            "server:\n interface: 127.0.0.1\n port: {port}\n username: \"\"\n chroot: \"\"\n directory: \"{at}\"\n \
+            "server:\n{lines} interface: 127.0.0.1\n port: {port}\n username: \"\"\n chroot: \"\"\n directory: \"{at}\"\n \
              pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n module-config: \"iterator\"\n num-threads: 1\n \
              access-control: 127.0.0.0/8 allow\n local-zone: \"{zone}\" static\n",
             at = dir.path().display()

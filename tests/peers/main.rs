@@ -44,3 +44,5 @@ mod signing;
 mod transfer;
 
 mod update;
+
+mod upstreams;

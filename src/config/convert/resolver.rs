@@ -1,10 +1,13 @@
 //! `[resolver]`: who may recurse, upstreams or root hints, cache.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
+use rustls::RootCertStore;
 
 use super::super::read::Section;
 use super::super::units::duration_text;
@@ -12,7 +15,7 @@ use super::common::{DOMAIN_EXPECTED, Paths, TTLS, bytes, domain, ms, secs};
 use super::policy;
 use crate::dns::resolver::recurse::hints::Hints;
 use crate::dns::resolver::recurse::records::Unreadable;
-use crate::dns::resolver::upstream::{self, Families};
+use crate::dns::resolver::upstream::{self, Families, Target};
 use crate::dns::resolver::validate::anchor::Anchors;
 use crate::dns::resolver::{
     self, CacheConfig, ForwardZone, UPSTREAMS, WarmName, recurse, validate,
@@ -39,11 +42,11 @@ pub(super) fn settings(
     }
     let mut upstreams = upstreams(section, "upstreams");
     for upstream in &upstreams {
-        not_itself(section, *upstream, own);
+        not_itself(section, upstream.address(), own);
     }
     if mode == "forward" && upstreams.is_empty() && !section.failed("upstreams") {
         upstreams = system_resolvers();
-        upstreams.retain(|u| !own.contains(u));
+        upstreams.retain(|u| !own.contains(&u.address()));
         if upstreams.is_empty() {
             let message =
                 "none configured and none in /etc/resolv.conf; foreign names get SERVFAIL";
@@ -66,7 +69,7 @@ pub(super) fn settings(
             );
         }
         for upstream in &upstreams {
-            not_itself(&entry, *upstream, own);
+            not_itself(&entry, upstream.address(), own);
         }
         if !zone.is_empty() && !zones.insert(zone.clone()) {
             entry.error(
@@ -82,6 +85,16 @@ pub(super) fn settings(
     let cache = cache(&section.section("cache"), paths, aliases);
     let waiters = section.integer("waiters", 1..=1_000_000);
     let recursion = recursion(section, paths, families, &cache, waiters);
+    let all = upstreams
+        .iter()
+        .chain(forward.iter().flat_map(|f| &f.upstreams));
+    let encrypted = mode != "off" && !all.clone().all(Target::is_clear);
+    if encrypted && mode == "forward" && upstreams.iter().any(Target::is_clear) {
+        let message =
+            "some are encrypted, others not: what is asked of these can be read on the way";
+        section.warning("upstreams", message);
+    }
+    let tls = tls(&section.section("tls"), paths, encrypted);
     let config = resolver::Config {
         allow,
         upstreams,
@@ -93,6 +106,9 @@ pub(super) fn settings(
         upstream: upstream::Config {
             sockets: section.integer("sockets", 16..=60_000),
             streams: section.integer("streams", 1..=60_000),
+            tls_idle: tls.idle,
+            tls_handshake: tls.handshake,
+            roots: tls.roots,
             servers: section.integer("servers", 1..=10_000_000),
             fetches_per_server: section.integer("fetches_per_server", 1..=60_000),
             fetches_per_zone: section.integer("fetches_per_zone", 1..=1_000_000),
@@ -110,6 +126,34 @@ pub(super) fn settings(
     let policy = policy::settings(section, mode == "recursive", paths);
     section.end();
     ((mode != "off").then_some(config), policy)
+}
+
+/// `[resolver.tls]`
+struct Tls {
+    idle: Duration,
+    handshake: Duration,
+    roots: Arc<RootCertStore>,
+}
+
+/// `[resolver.tls]`; certificates are read only if they are `needed`.
+fn tls(section: &Section<'_, '_>, paths: &Paths<'_>, needed: bool) -> Tls {
+    let file = section.text("ca_file");
+    let file = (!file.is_empty()).then(|| paths.resolve(section, "ca_file", &file));
+    let roots = if needed {
+        crate::tls::roots(file.as_deref()).unwrap_or_else(|message| {
+            section.error("ca_file", message);
+            RootCertStore::empty()
+        })
+    } else {
+        RootCertStore::empty()
+    };
+    let tls = Tls {
+        idle: section.duration("idle", secs(1)..=secs(3_600)),
+        handshake: section.duration("handshake", ms(100)..=secs(60)),
+        roots: Arc::new(roots),
+    };
+    section.end();
+    tls
 }
 
 /// `[resolver.recursion]`, and what stands in `[resolver]` beside it.
@@ -285,25 +329,16 @@ fn cache(section: &Section<'_, '_>, paths: &Paths<'_>, aliases: usize) -> CacheC
     config
 }
 
-fn upstreams(section: &Section<'_, '_>, key: &'static str) -> Vec<SocketAddr> {
+fn upstreams(section: &Section<'_, '_>, key: &'static str) -> Vec<Target> {
     let upstreams = section.list(key, UPSTREAM_EXPECTED, |text| {
-        upstream(text).ok_or_else(|| format!("found {text:?}, expected {UPSTREAM_EXPECTED}"))
+        let target = Target::from_str(text);
+        target.map_err(|expected| format!("found {text:?}, {expected}"))
     });
     if upstreams.len() > UPSTREAMS {
         let found = upstreams.len();
         section.error(key, format!("found {found}, expected at most {UPSTREAMS}"));
     }
     upstreams
-}
-
-/// An address, with port 53 unless it has one.
-fn upstream(text: &str) -> Option<SocketAddr> {
-    let address = text.parse().ok().or_else(|| {
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        let address: IpAddr = bare.unwrap_or(text).parse().ok()?;
-        Some(SocketAddr::new(address, 53))
-    })?;
-    (address.port() != 0 && !address.ip().is_unspecified()).then_some(address)
 }
 
 fn not_itself(section: &Section<'_, '_>, upstream: SocketAddr, own: &[SocketAddr]) {
@@ -318,46 +353,31 @@ fn not_itself(section: &Section<'_, '_>, upstream: SocketAddr, own: &[SocketAddr
 }
 
 /// The `nameserver` lines of /etc/resolv.conf.
-fn system_resolvers() -> Vec<SocketAddr> {
+fn system_resolvers() -> Vec<Target> {
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     nameservers(&text)
 }
 
 /// At most the first three are used, as in the C library.
-fn nameservers(text: &str) -> Vec<SocketAddr> {
+fn nameservers(text: &str) -> Vec<Target> {
     let lines = text.lines().filter_map(|l| {
         let mut words = l.split_whitespace();
         (words.next() == Some("nameserver"))
             .then(|| words.next())
             .flatten()
     });
-    lines.filter_map(upstream).take(3).collect()
+    let targets = lines.filter_map(|text| Target::from_str(text).ok());
+    targets.filter(Target::is_clear).take(3).collect()
 }
 
 const UPSTREAM_EXPECTED: &str =
-    "an address with or without a port such as \"192.0.2.53\" or \"[2001:db8::1]:53\"";
+    "addresses such as \"192.0.2.53\" or \"tls://192.0.2.53#dns.example\"";
 
 const WARM_EXPECTED: &str = "names such as \"www.example\" or \"example/MX\"";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check_upstream(text: &str, expected: Option<&str>) {
-        let expected = expected.map(|e| e.parse().unwrap());
-        assert_eq!(upstream(text), expected, "{text}");
-    }
-
-    #[test]
-    fn upstream_without_a_port_has_port_53() {
-        check_upstream("192.0.2.53", Some("192.0.2.53:53"));
-        check_upstream("192.0.2.53:5353", Some("192.0.2.53:5353"));
-        check_upstream("2001:db8::1", Some("[2001:db8::1]:53"));
-        check_upstream("[2001:db8::1]:53", Some("[2001:db8::1]:53"));
-        check_upstream("dns.example", None);
-        check_upstream("0.0.0.0", None);
-    }
 
     #[test]
     fn nameservers_are_the_first_three() {

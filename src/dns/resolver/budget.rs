@@ -23,8 +23,8 @@ struct Account {
 }
 
 impl Budget {
-    /// A budget of `packets` upstream packets (datagrams, TCP connects and TCP queries each count one), until
-    /// `deadline` on the monotonic clock.
+    /// A budget of `packets` upstream packets (datagrams, connects, TLS handshakes and queries on connections each count one),
+    /// until `deadline` on the monotonic clock.
     #[must_use]
     pub fn new(packets: u32, deadline: Now) -> Self {
         Self {

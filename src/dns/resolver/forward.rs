@@ -2,9 +2,9 @@
 //!
 //! The fastest that lives is asked. When it has not replied in the time it usually takes, the next one is asked too, and the first
 //! good reply counts: a dead upstream costs a client that time and not its whole patience. SERVFAIL, REFUSED and
-//! what is malformed count as no answer as long as another upstream is left.
+//! what is malformed count as no answer as long as another upstream is left. Upstreams over TLS or HTTPS are chosen and measured like
+//! the others; none is ever asked over anything but what is configured.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::key::Parts;
 use super::names;
 use super::reply::{Invalid, Reply};
 use super::upstream::health::{self, Health};
-use super::upstream::{ExchangeError, Exchanger, Question, Server};
+use super::upstream::{ExchangeError, Exchanger, Question, Server, Target};
 use crate::dns::wire::Ede;
 use crate::metrics::Metrics;
 use crate::metrics::resolver::Upstream as Counters;
@@ -30,8 +30,26 @@ pub(super) struct Upstreams {
 
 #[derive(Clone, Debug)]
 struct Upstream {
+    target: Target,
     server: Arc<Server>,
     outcomes: Counters,
+}
+
+/// How one upstream does.
+#[derive(Clone, Debug)]
+pub struct UpstreamStatus {
+    /// The names it is asked for are beneath this; `.`: all that are not beneath another.
+    pub zone: String,
+    /// As in the configuration, with its port.
+    pub upstream: String,
+    /// It is taken for dead.
+    pub dead: bool,
+    /// Smoothed; `None`: never measured.
+    pub round_trip: Option<Duration>,
+    /// Over TLS and HTTPS: `open`, `opening` or `closed`.
+    pub connection: Option<&'static str>,
+    /// What is wrong.
+    pub problem: Option<String>,
 }
 
 /// Why a question has no answer; the details have been counted and logged.
@@ -56,17 +74,34 @@ pub(super) enum Unanswered {
 
 impl Upstreams {
     /// Asks nobody yet.
-    pub(super) fn new(addresses: &[SocketAddr], exchanger: &Exchanger, metrics: &Metrics) -> Self {
-        let upstreams = addresses
+    pub(super) fn new(targets: &[Target], exchanger: &Exchanger, metrics: &Metrics) -> Self {
+        let upstreams = targets
             .iter()
             .take(UPSTREAMS)
-            .filter(|&&address| exchanger.may_ask(address))
-            .map(|&address| Upstream {
-                server: exchanger.server(address),
-                outcomes: metrics.resolver.upstream(&address.to_string()),
+            .filter(|target| exchanger.may_ask(target.address()))
+            .map(|target| Upstream {
+                target: target.clone(),
+                server: exchanger.upstream(target),
+                outcomes: metrics.resolver.upstream(&target.to_string()),
             })
             .collect();
         Self { upstreams }
+    }
+
+    /// How each of them does; `zone` is whom they are asked for.
+    pub(super) fn status<'u>(&'u self, zone: &'u str) -> impl Iterator<Item = UpstreamStatus> + 'u {
+        self.upstreams.iter().map(move |upstream| {
+            let health = upstream.server.health();
+            let (connection, problem) = upstream.server.connection().unzip();
+            UpstreamStatus {
+                zone: zone.to_owned(),
+                upstream: upstream.target.to_string(),
+                dead: health.is_dead(),
+                round_trip: health.round_trip(),
+                connection,
+                problem: problem.flatten().map(|problem| problem.to_string()),
+            }
+        })
     }
 
     /// Asks the question until an upstream gives a reply that `read` takes for one, within `budget`.
@@ -220,7 +255,7 @@ impl Upstream {
         };
         outcome.is(&result);
         if let Err(failure) = &result {
-            tracing::debug!(upstream = %self.server.address(), %failure, "upstream gave no answer");
+            tracing::debug!(upstream = %self.target, %failure, "upstream gave no answer");
         }
         result
     }
@@ -246,6 +281,9 @@ impl Failure {
             Self::Exchange(ExchangeError::Exhausted(_)) => Unanswered::Exhausted,
             Self::Exchange(ExchangeError::TimeUp) => Unanswered::TimeUp,
             Self::Exchange(ExchangeError::Busy) => Unanswered::Busy,
+            Self::Exchange(ExchangeError::Insecure(_) | ExchangeError::Unfit(_)) => {
+                Unanswered::Failed(Ede::NetworkError)
+            }
             Self::Exchange(_) | Self::Reply(_) => Unanswered::Nobody,
         }
     }

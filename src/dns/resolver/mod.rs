@@ -9,7 +9,7 @@
 //! [`Resolver`]. Up to `dump` nothing here reads a clock or touches a socket.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use self::partition::Partitions;
 use self::policy::{ListStatus, Policy};
 use self::recurse::Recursor;
 use self::recurse::driver::Driver;
-use self::upstream::Exchanger;
+use self::upstream::{Exchanger, Target};
 use super::Outcome;
 use super::wire::{self, Ede, Query, Rcode};
 use crate::metrics::Metrics;
@@ -80,7 +80,7 @@ mod warm;
 
 mod saved;
 
-pub use self::forward::UPSTREAMS;
+pub use self::forward::{UPSTREAMS, UpstreamStatus};
 pub use self::saved::{Loaded, SaveError};
 pub use self::warm::WarmName;
 
@@ -93,7 +93,7 @@ pub struct Config {
     /// Who may recurse.
     pub allow: Vec<Network>,
     /// Upstreams for everything without a forward zone of its own (`mode = "forward"`).
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Target>,
     /// Settings of recursion (`mode = "recursive"`); then there are no upstreams but those of forward zones.
     pub recursion: Option<recurse::Config>,
     /// Forward zones (lower case, final dot) with their upstreams; each has its own cache partition.
@@ -118,7 +118,7 @@ pub struct ForwardZone {
     /// Apex, lower case, final dot.
     pub zone: String,
     /// Where to ask.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Target>,
 }
 
 /// Settings of the resolver cache.
@@ -218,7 +218,7 @@ impl Resolver {
     /// Builds pools and cache. Must be called inside the DNS runtime.
     ///
     /// # Errors
-    /// A forward zone that is no domain name or comes twice, or what the kernel said to epoll.
+    /// A forward zone that is no domain name or comes twice, or what the kernel said to epoll or the TLS library.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, std::io::Error> {
         let zones = config
             .forward
@@ -238,11 +238,14 @@ impl Resolver {
                 config.forward[place].zone
             ))
         })?;
-        let exchanger = Arc::new(Exchanger::new(config.upstream, Arc::clone(&metrics))?);
-        let set = |addresses: &[SocketAddr]| Upstreams::new(addresses, &exchanger, &metrics);
+        let exchanger = Arc::new(Exchanger::new(
+            config.upstream.clone(),
+            Arc::clone(&metrics),
+        )?);
+        let set = |targets: &[Target]| Upstreams::new(targets, &exchanger, &metrics);
         let upstreams = std::iter::once(&config.upstreams)
             .chain(config.forward.iter().map(|forward| &forward.upstreams))
-            .map(|addresses| set(addresses))
+            .map(|targets| set(targets))
             .collect();
         let recursor = config.recursion.clone().map(|recursion| {
             let driver = Driver::new(Arc::clone(&exchanger), recursion.port);
@@ -412,6 +415,16 @@ impl Resolver {
                 code(query, Rcode::ServFail, reason, out)
             }
         }
+    }
+
+    /// How the upstreams do, in the order of the configuration: first those for everything, then those of forward zones.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<UpstreamStatus> {
+        let forward = self.inner.config.forward.iter();
+        let zones = std::iter::once(".").chain(forward.map(|forward| &*forward.zone));
+        (zones.zip(&self.inner.upstreams))
+            .flat_map(|(zone, upstreams)| upstreams.status(zone))
+            .collect()
     }
 
     /// What the cache holds and did.

@@ -214,7 +214,7 @@ impl Drop for Server {
 pub(crate) fn forward_to(upstream: SocketAddr) -> resolver::Config {
     resolver::Config {
         allow: vec!["127.0.0.0/8".parse().unwrap()],
-        upstreams: vec![upstream],
+        upstreams: vec![upstream.into()],
         recursion: None,
         forward: vec![],
         cache: resolver::CacheConfig {

@@ -26,7 +26,7 @@ async fn raw(answers: impl Fn(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'stati
 
 fn config_for(upstream: SocketAddr) -> Config {
     Config {
-        upstreams: vec![upstream],
+        upstreams: vec![upstream.into()],
         ..config(&[])
     }
 }
@@ -148,7 +148,7 @@ async fn forwarder_is_believed_in_its_own_zone_only() {
     let mut config = config(&[&world]);
     config.forward = vec![ForwardZone {
         zone: "corp.example.".into(),
-        upstreams: vec![corp.address],
+        upstreams: vec![corp.address.into()],
     }];
     let bench = bench(config);
     let (_, message) = bench.ask(&ask("www.corp.example.", RecordType::A)).await;
@@ -190,7 +190,7 @@ async fn aliases_between_zones_that_go_round_end() {
         config.forward = zones
             .map(|(zone, upstream)| ForwardZone {
                 zone: zone.into(),
-                upstreams: vec![upstream.address],
+                upstreams: vec![upstream.address.into()],
             })
             .into();
         let bench = bench(config);

@@ -235,7 +235,7 @@ async fn answer_of_a_forward_zone_is_not_taken_over_without_it() {
     let mut config = config(&[&upstream]);
     config.forward = vec![ForwardZone {
         zone: "corp.example.".into(),
-        upstreams: vec![upstream.address],
+        upstreams: vec![upstream.address.into()],
     }];
     let first = bench(config);
     first.ask(&ask("www.corp.example.", RecordType::A)).await;

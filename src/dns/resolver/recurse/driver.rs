@@ -78,7 +78,9 @@ impl Net for Driver {
                 ExchangeError::TimeUp
                 | ExchangeError::Silent
                 | ExchangeError::Unreachable(_)
-                | ExchangeError::Broken => Silence::Silent,
+                | ExchangeError::Broken
+                | ExchangeError::Insecure(_)
+                | ExchangeError::Unfit(_) => Silence::Silent,
             })
     }
     async fn wait<T: Send>(&self, coming: impl Future<Output = T> + Send, until: Now) -> Option<T> {

@@ -67,9 +67,41 @@ impl Health {
         Duration::from_micros(micros).clamp(PATIENCE_LEAST, PATIENCE_MOST)
     }
 
+    /// The smoothed round trip; `None`: never measured.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        (self.srtt != 0).then(|| Duration::from_micros(self.srtt.into()))
+    }
+
     /// Whether it is taken for dead, even if it is time to try it again.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead_until_ns != 0
+    }
+}
+
+/// When a connection that failed may be tried again. A client query that comes before fails at once: handshakes cost both sides
+/// more than questions do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Backoff {
+    failures: u8,
+    until_ns: u64,
+}
+
+impl Backoff {
+    /// It failed at `now`: not again for twice as long as the last time.
+    pub(super) fn failed(&mut self, now: Now) {
+        let rest = BACKOFF_FIRST * 2_u32.pow(u32::from(self.failures));
+        self.until_ns = now.plus(rest.min(BACKOFF_LONGEST)).mono_ns;
+        self.failures = (self.failures + 1).min(DOUBLINGS);
+    }
+
+    /// It gave an answer.
+    pub(super) fn worked(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether it is not to be tried at `now`.
+    pub(super) fn rests(&self, now: Now) -> bool {
+        now.mono_ns < self.until_ns
     }
 }
 
@@ -126,6 +158,10 @@ const DEAD_FIRST: Duration = Duration::from_secs(1);
 const DEAD_LONGEST: Duration = Duration::from_secs(60);
 const DOUBLINGS: u8 = 6;
 
+/// The rest after the first failed connection, and the longest.
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(8);
+
 /// What does not count as slower, microseconds, beside half as slow again.
 const BAND: u32 = 2_000;
 
@@ -181,6 +217,22 @@ mod tests {
         let mut health = measured(10);
         health.is_unreachable(START);
         assert!(health.is_dead());
+    }
+
+    #[test]
+    fn connection_that_fails_is_tried_again_ever_more_rarely_until_it_works() {
+        let mut backoff = Backoff::default();
+        let mut now = START;
+        assert!(!backoff.rests(now));
+        for millis in [250, 500, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000] {
+            backoff.failed(now);
+            assert!(backoff.rests(now.plus(Duration::from_millis(millis - 1))));
+            now = now.plus(Duration::from_millis(millis));
+            assert!(!backoff.rests(now), "{millis} ms");
+        }
+        backoff.failed(now);
+        backoff.worked();
+        assert!(!backoff.rests(now));
     }
 
     fn any_health() -> impl Strategy<Value = Health> {

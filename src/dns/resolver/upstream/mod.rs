@@ -1,28 +1,36 @@
 //! Asking servers: one question to one server, and everything that keeps the answer honest.
 //!
-//! From ground to roof: `query` (bytes out, and whether what came back is the reply), [`health`] (speed, life,
-//! choice), `dice`, `server` (what is known of each), `sockets` (UDP) and `stream` (TCP), then [`Exchanger`].
-//! Forwarding and recursion both ask through it.
+//! From ground to roof: `target` (where to ask, and over what), `query` (bytes out, and whether what came back is the reply),
+//! [`health`] (speed, life, choice), `dice`, `sockets` (UDP), `stream` (TCP, and DNS over TLS), `https` (DNS over HTTPS),
+//! `secure` (the connections of both, and whom they trust), `server` (what is known of each), then [`Exchanger`]. Forwarding
+//! and recursion both ask through it.
 //!
 //! A reply counts if it comes from the server asked to the port asked from, with the id drawn, the question in the case drawn
 //! and, once a server gives cookies, ours. Anything else is counted and passed over, and the wait goes on: who forges
-//! can neither be believed nor end the wait. What the reply then says is for the caller to check.
+//! can neither be believed nor end the wait. What the reply then says is for the caller to check. An upstream that is to be asked
+//! over TLS or HTTPS is never asked in the clear, whatever happens.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use tokio::sync::Semaphore;
 
-use self::query::{Sent, Signs};
+use self::query::{Edns, Sent, Signs};
+use self::secure::{Secure, Trust};
 use self::server::{Overdue, Zones};
 use self::sockets::Sockets;
-use self::stream::Pipeline;
+use self::stream::{Manners, Pipeline};
 use super::budget::{Budget, Exhausted};
 use crate::metrics::Metrics;
 use crate::time::Now;
+
+mod target;
 
 mod query;
 
@@ -30,22 +38,33 @@ pub(crate) mod health;
 
 mod dice;
 
-mod server;
-
 mod sockets;
 
 mod stream;
 
+mod https;
+
+mod secure;
+
+mod server;
+
 pub(crate) use self::query::Question;
 pub(crate) use self::server::Server;
+pub use self::target::{Target, Unreadable};
 
 /// Bounds towards all servers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// UDP sockets at most.
     pub sockets: usize,
-    /// TCP connections at most.
+    /// Connections at most: TCP, TLS and HTTPS.
     pub streams: usize,
+    /// How long connections over TLS and HTTPS are kept without a question.
+    pub tls_idle: Duration,
+    /// By when they must be open.
+    pub tls_handshake: Duration,
+    /// Who may vouch for upstreams over TLS and HTTPS.
+    pub roots: Arc<RootCertStore>,
     /// Servers remembered.
     pub servers: usize,
     /// Fetches in flight to one server.
@@ -54,18 +73,21 @@ pub struct Config {
     pub fetches_per_zone: usize,
     /// Sends of one question to one server, over each transport (RFC 9520 section 3.1).
     pub sends: u32,
-    /// Queries in flight on one TCP connection; as many more may wait to be sent.
+    /// Queries in flight on one connection; as many more may wait to be sent.
     pub stream_queries: usize,
     /// What servers may be asked over.
     pub families: Families,
 }
 
 impl Default for Config {
-    /// As in `config/base.toml`.
+    /// As in `config/base.toml`, but nobody is trusted.
     fn default() -> Self {
         Self {
             sockets: 1_024,
             streams: 256,
+            tls_idle: Duration::from_secs(60),
+            tls_handshake: Duration::from_secs(3),
+            roots: Arc::new(RootCertStore::empty()),
             servers: 10_000,
             fetches_per_server: 200,
             fetches_per_zone: 100,
@@ -95,6 +117,9 @@ pub(crate) struct Exchanger {
     sockets: Sockets,
     servers: moka::sync::Cache<SocketAddr, Arc<Server>, foldhash::fast::RandomState>,
     streams: Arc<Semaphore>,
+    /// The configured ones over TLS and HTTPS.
+    encrypted: Mutex<HashMap<Target, Arc<Server>>>,
+    trust: Trust,
     zones: Arc<Zones>,
     metrics: Arc<Metrics>,
 }
@@ -103,7 +128,7 @@ impl Exchanger {
     /// Opens no socket yet. Must be called inside the DNS runtime.
     ///
     /// # Errors
-    /// What the kernel said to epoll.
+    /// What the kernel said to epoll, or the TLS library.
     pub(crate) fn new(config: Config, metrics: Arc<Metrics>) -> io::Result<Self> {
         Ok(Self {
             sockets: Sockets::new(config.sockets, metrics.resolver.rejected.clone())?,
@@ -113,6 +138,8 @@ impl Exchanger {
                 .eviction_policy(moka::policy::EvictionPolicy::lru())
                 .build_with_hasher(foldhash::fast::RandomState::default()),
             streams: Arc::new(Semaphore::new(config.streams.min(Semaphore::MAX_PERMITS))),
+            encrypted: Mutex::default(),
+            trust: Trust::new(&config.roots)?,
             zones: Zones::new(config.fetches_per_zone),
             config,
             metrics,
@@ -122,12 +149,26 @@ impl Exchanger {
     /// The server at `address`. Hold on to it where it is asked often.
     pub(crate) fn server(&self, address: SocketAddr) -> Arc<Server> {
         self.servers.get_with(address, || {
-            Server::new(
-                address,
-                self.sockets.cookie(),
-                self.config.fetches_per_server,
-            )
+            Server::new(address, None, self.sockets.cookie(), &self.config)
         })
+    }
+
+    /// The server behind a configured upstream; those in the clear are as [`Exchanger::server`] knows them. To be called for
+    /// as many as there are in the configuration.
+    pub(crate) fn upstream(&self, target: &Target) -> Arc<Server> {
+        let secure = || Secure::new(target, &self.trust, &self.config, &self.metrics);
+        if target.is_clear() {
+            return self.server(target.address());
+        }
+        let mut encrypted = self
+            .encrypted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let server = encrypted.entry(target.clone()).or_insert_with(|| {
+            let cookie = self.sockets.cookie();
+            Server::new(target.address(), secure(), cookie, &self.config)
+        });
+        Arc::clone(server)
     }
 
     /// Whether servers of the family of `address` may be asked.
@@ -143,7 +184,8 @@ impl Exchanger {
     /// At most `sends` times over UDP, waiting as long as the server usually needs, then twice and four times that (a server
     /// that is itself a resolver: to the end, since it may have to ask others). Over TCP after TC, and when something about
     /// the datagrams is not as it should be. Without EDNS if the server does not understand it. Each packet is charged to
-    /// `budget` before it is sent.
+    /// `budget` before it is sent. Over TLS or HTTPS, and nothing else, if that is the server's way: each query counts as a
+    /// packet, a new connection as two.
     ///
     /// # Errors
     /// [`ExchangeError`]. The server's health has been noted.
@@ -180,9 +222,11 @@ impl Exchanger {
             datagrams: 0,
             messages: 0,
         };
-        let mut streaming = false;
+        let mut streaming = server.secure.is_some();
         loop {
-            let reply = if streaming {
+            let reply = if let Some(secure) = &server.secure {
+                asking.over_tls(secure).await?
+            } else if streaming {
                 asking.over_stream().await?
             } else {
                 match asking.over_udp().await? {
@@ -263,7 +307,7 @@ enum Weighed {
     AskByStream,
 }
 
-impl Asking<'_> {
+impl<'a> Asking<'a> {
     /// The reply to a datagram; `None`: something forged its replies, or a server does not repeat case.
     async fn over_udp(&mut self) -> Result<Option<Vec<u8>>, ExchangeError> {
         let server = self.server;
@@ -276,7 +320,7 @@ impl Asking<'_> {
             return Err(ExchangeError::Busy);
         };
         let cookie = self.cookie(began);
-        let edns = cookie.as_ref().map(Some);
+        let edns = cookie.as_ref().map_or(Edns::Absent, Edns::Cookie);
         let sent = Sent::new(self.question, drawn.id, Some(drawn.case), edns);
         let expected = drawn.expect(sent);
         let mut wait = server.health().patience();
@@ -323,13 +367,16 @@ impl Asking<'_> {
     /// It takes longer than usual: takes its place among those of its zone, or gives up.
     fn is_overdue(&mut self) -> Result<(), ExchangeError> {
         if self.overdue.is_none() {
-            self.overdue = self.exchanger.zones.is_overdue(self.zone);
-            if self.overdue.is_none() {
-                self.exchanger.metrics.resolver.limits.zone_fetches.inc();
-                return Err(ExchangeError::Busy);
-            }
+            self.overdue = Some(self.place_among_overdue()?);
         }
         Ok(())
+    }
+
+    fn place_among_overdue(&self) -> Result<Overdue, ExchangeError> {
+        self.exchanger.zones.is_overdue(self.zone).ok_or_else(|| {
+            self.exchanger.metrics.resolver.limits.zone_fetches.inc();
+            ExchangeError::Busy
+        })
     }
 
     /// The reply over TCP, on the connection there is or a new one.
@@ -343,7 +390,8 @@ impl Asking<'_> {
             self.messages += 1;
             let began = Now::read();
             let cookie = self.cookie(began);
-            let sent = Sent::new(self.question, 0, None, cookie.as_ref().map(Some));
+            let edns = cookie.as_ref().map_or(Edns::Absent, Edns::Cookie);
+            let sent = Sent::new(self.question, 0, None, edns);
             let left = self.until.since(began);
             let patience = if self.question.recursion_desired {
                 left
@@ -372,6 +420,79 @@ impl Asking<'_> {
         Err(ExchangeError::Broken)
     }
 
+    /// The reply over TLS or HTTPS.
+    async fn over_tls(&mut self, secure: &Arc<Secure>) -> Result<Vec<u8>, ExchangeError> {
+        let (server, began) = (self.server, Now::read());
+        let left = self.until.since(began);
+        let patience = server.health().patience().min(left);
+        let asked = {
+            // Without the rest of `self`: what is overdue is noted while this goes on.
+            let mut ask = pin!(self.ask_over_tls(secure));
+            match tokio::time::timeout(patience, ask.as_mut()).await {
+                Ok(asked) => asked,
+                Err(_) => {
+                    server.fell_silent(Now::read());
+                    let _overdue = self.place_among_overdue()?;
+                    let left = self.until.since(Now::read());
+                    let timed = tokio::time::timeout(left, ask);
+                    timed.await.unwrap_or(Err(ExchangeError::TimeUp))
+                }
+            }
+        };
+        match asked {
+            Ok((reply, messages, took)) => {
+                self.messages += messages;
+                server.answered(took);
+                secure.answered();
+                Ok(reply)
+            }
+            Err(error) => {
+                let now = Now::read();
+                let health = server.health();
+                // While it rests it is no deader than it was.
+                let news = !health.is_dead() || health::due(&[health], now).is_some();
+                match &error {
+                    ExchangeError::Insecure(_) | ExchangeError::Broken if news => {
+                        server.is_unreachable(now);
+                    }
+                    ExchangeError::Unfit(problem) => secure.complain(problem),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The reply, the queries it took, and how long the last of them.
+    async fn ask_over_tls(
+        &self,
+        secure: &Arc<Secure>,
+    ) -> Result<(Vec<u8>, u32, Duration), ExchangeError> {
+        let streams = &self.exchanger.streams;
+        let most = self.exchanger.config.sends;
+        for sends in 1..=most.saturating_sub(self.messages) {
+            let channel = secure.channel(streams, || self.pay()).await?;
+            self.pay()?;
+            let began = Now::read();
+            let edns = match self.cookie(began) {
+                None => Edns::Absent,
+                // Who answers has shown who it is: no cookie is needed.
+                Some(_) => Edns::Padded {
+                    keepalive: secure.keeps_alive(),
+                },
+            };
+            let sent = Sent::new(self.question, 0, None, edns);
+            match channel.ask(sent).await {
+                Ok(reply) => return Ok((reply, sends, Now::read().since(began))),
+                // The connection has ended, as an old one may at any time.
+                Err(ExchangeError::Broken) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.exchanger.metrics.resolver.limits.sends.inc();
+        Err(ExchangeError::Broken)
+    }
+
     /// Opens a connection, unless somebody else has meanwhile.
     async fn connect(&self) -> Result<(), ExchangeError> {
         let server = self.server;
@@ -390,7 +511,12 @@ impl Asking<'_> {
             let stream = stream.map_err(|error| self.unreachable(error))?;
             // Queries are small and written whole.
             let _ = stream.set_nodelay(true);
-            let carry = server.line.open(stream, self.exchanger.pipeline());
+            let manners = Manners {
+                idle: STREAM_IDLE,
+                silence: STREAM_IDLE,
+                pipeline: self.exchanger.pipeline(),
+            };
+            let carry = server.line.open(stream, manners);
             tokio::spawn(async move {
                 carry.await;
                 drop(permit);
@@ -412,7 +538,7 @@ impl Asking<'_> {
         let signs = Signs::read(reply).ok_or(ExchangeError::Broken)?;
         let now = Now::read();
         let sent_edns = self.cookie(now).is_some();
-        let lacks_cookie = sent_edns && server.lacks_cookie(&signs);
+        let lacks_cookie = sent_edns && server.secure.is_none() && server.lacks_cookie(&signs);
         if sent_edns && matches!(signs.rcode, FORMERR | NOTIMP | BADVERS) {
             self.plain = true;
             return Ok(Weighed::AskAgain);
@@ -484,6 +610,12 @@ pub(crate) enum ExchangeError {
     /// A bound of ours was reached; it has been counted.
     #[error("too many queries in flight")]
     Busy,
+    /// There is no encrypted connection to it, and no other is wanted.
+    #[error("no encrypted connection: {0}")]
+    Insecure(Arc<str>),
+    /// It answered over HTTPS, but with no reply.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl ExchangeError {
@@ -495,6 +627,9 @@ impl ExchangeError {
 
 /// How long a connection or an answer over one may take, unless the server is a resolver.
 const STREAM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A TCP connection without a word is closed after this.
+const STREAM_IDLE: Duration = Duration::from_secs(10);
 
 const FORMERR: u16 = 1;
 const NOTIMP: u16 = 4;

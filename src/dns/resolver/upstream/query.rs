@@ -1,5 +1,7 @@
 //! One query to a server, as bytes; and whether what came back is its reply. Pure.
 
+use std::time::Duration;
+
 use super::super::message::CLASS_IN;
 
 /// What is asked of a server.
@@ -61,21 +63,36 @@ impl Cookie {
     }
 }
 
+/// The OPT of a query.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Edns<'a> {
+    /// There is none.
+    Absent,
+    /// With this cookie.
+    Cookie(&'a Cookie),
+    /// For an encrypted connection: padded to a multiple of 128 octets (RFC 8467 section 4.1), so that its length tells little
+    /// of the name.
+    Padded {
+        /// Whether it asks how long the connection may be idle (RFC 7828).
+        keepalive: bool,
+    },
+}
+
 impl Sent {
     /// Writes the query. `case`: a bit for each octet of the name, over and over; set: the other case (0x20); `None`: as it is.
-    /// `edns`: with OPT, and this cookie in it.
-    pub(super) fn new(
-        question: &Question<'_>,
-        id: u16,
-        case: Option<u64>,
-        edns: Option<Option<&Cookie>>,
-    ) -> Self {
+    pub(super) fn new(question: &Question<'_>, id: u16, case: Option<u64>, edns: Edns<'_>) -> Self {
         let name = question.name;
-        let mut bytes = Vec::with_capacity(HEADER + name.len() + 4 + OPT + COOKIE_MAX);
+        let room = match edns {
+            Edns::Absent => 0,
+            Edns::Cookie(_) => OPT + COOKIE_MAX,
+            Edns::Padded { .. } => OPT + BLOCK,
+        };
+        let mut bytes = Vec::with_capacity(HEADER + name.len() + 4 + room);
         bytes.extend(id.to_be_bytes());
         bytes.push(u8::from(question.recursion_desired));
         bytes.push(u8::from(question.checking_disabled) << 4);
-        bytes.extend([0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())]);
+        let has_opt = !matches!(edns, Edns::Absent);
+        bytes.extend([0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]);
         bytes.extend(name);
         if let Some(case) = case {
             for (at, octet) in bytes[HEADER..].iter_mut().enumerate() {
@@ -88,25 +105,42 @@ impl Sent {
         bytes.extend(question.qtype.to_be_bytes());
         bytes.extend(CLASS_IN.to_be_bytes());
         let question_end = bytes.len();
-        if let Some(cookie) = edns {
+        if has_opt {
             let [size_high, size_low] = PAYLOAD.to_be_bytes();
             let do_high = u8::from(question.dnssec_ok) << 7;
             bytes.extend([0, 0, 41, size_high, size_low, 0, 0, do_high, 0]);
-            match cookie {
-                None => bytes.extend([0, 0]),
-                Some(cookie) => {
-                    let len = 8 + cookie.server_len;
-                    bytes.extend([0, 4 + len, 0, COOKIE, 0, len]);
-                    bytes.extend(cookie.client);
-                    bytes.extend(cookie.server());
-                }
+        }
+        match edns {
+            Edns::Absent => {}
+            Edns::Cookie(cookie) => {
+                let len = 8 + cookie.server_len;
+                bytes.extend([0, 4 + len, 0, COOKIE, 0, len]);
+                bytes.extend(cookie.client);
+                bytes.extend(cookie.server());
+            }
+            Edns::Padded { keepalive } => {
+                let option: &[u8] = if keepalive {
+                    &[0, KEEPALIVE, 0, 0]
+                } else {
+                    &[]
+                };
+                let bare = bytes.len() + 2 + option.len() + 4;
+                let padding = bare.next_multiple_of(BLOCK) - bare;
+                // Less than two blocks, so one octet holds each length.
+                bytes.extend([0, (option.len() + 4 + padding) as u8]);
+                bytes.extend(option);
+                bytes.extend([0, PADDING, 0, padding as u8]);
+                bytes.resize(bytes.len() + padding, 0);
             }
         }
         Self {
             bytes,
             question_end,
             cased: case.is_some(),
-            cookie: edns.flatten().map(|cookie| cookie.client),
+            cookie: match edns {
+                Edns::Cookie(cookie) => Some(cookie.client),
+                Edns::Absent | Edns::Padded { .. } => None,
+            },
         }
     }
 
@@ -192,6 +226,8 @@ pub(super) struct Signs<'a> {
     pub(super) edns: bool,
     /// The COOKIE option, whole.
     pub(super) cookie: Option<&'a [u8]>,
+    /// How long the connection may be idle (RFC 7828).
+    pub(super) keepalive: Option<Duration>,
 }
 
 impl<'a> Signs<'a> {
@@ -203,6 +239,7 @@ impl<'a> Signs<'a> {
             rcode: u16::from(header[3] & 0x0F),
             edns: false,
             cookie: None,
+            keepalive: None,
         };
         match signs.read_opt(reply, header) {
             Some(()) => Some(signs),
@@ -226,27 +263,33 @@ impl<'a> Signs<'a> {
             if root && fixed[..2] == [0, 41] {
                 self.edns = true;
                 self.rcode |= u16::from(fixed[4]) << 4;
-                self.cookie = cookie(rdata);
+                self.read_options(rdata);
                 return Some(());
             }
             at = fixed_at + 10 + length;
         }
         Some(())
     }
-}
 
-/// The COOKIE option among `options`.
-fn cookie(options: &[u8]) -> Option<&[u8]> {
-    let mut rest = options;
-    while let Some((&[c1, c2, l1, l2], tail)) = rest.split_first_chunk() {
-        let length = usize::from(u16::from_be_bytes([l1, l2]));
-        let value = tail.get(..length)?;
-        if [c1, c2] == [0, COOKIE] {
-            return Some(value);
+    /// Up to the first that is malformed.
+    fn read_options(&mut self, options: &'a [u8]) {
+        let mut rest = options;
+        while let Some((&[c1, c2, l1, l2], tail)) = rest.split_first_chunk() {
+            let length = usize::from(u16::from_be_bytes([l1, l2]));
+            let Some(value) = tail.get(..length) else {
+                return;
+            };
+            match ([c1, c2], value) {
+                ([0, COOKIE], _) if self.cookie.is_none() => self.cookie = Some(value),
+                ([0, KEEPALIVE], &[t1, t2]) => {
+                    let tenths = u16::from_be_bytes([t1, t2]);
+                    self.keepalive = Some(Duration::from_millis(100) * u32::from(tenths));
+                }
+                _ => {}
+            }
+            rest = &tail[length..];
         }
-        rest = &tail[length..];
     }
-    None
 }
 
 /// Where the name at `at` ends. Does not follow pointers.
@@ -272,6 +315,11 @@ const OPT: usize = 11;
 const COOKIE: u8 = 10;
 const COOKIE_MAX: usize = 4 + 8 + 32;
 
+/// Options of encrypted connections, and what queries over them are padded to a multiple of.
+const KEEPALIVE: u8 = 11;
+const PADDING: u8 = 12;
+const BLOCK: usize = 128;
+
 #[cfg(test)]
 mod tests {
     use hickory_proto::op::Message;
@@ -279,6 +327,8 @@ mod tests {
 
     use super::super::super::testing::{message, wire};
     use super::*;
+
+    const BARE: Edns<'_> = Edns::Padded { keepalive: false };
 
     fn question(name: &[u8]) -> Question<'_> {
         Question {
@@ -305,7 +355,7 @@ mod tests {
         let mut cookie = Cookie::new([7; 8]);
         for server in [&[][..], &[9; 16]] {
             cookie.learn(server);
-            let sent = Sent::new(&question(&name), 0x1234, None, Some(Some(&cookie)));
+            let sent = Sent::new(&question(&name), 0x1234, None, Edns::Cookie(&cookie));
             let message = Message::from_vec(sent.bytes()).unwrap();
             assert_eq!(message.id, 0x1234);
             assert!(message.recursion_desired && !message.checking_disabled);
@@ -315,14 +365,36 @@ mod tests {
             let sent = sent.bytes();
             assert!(sent.ends_with(&[&[7; 8][..], server].concat()));
         }
-        let plain = Sent::new(&question(&name), 1, None, None);
+        let plain = Sent::new(&question(&name), 1, None, Edns::Absent);
         assert!(Message::from_vec(plain.bytes()).unwrap().edns.is_none());
+    }
+
+    #[test]
+    fn query_for_an_encrypted_connection_is_padded_to_a_multiple_of_128() {
+        let mut lengths = std::collections::BTreeSet::new();
+        for labels in 0..40 {
+            let name = [b"\x03www".repeat(labels), vec![0]].concat();
+            for keepalive in [false, true] {
+                let edns = Edns::Padded { keepalive };
+                let sent = Sent::new(&question(&name), 0, None, edns);
+                assert_eq!(sent.bytes().len() % 128, 0, "{labels}");
+                lengths.insert(sent.bytes().len());
+                let signs = Signs::read(sent.bytes()).unwrap();
+                assert!(signs.edns && signs.cookie.is_none());
+                let message = Message::from_vec(sent.bytes()).unwrap();
+                let options = message.edns.unwrap().options().clone();
+                let codes: Vec<u16> = options.as_ref().iter().map(|(c, _)| (*c).into()).collect();
+                let expected: &[u16] = if keepalive { &[11, 12] } else { &[12] };
+                assert_eq!(codes, expected, "{labels}");
+            }
+        }
+        assert_eq!(Vec::from_iter(lengths), [128, 256]);
     }
 
     #[test]
     fn reply_must_repeat_id_question_and_case() {
         let name = wire("www.example.");
-        let sent = Sent::new(&question(&name), 7, Some(0x6666_6666_6666_6666), Some(None));
+        let sent = Sent::new(&question(&name), 7, Some(0x6666_6666_6666_6666), BARE);
         let good = reply_to(&sent);
         assert_eq!(sent.check(&good), Ok(()));
         let bend = |at: usize, bits: u8| {
@@ -346,7 +418,7 @@ mod tests {
     fn reply_with_a_cookie_must_repeat_ours() {
         let name = wire("www.example.");
         let cookie = Cookie::new(*b"12345678");
-        let sent = Sent::new(&question(&name), 7, None, Some(Some(&cookie)));
+        let sent = Sent::new(&question(&name), 7, None, Edns::Cookie(&cookie));
         let with = |cookie: &[u8]| {
             let mut reply = reply_to(&sent);
             reply[11] = 1;
@@ -365,7 +437,7 @@ mod tests {
     #[test]
     fn reply_that_could_not_read_the_query_need_not_repeat_it() {
         let name = wire("www.example.");
-        let sent = Sent::new(&question(&name), 7, None, Some(None));
+        let sent = Sent::new(&question(&name), 7, None, BARE);
         let mut reply = reply_to(&sent)[..12].to_vec();
         reply[3] |= FORMERR;
         reply[4..12].fill(0);
@@ -377,7 +449,7 @@ mod tests {
     #[test]
     fn signs_are_those_of_header_and_opt() {
         let name = wire("www.example.");
-        let sent = Sent::new(&question(&name), 7, None, None);
+        let sent = Sent::new(&question(&name), 7, None, Edns::Absent);
         let mut reply = reply_to(&sent);
         reply[2] |= 2;
         let plain = Signs::read(&reply).unwrap();
@@ -391,10 +463,22 @@ mod tests {
         reply.extend(b"\0\0\x29\x04\xD0\x01\0\0\0\0\x11\0\x03\0\x01n\0\x0A\0\x08cookie!!");
         let signs = Signs::read(&reply).unwrap();
         assert_eq!((signs.rcode, signs.edns), (23, true));
+        assert_eq!(signs.keepalive, None);
         assert_eq!(signs.cookie, Some(&b"cookie!!"[..]));
         for end in 0..reply.len() {
             assert_eq!(Signs::read(&reply[..end]), None, "cut at {end}");
         }
+    }
+
+    #[test]
+    fn keepalive_is_read_in_tenths_of_a_second() {
+        let name = wire("www.example.");
+        let sent = Sent::new(&question(&name), 7, None, Edns::Absent);
+        let mut reply = reply_to(&sent);
+        reply[11] = 1;
+        reply.extend(b"\0\0\x29\x04\xD0\0\0\0\0\0\x06\0\x0B\0\x02\0\x0F");
+        let signs = Signs::read(&reply).unwrap();
+        assert_eq!(signs.keepalive, Some(Duration::from_millis(1_500)));
     }
 
     proptest! {
@@ -402,7 +486,7 @@ mod tests {
         #[test]
         fn anything_is_read_or_refused(packet in prop::collection::vec(any::<u8>(), 0..80), case: u64) {
             let name = wire("www.example.");
-            let sent = Sent::new(&question(&name), 7, Some(case), Some(None));
+            let sent = Sent::new(&question(&name), 7, Some(case), BARE);
             prop_assert!(sent.bytes()[HEADER..sent.question_end - 4].eq_ignore_ascii_case(&name));
             prop_assert!(sent.check(&packet).is_err() || packet.len() >= HEADER);
             let _ = Signs::read(&packet);

@@ -9,8 +9,10 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::sync::Semaphore;
 
+use super::Config;
 use super::health::Health;
 use super::query::{Cookie, Signs};
+use super::secure::Secure;
 use super::stream::Line;
 use crate::time::Now;
 
@@ -24,6 +26,8 @@ pub(crate) struct Server {
     pub(super) line: Line,
     /// Held by who opens a connection.
     pub(super) opening: tokio::sync::Mutex<()>,
+    /// The only way to ask it, if it is to be asked over TLS or HTTPS.
+    pub(super) secure: Option<Arc<Secure>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +39,12 @@ struct Facts {
 }
 
 impl Server {
-    pub(super) fn new(address: SocketAddr, cookie: [u8; 8], in_flight: usize) -> Arc<Self> {
+    pub(super) fn new(
+        address: SocketAddr,
+        secure: Option<Arc<Secure>>,
+        cookie: [u8; 8],
+        config: &Config,
+    ) -> Arc<Self> {
         Arc::new(Self {
             address,
             facts: Mutex::new(Facts {
@@ -43,15 +52,22 @@ impl Server {
                 cookie: Cookie::new(cookie),
                 plain_until: None,
             }),
-            seats: Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)),
+            seats: Semaphore::new(config.fetches_per_server.min(Semaphore::MAX_PERMITS)),
             line: Line::default(),
             opening: tokio::sync::Mutex::default(),
+            secure,
         })
     }
 
     /// Where it is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What is wrong with its encrypted connection, and how that is; `None`: it is asked in the clear.
+    pub(crate) fn connection(&self) -> Option<(&'static str, Option<Arc<str>>)> {
+        let secure = self.secure.as_ref()?;
+        Some((secure.connection(), secure.problem()))
     }
 
     /// Its speed and life as of now, for [`super::health::pick`].

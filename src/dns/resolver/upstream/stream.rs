@@ -1,7 +1,7 @@
-//! TCP to one server: one connection, used by all who ask, many queries at once, closed when nobody does.
+//! TCP or TLS to one server: one connection, used by all who ask, many queries at once, closed when nobody does.
 //!
 //! A connection is a task. Those who ask hand it their queries; it gives each an id of its own (two may have come with
-//! the same) and takes the answers in any order (RFC 7766).
+//! the same) and takes the answers in any order (RFC 7766, RFC 7858).
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::dice::Dice;
-use super::query::Sent;
+use super::query::{Sent, Signs};
 
 /// The way to a server's connection, if there is one.
 #[derive(Debug, Default)]
@@ -38,20 +38,38 @@ pub(super) struct Pipeline {
     pub(super) waited: IntCounter,
 }
 
+/// How long a connection is kept, and for how much.
+#[derive(Clone, Debug)]
+pub(super) struct Manners {
+    /// Without a question; the server may want less (RFC 7828).
+    pub(super) idle: Duration,
+    /// With questions and no word from the server: then it is taken for broken.
+    pub(super) silence: Duration,
+    /// What it may carry.
+    pub(super) pipeline: Pipeline,
+}
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("nobody asked")]
+    Idle,
+    #[error("silence")]
+    Silent,
+    #[error("closed by the server")]
+    Closed,
+    #[error("what came is no reply")]
+    Garbage,
+    #[error("{0}")]
+    Broken(#[source] io::Error),
+}
+
 impl Line {
     /// Hands `sent` over. `Err`: there is no connection (any more).
     pub(super) async fn ask(&self, sent: Sent) -> Result<io::Result<Vec<u8>>, Sent> {
-        let Some(jobs) = self.jobs() else {
-            return Err(sent);
-        };
-        let (reply, answer) = oneshot::channel();
-        match jobs.send(Job { sent, reply }).await {
-            Ok(()) => {
-                // A connection that ends says nothing more.
-                let closed = || Err(io::ErrorKind::ConnectionReset.into());
-                Ok(answer.await.unwrap_or_else(|_| closed()))
-            }
-            Err(mpsc::error::SendError(job)) => Err(job.sent),
+        match self.jobs() {
+            Some(jobs) => ask(&jobs, sent).await,
+            None => Err(sent),
         }
     }
 
@@ -69,38 +87,57 @@ impl Line {
     }
 
     /// Makes `stream` the connection; the future carries its queries and ends with it.
-    pub(super) fn open<S>(&self, stream: S, pipeline: Pipeline) -> impl Future<Output = ()> + use<S>
+    pub(super) fn open<S>(&self, stream: S, manners: Manners) -> impl Future<Output = End> + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (sender, receiver) = mpsc::channel(pipeline.queries);
+        let (sender, receiver) = mpsc::channel(manners.pipeline.queries);
         *self.jobs.lock().expect("nothing panics while it is held") = Some(sender);
-        run(stream, receiver, pipeline)
+        carry(stream, receiver, manners)
+    }
+}
+
+/// Hands `sent` to the connection that takes `jobs`, and waits for the reply. `Err`: it has ended before.
+pub(super) async fn ask(jobs: &mpsc::Sender<Job>, sent: Sent) -> Result<io::Result<Vec<u8>>, Sent> {
+    let (reply, answer) = oneshot::channel();
+    match jobs.send(Job { sent, reply }).await {
+        Ok(()) => {
+            // A connection that ends says nothing more.
+            let closed = || Err(io::ErrorKind::ConnectionReset.into());
+            Ok(answer.await.unwrap_or_else(|_| closed()))
+        }
+        Err(mpsc::error::SendError(job)) => Err(job.sent),
     }
 }
 
 /// Carries queries and answers until the peer closes, says something that makes no sense, or nobody has asked for a while.
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     mut jobs: mpsc::Receiver<Job>,
-    pipeline: Pipeline,
-) {
+    manners: Manners,
+) -> End {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut pending: HashMap<u16, Job, RandomState> = HashMap::default();
     let mut dice = Dice::new();
     let mut heard = Vec::new();
     let mut say = Vec::new();
-    // By when the peer must have said something, or somebody asked.
-    let mut patience = Instant::now() + IDLE;
-    loop {
-        let room = pending.len() < pipeline.queries;
+    let mut idle = manners.idle;
+    // When the peer said something last, or was asked after it had answered everything.
+    let mut since = Instant::now();
+    let end = loop {
+        let room = pending.len() < manners.pipeline.queries;
+        let patience = if pending.is_empty() {
+            idle
+        } else {
+            manners.silence
+        };
         tokio::select! {
             job = jobs.recv(), if room => {
-                let Some(first) = job else { return };
+                let Some(first) = job else { break End::Idle };
                 say.clear();
                 pending.retain(|_, job| !job.reply.is_closed());
                 if pending.is_empty() {
-                    patience = Instant::now() + IDLE;
+                    since = Instant::now();
                 }
                 let mut next = Some(first);
                 // What else is there goes with it.
@@ -114,34 +151,55 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                     say.extend((job.sent.bytes().len() as u16).to_be_bytes());
                     say.extend(job.sent.bytes());
                     pending.insert(id, job);
-                    next = if pending.len() < pipeline.queries { jobs.try_recv().ok() } else { None };
+                    let room = pending.len() < manners.pipeline.queries;
+                    next = if room { jobs.try_recv().ok() } else { None };
                 }
-                match tokio::time::timeout_at(patience, writer.write_all(&say)).await {
+                let written = async {
+                    writer.write_all(&say).await?;
+                    // TLS keeps octets to itself until it is told.
+                    writer.flush().await
+                };
+                match tokio::time::timeout_at(since + manners.silence, written).await {
                     Ok(Ok(())) => {}
-                    _ => break,
+                    Ok(Err(error)) => break End::Broken(error),
+                    Err(_) => break End::Silent,
                 }
             }
-            read = tokio::time::timeout_at(patience, reader.read_buf(&mut heard)) => {
+            read = tokio::time::timeout_at(since + patience, reader.read_buf(&mut heard)) => {
                 match read {
-                    Ok(Ok(n)) if n > 0 => patience = Instant::now() + IDLE,
-                    _ => break,
+                    Ok(Ok(0)) => break End::Closed,
+                    Ok(Ok(_)) => since = Instant::now(),
+                    Ok(Err(error)) => break End::Broken(error),
+                    Err(_) if pending.is_empty() => break End::Idle,
+                    Err(_) => break End::Silent,
                 }
                 if !room && !jobs.is_empty() {
-                    pipeline.waited.inc();
+                    manners.pipeline.waited.inc();
                 }
-                if take(&mut heard, &mut pending).is_none() {
-                    break;
+                match take(&mut heard, &mut pending) {
+                    Some(Some(wanted)) => idle = manners.idle.min(wanted),
+                    Some(None) => {}
+                    None => break End::Garbage,
                 }
             }
         }
-    }
+    };
     jobs.close();
     // Dropped, the jobs that are left tell those who wait.
+    drop(pending);
+    // Says goodbye, if that can be said at once; who is gone does not hear it.
+    let _ = tokio::time::timeout(GOODBYE, writer.shutdown()).await;
+    end
 }
 
-/// Hands out the whole messages of `heard`. `None`: the peer answers what it was not asked.
-fn take(heard: &mut Vec<u8>, pending: &mut HashMap<u16, Job, RandomState>) -> Option<()> {
+/// Hands out the whole messages of `heard`; how long the peer lets the connection be idle, if one says so. `None`: it answers
+/// what it was not asked.
+fn take(
+    heard: &mut Vec<u8>,
+    pending: &mut HashMap<u16, Job, RandomState>,
+) -> Option<Option<Duration>> {
     let mut at = 0;
+    let mut idle = None;
     while let Some(length) = heard.get(at..at + 2) {
         let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
         let Some(message) = heard.get(at + 2..at + 2 + length) else {
@@ -151,22 +209,25 @@ fn take(heard: &mut Vec<u8>, pending: &mut HashMap<u16, Job, RandomState>) -> Op
         // Who asked may have given up since.
         if let Some(job) = pending.remove(&u16::from_be_bytes([i1, i2])) {
             job.sent.check(message).ok()?;
+            idle = Signs::read(message)
+                .and_then(|signs| signs.keepalive)
+                .or(idle);
             let _ = job.reply.send(Ok(message.to_vec()));
         }
         at += 2 + length;
     }
     heard.drain(..at);
-    Some(())
+    Some(idle)
 }
 
-/// A connection without a word is closed after this.
-const IDLE: Duration = Duration::from_secs(10);
+/// For the last words of a connection.
+const GOODBYE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use tokio::task::yield_now;
 
-    use super::super::query::Question;
+    use super::super::query::{Edns, Question};
     use super::*;
 
     /// The query of the peer's next message.
@@ -186,7 +247,12 @@ mod tests {
             queries: 1,
             waited: waited.clone(),
         };
-        let carry = line.open(stream, pipeline);
+        let manners = Manners {
+            idle: Duration::from_secs(10),
+            silence: Duration::from_secs(10),
+            pipeline,
+        };
+        let carry = line.open(stream, manners);
         let sent = || {
             let question = Question {
                 name: b"\x03www\x07example\0",
@@ -196,7 +262,7 @@ mod tests {
                 checking_disabled: false,
                 dnssec_ok: false,
             };
-            Sent::new(&question, 0, None, None)
+            Sent::new(&question, 0, None, Edns::Absent)
         };
         let asks = async {
             let answered = tokio::join!(line.ask(sent()), line.ask(sent()));
