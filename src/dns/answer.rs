@@ -67,23 +67,35 @@ pub fn answer(
     limit: usize,
     out: &mut [u8],
 ) -> Action {
-    answer_near(query, view, None, now, seed, limit, out)
+    let own = Own {
+        path: &Path::new(query.name),
+        near: None,
+    };
+    answer_with(query, own, view, now, seed, limit, out)
 }
 
-/// As [`answer`], with the copies of the cache's answers that the thread has of its own.
+/// What a thread has of its own for a query.
+#[derive(Debug)]
+pub(in crate::dns) struct Own<'a> {
+    /// The path of the query's name.
+    pub(in crate::dns) path: &'a Path,
+    /// Copies of the cache's answers.
+    pub(in crate::dns) near: Option<&'a mut Near>,
+}
+
+/// As [`answer`], with what the thread has of its own.
 #[must_use]
-pub fn answer_near(
+pub(in crate::dns) fn answer_with(
     query: &Query<'_>,
+    Own { path, near }: Own<'_>,
     view: View<'_>,
-    near: Option<&mut Near>,
     now: Now,
     seed: u64,
     limit: usize,
     out: &mut [u8],
 ) -> Action {
-    let path = Path::new(query.name);
     let place = if query.qclass == CLASS_IN {
-        find_zone(view.zones, &path, query.qtype)
+        find_zone(view.zones, path, query.qtype)
     } else {
         None
     };
@@ -91,7 +103,7 @@ pub fn answer_near(
         && query.qclass == CLASS_IN
         && !is_transfer(query.qtype)
         && let Some((policy, transport)) = view.policy
-        && let Some(ruling) = policy.answer(query, &path, transport, limit, out)
+        && let Some(ruling) = policy.answer(query, path, transport, limit, out)
     {
         return match ruling {
             Ruling::Respond { len, outcome } => Action::Respond {
@@ -109,7 +121,7 @@ pub fn answer_near(
         && let Some((cache, partition)) = view.cache
     {
         let cached = match near {
-            Some(near) => cache.answer_near(near, query, partition, now, limit, out),
+            Some(near) => cache.answer_at((near, path), query, partition, now, limit, out),
             None => cache.answer(query, partition, now, limit, out),
         };
         return match cached {
@@ -136,6 +148,14 @@ pub fn answer_near(
     if view.cache.is_some() {
         writer.recursion_available();
     }
+    // Large, and only made where it is needed.
+    let mut proofs;
+    let proofs = if query.dnssec_ok() {
+        proofs = Proofs::default();
+        Some(&mut proofs)
+    } else {
+        None
+    };
     let mut answer = Answer {
         zones: view.zones,
         chain: view.chain.min(CHAIN_MAX),
@@ -143,13 +163,10 @@ pub fn answer_near(
         seed,
         source: 0,
         writer,
-        proofs: query
-            .edns
-            .is_some_and(|edns| edns.dnssec_ok)
-            .then(Proofs::default),
+        proofs,
     };
     let outcome = match place {
-        Some(place) if !is_transfer(query.qtype) => answer.authoritative(&path, place),
+        Some(place) if !is_transfer(query.qtype) => answer.authoritative(path, place),
         place => {
             answer.writer.rcode(Rcode::Refused);
             answer.writer.reason(refusal(query, place.is_some(), view));
@@ -207,7 +224,7 @@ struct Answer<'a, 'o> {
     source: u64,
     writer: Writer<'o>,
     /// What is to be proved; `None`: signatures were not asked for.
-    proofs: Option<Proofs<'a>>,
+    proofs: Option<&'o mut Proofs<'a>>,
 }
 
 /// A name being answered.
@@ -237,7 +254,8 @@ impl<'a> Answer<'a, '_> {
     /// Follows aliases through own zones, then answers for the last name.
     fn follow(&mut self, question: &Path, place: Place<'a>) -> Outcome {
         self.writer.authoritative();
-        let mut path = *question;
+        let mut path = question;
+        let mut next;
         let mut place = place;
         let mut owner = HEADER_LEN;
         let mut seen: [Option<(&Zone, u32, usize)>; CHAIN_MAX] = [None; CHAIN_MAX];
@@ -247,11 +265,11 @@ impl<'a> Answer<'a, '_> {
             let spot = Spot { owner, apex };
             let asked = Asked {
                 zone,
-                path: &path,
+                path,
                 apex: place.apex,
                 spot,
             };
-            let found = zone.find(&path, place.apex, place.hash);
+            let found = zone.find(path, place.apex, place.hash);
             if slot == 0 {
                 self.source = source(place.hash, &found);
             }
@@ -269,13 +287,13 @@ impl<'a> Answer<'a, '_> {
                 Found::Dname { node, depth } => {
                     let given = seen.iter().flatten().any(|at| is_same(at, zone, node));
                     let mut before = seen.iter().flatten().filter(|at| is_same(at, zone, node));
-                    if before.any(|&(.., at)| self.is_named(at, &path)) {
+                    if before.any(|&(.., at)| self.is_named(at, path)) {
                         return Outcome::Authoritative;
                     }
                     if let Some(free) = seen.get_mut(slot) {
                         *free = Some((zone, node, owner));
                     }
-                    let target = self.dname(zone, node, spot, &path, depth, given);
+                    let target = self.dname(zone, node, spot, path, depth, given);
                     if target.is_some() && slot == self.chain && self.qtype != CNAME {
                         return Outcome::Chain;
                     }
@@ -292,7 +310,7 @@ impl<'a> Answer<'a, '_> {
                     // A loop ends where it closes. What a wildcard or a DNAME stands for may be another name each time,
                     // and then the bound ends it.
                     let mut before = seen.iter().flatten().filter(|at| is_same(at, zone, node));
-                    if before.any(|&(.., at)| encloser.is_none() || self.is_named(at, &path)) {
+                    if before.any(|&(.., at)| encloser.is_none() || self.is_named(at, path)) {
                         return Outcome::Authoritative;
                     }
                     if slot == self.chain {
@@ -316,11 +334,12 @@ impl<'a> Answer<'a, '_> {
                 self.writer.truncated(); // Nothing could point to it.
                 return Outcome::Authoritative;
             }
-            let Some(next) = Path::from_message(message, owner) else {
+            let Some(aliased) = Path::from_message(message, owner) else {
                 return Outcome::Authoritative;
             };
-            path = next;
-            match find_zone(self.zones, &path, self.qtype) {
+            next = aliased;
+            path = &next;
+            match find_zone(self.zones, path, self.qtype) {
                 Some(next) => place = next,
                 None => return Outcome::Authoritative,
             }

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 
-use super::answer::{self, Action, View};
+use super::ahead::Ahead;
+use super::answer::{self, Action, Own, View};
 use super::chaos::{self, Identity};
 use super::cookie::Cookies;
 use super::exchange::{self, Exchange};
@@ -24,6 +25,7 @@ use super::wire::{
     self, BLOCK, Ede, Edns, Extra, OptionsOut, Query, Rcode, Reason, Reject, Writer,
 };
 use super::zone::Zones;
+use super::zone::path::Path;
 use super::{Config, Outcome, RateLimit, Transport};
 use crate::metrics::Metrics;
 use crate::metrics::dns::Limit;
@@ -263,14 +265,14 @@ impl Engine {
         let packet = alias.query(query);
         let mut answer = vec![0; MESSAGE_MAX];
         let now = Now::read();
-        let fast = self.snapshot().decide(
-            &packet,
+        let asked = Asked {
+            path: None,
             client,
-            Transport::Tcp,
+            transport: Transport::Tcp,
             now,
-            now.mono_ns,
-            &mut answer,
-        );
+            seed: now.mono_ns,
+        };
+        let fast = self.snapshot().decide(&packet, asked, &mut answer);
         let outcome = match (fast, &self.resolver, Query::parse(&packet)) {
             (Fast::Respond { len, outcome }, ..) => {
                 answer.truncate(len);
@@ -357,10 +359,14 @@ impl Engine {
         };
         let limit = limit.saturating_sub(signed.room()).max(wire::CODE_LEN_MAX);
         out.resize(limit, 0);
-        let seed = now.mono_ns;
-        let fast = self
-            .snapshot()
-            .decide(&signed.packet, client, transport, now, seed, out);
+        let asked = Asked {
+            path: None,
+            client,
+            transport,
+            now,
+            seed: now.mono_ns,
+        };
+        let fast = self.snapshot().decide(&signed.packet, asked, out);
         let outcome = match (fast, Query::parse(&signed.packet)) {
             (Fast::Respond { len, outcome }, _) => {
                 out.truncate(len);
@@ -444,7 +450,29 @@ impl<'e> Snapshot<'e> {
         seed: u64,
         out: &mut [u8],
     ) -> Fast {
-        let fast = self.decide(packet, client, transport, now, seed, out);
+        self.fast_at(packet, None, client, transport, now, seed, out)
+    }
+
+    /// As [`fast`](Self::fast), with the path of the question's name, if that is at hand ([`Ahead`](super::ahead::Ahead)).
+    #[expect(clippy::too_many_arguments, reason = "a query, and how it came")]
+    pub(super) fn fast_at(
+        &mut self,
+        packet: &[u8],
+        path: Option<&Path>,
+        client: IpAddr,
+        transport: Transport,
+        now: Now,
+        seed: u64,
+        out: &mut [u8],
+    ) -> Fast {
+        let asked = Asked {
+            path,
+            client,
+            transport,
+            now,
+            seed,
+        };
+        let fast = self.decide(packet, asked, out);
         if !matches!(self.log, Sink::None) {
             self.put(fast, packet, client, transport, now, out);
         }
@@ -482,29 +510,25 @@ impl<'e> Snapshot<'e> {
         }
     }
 
+    /// Reads the names that `count` packets ask about and brings in what their answers will read.
+    pub(super) fn look_ahead<'b>(
+        &self,
+        ahead: &mut Ahead,
+        count: usize,
+        packet: impl Fn(usize) -> &'b [u8],
+    ) {
+        ahead.look(count, packet, &self.zones, self.near.as_deref());
+    }
+
     #[inline]
-    fn decide(
-        &mut self,
-        packet: &[u8],
-        client: IpAddr,
-        transport: Transport,
-        now: Now,
-        seed: u64,
-        out: &mut [u8],
-    ) -> Fast {
+    fn decide(&mut self, packet: &[u8], asked: Asked<'_>, out: &mut [u8]) -> Fast {
         let query = match Query::parse_within(packet, self.engine.edns_options) {
             Ok(query) if exchange::takes(&query) => return Fast::Slow { proven: false },
             Ok(query) => query,
             Err(Reject::Error(_)) if Exchange::concerns(packet) => {
                 return Fast::Slow { proven: false };
             }
-            Err(reject) => return self.reject(reject, packet, client, transport, now, out),
-        };
-        let asked = Asked {
-            client,
-            transport,
-            now,
-            seed,
+            Err(reject) => return self.reject(reject, packet, asked, out),
         };
         if query.edns.is_some_and(|edns| !edns.options.is_empty()) {
             return self.answer_with_options(query, asked, out);
@@ -514,7 +538,7 @@ impl<'e> Snapshot<'e> {
 
     /// As [`answer`](Self::answer), after the options of the query.
     #[inline(never)]
-    fn answer_with_options(&mut self, query: Query<'_>, asked: Asked, out: &mut [u8]) -> Fast {
+    fn answer_with_options(&mut self, query: Query<'_>, asked: Asked<'_>, out: &mut [u8]) -> Fast {
         let mut options = OptionsOut::new();
         let Asked {
             client,
@@ -549,7 +573,7 @@ impl<'e> Snapshot<'e> {
     fn answer(
         &mut self,
         query: &Query<'_>,
-        asked: Asked,
+        asked: Asked<'_>,
         standing: Standing,
         out: &mut [u8],
     ) -> Fast {
@@ -579,8 +603,19 @@ impl<'e> Snapshot<'e> {
                     _ => None,
                 },
             };
-            let near = self.near.as_deref_mut();
-            match answer::answer_near(query, view, near, asked.now, asked.seed, limit, out) {
+            let made;
+            let path = match asked.path {
+                Some(path) => path,
+                None => {
+                    made = Path::new(query.name);
+                    &made
+                }
+            };
+            let own = Own {
+                path,
+                near: self.near.as_deref_mut(),
+            };
+            match answer::answer_with(query, own, view, asked.now, asked.seed, limit, out) {
                 Action::Respond {
                     len,
                     outcome,
@@ -618,15 +653,13 @@ impl<'e> Snapshot<'e> {
 
     /// Answers a packet that is no query.
     #[cold]
-    fn reject(
-        &mut self,
-        reject: Reject,
-        packet: &[u8],
-        client: IpAddr,
-        transport: Transport,
-        now: Now,
-        out: &mut [u8],
-    ) -> Fast {
+    fn reject(&mut self, reject: Reject, packet: &[u8], asked: Asked<'_>, out: &mut [u8]) -> Fast {
+        let Asked {
+            client,
+            transport,
+            now,
+            ..
+        } = asked;
         let fast = match reject {
             Reject::Drop => Fast::Drop(Outcome::Dropped),
             Reject::Error(rcode) => error(packet, rcode, out),
@@ -676,7 +709,9 @@ impl<'e> Snapshot<'e> {
 
 /// How and when a query came.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct Asked<'p> {
+    /// Of the question's name, if it is at hand.
+    path: Option<&'p Path>,
     client: IpAddr,
     transport: Transport,
     now: Now,

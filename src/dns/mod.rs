@@ -3,7 +3,7 @@
 //! From ground to roof: [`wire`] (packets), [`zone`] (master files to immutable snapshots),
 //! [`answer`] (the decision), [`chaos`] (what the server tells of itself), [`cookie`] and [`rrl`] (who gets how
 //! much), [`doh`] (messages in HTTP), [`resolver`] (cache and upstreams), [`tsig`] (signed messages), [`transfer`] (zones between servers),
-//! `update` (changes), [`dnssec`] (zones signed), [`keeper`] (the zones in service), [`exchange`] (what other servers say), [`engine`] (zones and resolver joined,
+//! `update` (changes), [`dnssec`] (zones signed), [`keeper`] (the zones in service), [`exchange`] (what other servers say), `ahead` (what a batch will read), [`engine`] (zones and resolver joined,
 //! with access lists and metrics), [`front`] (UDP threads and TCP).
 
 use std::net::SocketAddr;
@@ -41,6 +41,8 @@ pub mod keeper;
 pub mod log;
 
 pub mod exchange;
+
+mod ahead;
 
 pub mod engine;
 

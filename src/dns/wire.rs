@@ -285,6 +285,7 @@ pub struct Mark {
 impl<'o> Writer<'o> {
     /// An answer to `query` of at most `limit` bytes (and never more than `out` holds): NOERROR, RD and CD as asked.
     /// `None` if `out` or `limit` is smaller than [`CODE_LEN_MAX`], the most that an empty answer takes.
+    #[inline]
     #[must_use]
     pub fn new(query: &Query<'o>, limit: usize, out: &'o mut [u8]) -> Option<Self> {
         let limit = limit.min(out.len()).min(usize::from(u16::MAX));
@@ -305,6 +306,7 @@ impl<'o> Writer<'o> {
     }
 
     /// `limit` is at least [`CODE_LEN_MAX`], and `out` holds that.
+    #[inline]
     fn with_parts(
         id: [u8; 2],
         flags: [u8; 2],
@@ -316,7 +318,6 @@ impl<'o> Writer<'o> {
     ) -> Self {
         let opt = edns.map(|edns| Opt {
             dnssec_ok: edns.dnssec_ok,
-            extended: 0,
             extra,
             reasons: [None; REASONS_MAX],
         });
@@ -413,6 +414,7 @@ impl<'o> Writer<'o> {
     }
 
     /// Appends bytes of a record; `false` (and nothing appended) if they do not fit.
+    #[inline]
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
         let end = self.len + bytes.len();
@@ -431,6 +433,7 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes OPT, code and counts; returns the length of the answer.
+    #[inline]
     #[must_use]
     pub fn finish(self) -> usize {
         let code = self.rcode as u16;
@@ -438,9 +441,8 @@ impl<'o> Writer<'o> {
         self.out[3] = (self.out[3] & 0xF0) | (low >> 4);
         let mut len = self.len;
         let mut additional = self.counts[Section::Additional as usize];
-        if let Some(mut opt) = self.opt {
-            opt.extended = extended;
-            len = opt.write(self.out, len, self.whole);
+        if let Some(opt) = &self.opt {
+            len = opt.write(extended, self.out, len, self.whole);
             additional += 1;
         }
         let [answer, authority, _] = self.counts;

@@ -54,7 +54,14 @@ impl<'a> Answer<'a, '_> {
 
     /// Proves of the names noted so far that they do not exist themselves (RFC 4035 section 3.1.3.3, RFC 5155 section
     /// 7.2.6).
+    #[inline]
     pub(super) fn prove_expansions(&mut self) {
+        if self.proofs.is_some() {
+            self.prove_each_expansion();
+        }
+    }
+
+    fn prove_each_expansion(&mut self) {
         for slot in 0..=CHAIN_MAX {
             let Some(proofs) = &mut self.proofs else {
                 return;

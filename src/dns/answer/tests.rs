@@ -409,7 +409,11 @@ fn answer_of_an_own_zone_comes_before_a_copy_of_a_cached_one() {
             chain: CHAIN_MAX,
         };
         let mut out = [0; 512];
-        let action = answer_near(&query, view, Some(&mut near), NOW, 0, 512, &mut out);
+        let own = Own {
+            path: &Path::new(query.name),
+            near: Some(&mut near),
+        };
+        let action = answer_with(&query, own, view, NOW, 0, 512, &mut out);
         let len = match action {
             Action::Respond { len, .. } => len,
             Action::Recurse => 0,

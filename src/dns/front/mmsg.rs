@@ -100,6 +100,16 @@ impl Batch {
         if pktinfo {
             ask_for_pktinfo(&socket, local.is_ipv6())?;
         }
+        if local.is_ipv4() && answer_size <= UNFRAGMENTED {
+            // A fragment can be forged (RFC 9715), and a packet that is never cut needs no identification, whose making is
+            // 2 % of what an answer costs. Nor may a forged ICMP message have answers held back: hence not `DO`.
+            set(
+                &socket,
+                libc::IPPROTO_IP,
+                libc::IP_MTU_DISCOVER,
+                libc::IP_PMTUDISC_PROBE,
+            )?;
+        }
         // An odd number of cache lines: with a power of two all packets would share a few cache sets.
         let answer_stride = answer_size.next_multiple_of(128) + 64;
         let slot = Slot {
@@ -221,6 +231,26 @@ impl Batch {
             }
         }
         Ok(n)
+    }
+
+    /// How many packets the batch received last has.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// What came as packet `index` of the batch received last; its beginning, if it was longer than any query.
+    ///
+    /// # Panics
+    /// If fewer packets were received.
+    pub(super) fn packet(&self, index: usize) -> &[u8] {
+        assert!(index < self.received, "a packet that was received");
+        // SAFETY: `index` is below the capacity, the kernel wrote `msg_len` octets of the request at most `REQUEST` long,
+        // and nothing else touches requests while `self` is borrowed.
+        unsafe {
+            let header = &*self.received_headers.as_ptr().add(index);
+            let len = (header.msg_len as usize).min(REQUEST);
+            std::slice::from_raw_parts(self.requests.as_ptr().add(index * REQUEST_STRIDE), len)
+        }
     }
 
     /// The packet `index` of the batch received last.
@@ -425,20 +455,27 @@ fn put_control<T: Copy>(
 }
 
 fn ask_for_pktinfo(socket: &UdpSocket, v6: bool) -> io::Result<()> {
-    let (level, option) = if v6 {
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    if v6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO)
-    };
-    let on: libc::c_int = 1;
+        set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
+
+fn set(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the value is an int, and its length is given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             option,
-            (&raw const on).cast(),
-            size_of_val(&on) as _,
+            (&raw const value).cast(),
+            size_of_val(&value) as _,
         )
     };
     if result < 0 {
@@ -468,6 +505,10 @@ impl std::fmt::Debug for Peer {
         self.0.fmt(f)
     }
 }
+
+/// Answers up to this many octets are never cut on their way: with the headers they fit the least MTU of IPv6, which
+/// networks of both kinds carry today.
+const UNFRAGMENTED: usize = 1232;
 
 /// Longest query that is read; an honest one with every option is shorter.
 const REQUEST: usize = 1536;
@@ -553,6 +594,30 @@ mod tests {
         check_echo("0.0.0.0:0", "127.0.0.3", true);
         check_echo("[::]:0", "::1", false);
         check_echo("[::]:0", "::1", true);
+    }
+
+    #[test]
+    fn answers_that_fit_every_path_are_sent_uncut() {
+        let discovery = |answer_size| {
+            let socket = Arc::new(crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap());
+            let _batch = Batch::new(Arc::clone(&socket), 1, answer_size, WAIT).unwrap();
+            let mut value: libc::c_int = -1;
+            let mut len = size_of_val(&value) as libc::socklen_t;
+            // SAFETY: the value is an int, and its length is given.
+            let result = unsafe {
+                libc::getsockopt(
+                    socket.as_raw_fd(),
+                    libc::IPPROTO_IP,
+                    libc::IP_MTU_DISCOVER,
+                    (&raw mut value).cast(),
+                    &raw mut len,
+                )
+            };
+            assert_eq!(result, 0);
+            value
+        };
+        assert_eq!(discovery(1232), libc::IP_PMTUDISC_PROBE);
+        assert_ne!(discovery(4096), libc::IP_PMTUDISC_PROBE);
     }
 
     #[test]

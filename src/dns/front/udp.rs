@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Beat;
 use super::mmsg::Batch;
 use super::slow::Slow;
+use crate::dns::ahead::Ahead;
 use crate::dns::engine::{Engine, Fast, Snapshot, error};
 use crate::dns::log::Log;
 use crate::dns::rrl;
@@ -50,6 +51,7 @@ impl Worker {
         let mut tap = self.engine.log().map(Log::tap);
         // Successive queries get successive seeds, so the addresses of an RRset take turns.
         let mut seed = Now::read().mono_ns;
+        let mut ahead = Ahead::new(BATCH);
         let mut failures = 0;
         let mut last_batches = LAST_BATCHES;
         loop {
@@ -79,7 +81,8 @@ impl Worker {
             if count > 0 {
                 let snapshot = self.engine.snapshot().with(near.as_mut(), buckets.as_mut());
                 let snapshot = snapshot.logging(tap.as_mut());
-                self.answer(snapshot, &mut batch, count, now, &mut seed, &mut tally);
+                snapshot.look_ahead(&mut ahead, count, |index| batch.packet(index));
+                self.answer(snapshot, &ahead, &mut batch, now, &mut seed, &mut tally);
                 tally.flush(&self.metrics.dns, Now::read().since(now));
                 let lost = buckets.as_mut().map_or(0, rrl::Table::take_lost);
                 if lost > 0 {
@@ -92,20 +95,21 @@ impl Worker {
     fn answer(
         &self,
         mut snapshot: Snapshot<'_>,
+        ahead: &Ahead,
         batch: &mut Batch,
-        count: usize,
         now: Now,
         seed: &mut u64,
         tally: &mut Tally,
     ) {
-        for index in 0..count {
+        for index in 0..batch.received() {
             let message = batch.message(index);
             *seed = seed.wrapping_add(1);
             let fast = if message.port == 0 {
                 Fast::Drop(Outcome::Dropped)
             } else if message.whole {
-                snapshot.fast(
+                snapshot.fast_at(
                     message.packet,
+                    ahead.path(index),
                     message.client,
                     Transport::Udp,
                     now,

@@ -19,6 +19,7 @@ pub use super::partition::Partition;
 use super::reply::{Bounds, Invalid, Reply};
 use super::wanted::Wanted;
 use crate::dns::wire::Query;
+use crate::dns::zone::path::Path;
 use crate::metrics::Metrics;
 use crate::metrics::resolver::CacheRequest;
 use crate::time::Now;
@@ -121,18 +122,33 @@ impl Cache {
         limit: usize,
         out: &mut [u8],
     ) -> Cached {
+        let path = Path::new(query.name);
+        self.answer_at((near, &path), query, partition, now, limit, out)
+    }
+
+    /// As [`Cache::answer_near`]; `path` is that of the query's name.
+    #[inline]
+    pub(in crate::dns) fn answer_at(
+        &self,
+        (near, path): (&mut Near, &Path),
+        query: &Query<'_>,
+        partition: Partition,
+        now: Now,
+        limit: usize,
+        out: &mut [u8],
+    ) -> Cached {
         if query.qclass != super::message::CLASS_IN {
             return Cached::Miss;
         }
-        let key = Key::of(query, partition);
-        let spot = near.spot(&key);
-        if let Some((len, negative)) = near.answer(spot, &key, query, now, limit, out) {
+        let spot = near.spot(path, Key::tail(query, partition));
+        if let Some((len, negative)) = near.answer(spot, query, now, limit, out) {
             return self.fresh(len, negative);
         }
+        let key = Key::of(query, partition);
         let Some(entry) = self.entries.get(&*key) else {
             return Cached::Miss;
         };
-        near.keep(spot, &key, &entry, now);
+        near.keep(spot, &entry, now);
         self.answer_from(&key, &entry, query, now, limit, out)
     }
 
@@ -214,7 +230,7 @@ impl Cache {
             if self.generation() != begun {
                 self.entries.invalidate(key);
             }
-            self.versions.change(key);
+            self.versions.change(Key::parts(key).name);
         }
         entry
     }
@@ -259,7 +275,7 @@ impl Cache {
     pub(super) fn put(&self, key: &[u8], entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(entry);
         self.entries.insert(Kept::from(key), Arc::clone(&entry));
-        self.versions.change(key);
+        self.versions.change(Key::parts(key).name);
         entry
     }
 

@@ -264,7 +264,6 @@ impl Facts {
         let limit = limit.min(out.len());
         let opt = query.edns.map(|edns| Opt {
             dnssec_ok: edns.dnssec_ok,
-            extended: 0,
             extra: query.extra,
             reasons: [self.reason(age), None],
         });
@@ -319,7 +318,7 @@ impl Facts {
             None => end,
             Some(opt) => {
                 out[11] = 1;
-                opt.write(out, end, limit)
+                opt.write(0, out, end, limit)
             }
         }
     }

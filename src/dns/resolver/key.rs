@@ -48,14 +48,18 @@ impl Key {
             // Length octets are at most 63, below 'A': lower-casing the whole name leaves them alone.
             *to = from.to_ascii_lowercase();
         }
-        let [type_high, type_low] = qtype.to_be_bytes();
-        let [part_high, part_low] = partition.0.to_be_bytes();
-        let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
-        bytes[n..n + TAIL].copy_from_slice(&[type_high, type_low, flags, part_high, part_low]);
+        bytes[n..n + TAIL].copy_from_slice(&tail(qtype, dnssec_ok, checking_disabled, partition));
         Self {
             bytes,
             len: n + TAIL,
         }
+    }
+
+    /// What the key of a client's query has behind the name.
+    #[inline]
+    pub(crate) fn tail(query: &Query<'_>, partition: Partition) -> [u8; TAIL] {
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        tail(query.qtype, dnssec_ok, query.checking_disabled, partition)
     }
 
     /// A key kept elsewhere, read back.
@@ -78,6 +82,14 @@ impl Deref for Key {
     fn deref(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
+}
+
+#[inline]
+fn tail(qtype: u16, dnssec_ok: bool, checking_disabled: bool, partition: Partition) -> [u8; TAIL] {
+    let [type_high, type_low] = qtype.to_be_bytes();
+    let [part_high, part_low] = partition.0.to_be_bytes();
+    let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+    [type_high, type_low, flags, part_high, part_low]
 }
 
 /// What a key says.
@@ -116,7 +128,7 @@ impl Borrow<[u8]> for Kept {
 }
 
 /// Bytes behind the name: QTYPE, flags, partition.
-pub(super) const TAIL: usize = 5;
+pub(crate) const TAIL: usize = 5;
 
 #[cfg(test)]
 mod tests {

@@ -9,15 +9,13 @@
 //! it goes on to keep what is used: every [`USES`]th hit of a cell is left to it, and the first after [`USES_NS`].
 
 use std::fmt;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-use foldhash::fast::RandomState;
 
 use super::entry::{Entry, Facts};
 use super::key::TAIL;
 use crate::dns::wire::Query;
+use crate::dns::zone::path::Path;
 use crate::time::Now;
 
 /// Copies of answers, for one thread and one cache.
@@ -31,7 +29,7 @@ pub struct Near {
     hand: usize,
 }
 
-/// Places whose hashes have the same low bits.
+/// Places of names whose hashes have the same low bits.
 #[derive(Clone, Copy)]
 #[repr(align(32))]
 struct Set {
@@ -48,7 +46,7 @@ struct Cell {
     /// When the shared cache was last asked for it, on the monotonic clock.
     asked_ns: u64,
     version: u32,
-    /// The lower half of the hash: leads to the set.
+    /// The lower half of the name's hash: leads to the set.
     hash: u32,
     /// Bytes of the answer.
     len: u8,
@@ -61,36 +59,37 @@ struct Cell {
     /// The key behind the name.
     tail: [u8; TAIL],
     ttls: [u16; TTLS],
+    /// Begins with the second line.
     wire: [u8; WIRE],
 }
 
 /// Where a question is looked for, and the version that what is found must have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spot {
-    hash: u64,
+pub(super) struct Spot<'p> {
+    path: &'p Path,
+    tail: [u8; TAIL],
     version: u32,
 }
 
-/// How often the shared cache has changed, by hash of the question: what makes copies invalid.
+/// How often the shared cache has changed, by hash of the name: what makes copies invalid.
 ///
 /// A change counts here after it is made there, and a reader takes the version before it looks there: so a copy with
 /// the version of now is of what is there now. Questions that share a count cost each other a look, nothing else.
 pub(super) struct Versions {
-    hasher: RandomState,
     counts: Box<[AtomicU32]>,
 }
 
 impl Versions {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            hasher: RandomState::default(),
             counts: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect(),
         })
     }
 
-    /// What the shared cache has for `key` has changed.
-    pub(super) fn change(&self, key: &[u8]) {
-        self.count(self.hash(key)).fetch_add(1, Ordering::Release);
+    /// What the shared cache has for a question about `name` (wire form) has changed.
+    pub(super) fn change(&self, name: &[u8]) {
+        self.count(Path::new(name).hash())
+            .fetch_add(1, Ordering::Release);
     }
 
     /// Anything in the shared cache may have changed.
@@ -98,13 +97,6 @@ impl Versions {
         for count in &self.counts {
             count.fetch_add(1, Ordering::Release);
         }
-    }
-
-    #[inline]
-    fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(key);
-        hasher.finish()
     }
 
     #[inline]
@@ -135,29 +127,58 @@ impl Near {
         }
     }
 
-    /// Where to look for `key`.
+    /// Where to look for a question: the name of `path`, and what its key has behind the name.
     #[inline]
-    pub(super) fn spot(&self, key: &[u8]) -> Spot {
-        let hash = self.versions.hash(key);
+    pub(super) fn spot<'p>(&self, path: &'p Path, tail: [u8; TAIL]) -> Spot<'p> {
         Spot {
-            hash,
-            version: self.versions.count(hash).load(Ordering::Acquire),
+            path,
+            tail,
+            version: self.versions.count(path.hash()).load(Ordering::Acquire),
         }
     }
 
-    /// Answers `query`, whose key is `key`, from a copy that is fresh at `now`; see [`Facts::write`]. Returns the
+    /// Whether looks mostly have to wait for memory.
+    #[inline]
+    pub(in crate::dns) fn is_large(&self) -> bool {
+        self.cells.len() > LARGE
+    }
+
+    /// Something of what tells where the copies for a name are, and whether they are valid: to read it is to bring that in.
+    #[inline]
+    pub(in crate::dns) fn near_set(&self, path: &Path) -> usize {
+        let count = self.versions.count(path.hash()).load(Ordering::Relaxed);
+        let set = self.sets.get(self.set_of(path.hash()));
+        count as usize ^ set.map_or(0, |set| usize::from(set.tags[0]))
+    }
+
+    /// The cell of the first copy for a name, most likely.
+    #[inline]
+    pub(in crate::dns) fn likely_cell(&self, path: &Path) -> Option<u16> {
+        let set = self.sets.get(self.set_of(path.hash()))?;
+        let tag = name_tag(path.hash());
+        let mut places = set.tags.iter().zip(set.cells);
+        places.find_map(|(&found, at)| (found & !KIND == tag && at != NONE).then_some(at))
+    }
+
+    /// Something of a cell, from each of the two lines that short answers take, as in [`Near::near_set`].
+    #[inline]
+    pub(in crate::dns) fn near_cell(&self, at: u16) -> usize {
+        let cell = self.cells.get(usize::from(at));
+        cell.map_or(0, |cell| usize::from(cell.uses_left ^ cell.wire[0]))
+    }
+
+    /// Answers `query` from a copy that is fresh at `now`; see [`Facts::write`]. Returns the
     /// length of the answer, and whether it is negative. `None`: ask the shared cache.
     #[inline]
     pub(super) fn answer(
         &mut self,
-        spot: Spot,
-        key: &[u8],
+        spot: Spot<'_>,
         query: &Query<'_>,
         now: Now,
         limit: usize,
         out: &mut [u8],
     ) -> Option<(usize, bool)> {
-        let at = self.find(spot, key)?;
+        let at = self.find(spot)?;
         let cell = &mut self.cells[at];
         let age = cell.facts.age(now)?;
         // An answer about to expire is for the shared cache to see, which has it refreshed.
@@ -176,33 +197,33 @@ impl Near {
         Some((len, cell.facts.is_negative()))
     }
 
-    /// Copies what the shared cache has for `key`, if it is small enough. `spot` is from before it was looked up.
-    pub(super) fn keep(&mut self, spot: Spot, key: &[u8], entry: &Entry, now: Now) {
-        let Some(cell) = Cell::new(spot, key, entry, now) else {
+    /// Copies what the shared cache has for the question, if it is small enough. `spot` is from before it was looked up.
+    pub(super) fn keep(&mut self, spot: Spot<'_>, entry: &Entry, now: Now) {
+        let Some(cell) = Cell::new(spot, entry, now) else {
             return;
         };
-        match self.find(spot, key).or_else(|| self.room(spot)) {
+        match self.find(spot).or_else(|| self.room(spot)) {
             Some(at) if at < self.cells.len() => self.cells[at] = cell,
             Some(_) => self.cells.push(cell),
             None => {}
         }
     }
 
-    /// The cell of `key`, whatever its version.
+    /// The cell of the question, whatever its version.
     #[inline]
-    fn find(&self, spot: Spot, key: &[u8]) -> Option<usize> {
-        let set = self.sets.get(self.set_of(spot.hash))?;
-        let tag = tag(spot.hash);
+    fn find(&self, spot: Spot<'_>) -> Option<usize> {
+        let set = self.sets.get(self.set_of(spot.path.hash()))?;
+        let tag = spot.tag();
         set.tags.iter().zip(set.cells).find_map(|(&found, at)| {
             let at = usize::from(at);
-            (found == tag && self.cells.get(at)?.is_of(key)).then_some(at)
+            (found == tag && self.cells.get(at)?.is_of(spot)).then_some(at)
         })
     }
 
     /// A place for a new answer: the index of a cell, at most that of one to be added. `None`: what is there was used
     /// lately, and stays.
-    fn room(&mut self, spot: Spot) -> Option<usize> {
-        let index = self.set_of(spot.hash);
+    fn room(&mut self, spot: Spot<'_>) -> Option<usize> {
+        let index = self.set_of(spot.path.hash());
         let ways = self.sets.get(index)?.cells;
         let (way, at) = if let Some(way) = ways.iter().position(|&at| at == NONE) {
             let at = if self.cells.len() < self.cells_max {
@@ -220,7 +241,7 @@ impl Near {
             }
             (way, at)
         };
-        self.sets[index].tags[way] = tag(spot.hash);
+        self.sets[index].tags[way] = spot.tag();
         // `CELLS_MAX` is below `NONE`.
         self.sets[index].cells[way] = u16::try_from(at).unwrap_or(NONE);
         Some(at)
@@ -272,8 +293,8 @@ impl Set {
 
 impl Cell {
     /// A copy of `entry`; `None`: it does not fit.
-    fn new(spot: Spot, key: &[u8], entry: &Entry, now: Now) -> Option<Self> {
-        let (name, tail) = key.split_last_chunk::<TAIL>()?;
+    fn new(spot: Spot<'_>, entry: &Entry, now: Now) -> Option<Self> {
+        let name = spot.path.suffix(0);
         let (message, ttls) = (entry.wire(), entry.ttls());
         // An entry begins with its question, in lower case like the key.
         if ttls.len() > TTLS || !message.get(NAME_AT..)?.starts_with(name) {
@@ -283,13 +304,13 @@ impl Cell {
             facts: entry.facts(),
             asked_ns: now.mono_ns,
             version: spot.version,
-            hash: spot.hash as u32, // The lower half.
+            hash: spot.path.hash() as u32, // The lower half.
             len: u8::try_from(message.len()).ok()?,
             ttls_len: ttls.len() as u8, // At most `TTLS`.
             name_len: u8::try_from(name.len()).ok()?,
             uses_left: USES - 1,
             used: false,
-            tail: *tail,
+            tail: spot.tail,
             ttls: [0; TTLS],
             wire: [0; WIRE],
         };
@@ -299,18 +320,32 @@ impl Cell {
     }
 
     #[inline]
-    fn is_of(&self, key: &[u8]) -> bool {
-        let name_len = usize::from(self.name_len);
-        key.len() == name_len + TAIL
-            && key[name_len..] == self.tail
-            && key[..name_len] == self.wire[NAME_AT..NAME_AT + name_len]
+    fn is_of(&self, spot: Spot<'_>) -> bool {
+        let name = spot.path.suffix(0);
+        self.tail == spot.tail
+            && name.len() == usize::from(self.name_len)
+            && *name == self.wire[NAME_AT..NAME_AT + name.len()]
+    }
+}
+
+impl Spot<'_> {
+    /// All questions about a name stand in one set; their tags differ in the lowest bits.
+    #[inline]
+    fn tag(&self) -> u16 {
+        let [high, low, flags, ..] = self.tail;
+        let qtype = u16::from_be_bytes([high, low]);
+        let kind = qtype.wrapping_mul(0x9E37) >> 12; // A, AAAA and HTTPS differ.
+        name_tag(self.path.hash()) | ((kind ^ u16::from(flags)) & KIND)
     }
 }
 
 #[inline]
-fn tag(hash: u64) -> u16 {
-    (hash >> 48) as u16
+fn name_tag(hash: u64) -> u16 {
+    (hash >> 48) as u16 & !KIND
 }
+
+/// The bits of a tag that stand for type and flags.
+const KIND: u16 = 0xF;
 
 /// Answers one table holds at most: with their sets 4.25 MiB, about what a core has of caches of its own.
 const CELLS_MAX: usize = 16_384;
@@ -326,6 +361,9 @@ const NONE: u16 = u16::MAX;
 const WIRE: usize = 192;
 const TTLS: usize = 7;
 const _: () = assert!(size_of::<Cell>() == 256 && size_of::<Set>() == 32);
+
+/// Copies of more bytes than what is left of a core's own caches.
+const LARGE: usize = 2_048;
 
 /// Where the name of the question starts.
 const NAME_AT: usize = crate::dns::wire::HEADER_LEN;
@@ -406,9 +444,9 @@ mod tests {
         fn hits_copy(&mut self, asked: &Asked, now: Now) -> bool {
             let mut out = [0; 512];
             let query = asked.query();
-            let key = Key::of(&query, Partition(0));
-            let spot = self.near.spot(&key);
-            let answer = self.near.answer(spot, &key, &query, now, 512, &mut out);
+            let path = Path::new(query.name);
+            let spot = self.near.spot(&path, Key::tail(&query, Partition(0)));
+            let answer = self.near.answer(spot, &query, now, 512, &mut out);
             answer.is_some()
         }
     }
@@ -472,10 +510,12 @@ mod tests {
     fn copy_looked_up_before_a_change_and_kept_after_it_is_not_used() {
         let (mut setting, asked) = copied();
         let key = Key::of(&asked.query(), Partition(0));
-        let spot = setting.near.spot(&key);
+        let path = Path::new(Key::parts(&key).name);
+        let tail = Key::tail(&asked.query(), Partition(0));
+        let spot = setting.near.spot(&path, tail);
         let old = setting.cache.held(&key).unwrap();
         setting.store("a.example.", 2, START);
-        setting.near.keep(spot, &key, &old, START);
+        setting.near.keep(spot, &old, START);
         assert_eq!(setting.ask(&asked, START), Some((2, 100)));
     }
 

@@ -187,8 +187,6 @@ impl Default for OptionsOut {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::dns) struct Opt<'a> {
     pub(in crate::dns) dnssec_ok: bool,
-    /// The upper bits of the response code.
-    pub(in crate::dns) extended: u8,
     pub(in crate::dns) extra: Extra<'a>,
     pub(in crate::dns) reasons: [Option<Reason>; REASONS_MAX],
 }
@@ -201,13 +199,19 @@ impl Opt<'_> {
         OPT_LEN + self.extra.options.len() + reasons
     }
 
-    /// Writes it at `at`, where there is room for [`len`](Self::len) bytes, and pads, at most up to `limit`.
-    /// Returns where it ends.
+    /// Writes it at `at`, where there is room for [`len`](Self::len) bytes, and pads, at most up to `limit`. `extended`: the
+    /// upper bits of the response code. Returns where it ends.
     #[inline]
-    pub(in crate::dns) fn write(&self, out: &mut [u8], at: usize, limit: usize) -> usize {
+    pub(in crate::dns) fn write(
+        &self,
+        extended: u8,
+        out: &mut [u8],
+        at: usize,
+        limit: usize,
+    ) -> usize {
         let size = PAYLOAD.to_be_bytes();
         let flags = if self.dnssec_ok { EDNS_DO } else { 0 };
-        let head = [0, 0, 41, size[0], size[1], self.extended, 0, flags, 0, 0, 0];
+        let head = [0, 0, 41, size[0], size[1], extended, 0, flags, 0, 0, 0];
         out[at..at + OPT_LEN].copy_from_slice(&head);
         if self.extra == Extra::default() && self.reasons[0].is_none() {
             return at + OPT_LEN;

@@ -1,7 +1,7 @@
 //! What is legal but unwise about the targets of a zone's NS, MX and SRV records.
 
 use super::name;
-use super::path::{Path, ROOT_HASH, hash_label};
+use super::path::Path;
 use super::rdata;
 use super::report::{At, Report};
 use super::tree::{A, AAAA, CNAME, Found, MX, NO_NODE, NS, SRV, Zone, target_offset};
@@ -57,10 +57,7 @@ impl Zone {
         if target == [0] {
             return None; // There is none, on purpose (RFC 7505, RFC 2782).
         }
-        let hash = (0..apex.labels())
-            .rev()
-            .fold(ROOT_HASH, |hash, label| hash_label(hash, apex.label(label)));
-        let cut = match self.find(&path, below, hash) {
+        let cut = match self.find(&path, below, apex.hash()) {
             Found::Cut { node, .. } => Some(node),
             _ => None,
         };

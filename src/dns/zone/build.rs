@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::denial::Denial;
 use super::name;
-use super::path::{Path, ROOT_HASH, hash_label};
+use super::path::Path;
 use super::rdata;
 use super::read::Sink;
 use super::report::{At, Report};
@@ -126,19 +126,16 @@ impl Builder {
     /// A zone without records. `apex` is in wire form, lower case.
     pub(super) fn new(apex: &[u8]) -> Self {
         let path = Path::new(apex);
-        let apex_hash = (0..path.labels())
-            .rev()
-            .fold(ROOT_HASH, |hash, label| hash_label(hash, path.label(label)));
         Self {
             apex: apex.to_vec(),
             apex_labels: path.labels(),
-            apex_hash,
+            apex_hash: path.hash(),
             nodes: vec![Name {
                 parent: APEX,
                 label: 0,
                 flags: 0,
             }],
-            hashes: vec![apex_hash],
+            hashes: vec![path.hash()],
             table: Table::default(),
             hashed: HashMap::new(),
             labels: vec![0],
@@ -214,7 +211,7 @@ impl Builder {
         let mut node = APEX;
         for index in (0..below).rev() {
             let label = path.label(index);
-            let hash = hash_label(self.hashes[node as usize], label);
+            let hash = path.hash_at(index, self.hashes[node as usize]);
             node = self
                 .child(node, hash, label)
                 .unwrap_or_else(|| self.grow(node, hash, label));
@@ -542,8 +539,8 @@ impl Builder {
 
     fn lookup(&self, path: &Path, below: usize) -> Option<u32> {
         (0..below).rev().try_fold(APEX, |node, index| {
-            let label = path.label(index);
-            self.child(node, hash_label(self.hashes[node as usize], label), label)
+            let hash = path.hash_at(index, self.hashes[node as usize]);
+            self.child(node, hash, path.label(index))
         })
     }
 

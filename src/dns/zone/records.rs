@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::build::Builder;
 use super::denial::{self, Denial};
 use super::name;
-use super::path::{Path, ROOT_HASH, hash_label};
+use super::path::Path;
 use super::report::{At, Report};
 use super::tree::{APEX, HASHED, RRset, SOA, Zone};
 use super::{Loaded, Problem};
@@ -101,10 +101,7 @@ impl Zone {
         }
         let path = Path::new(name);
         let below = path.labels() - Path::new(&self.apex).labels();
-        let apex = (below..path.labels())
-            .rev()
-            .fold(ROOT_HASH, |hash, label| hash_label(hash, path.label(label)));
-        self.lookup(&path, below, apex)
+        self.lookup(&path, below, path.suffix_hash(below))
     }
 
     /// The node of the same name in another version. `owner`: its name.

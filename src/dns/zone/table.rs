@@ -69,6 +69,31 @@ impl<V: Value> Table<V> {
         }
     }
 
+    /// Something of the slot where a value under `hash` is looked for first.
+    #[inline]
+    pub(in crate::dns) fn near(&self, hash: u64) -> usize {
+        let mask = self.slots.len().wrapping_sub(1);
+        let slot = self.slots.get(hash as usize & mask);
+        slot.map_or(0, |slot| slot.tag as usize)
+    }
+
+    /// The first value whose hash begins and ends as `hash` does: most likely the one.
+    #[inline]
+    pub(in crate::dns) fn first(&self, hash: u64) -> Option<V> {
+        let mask = self.slots.len().checked_sub(1)?;
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            if slot.value.is_empty() {
+                return None;
+            }
+            if slot.tag == tag(hash) {
+                return Some(slot.value);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
     /// Adds a value; `rehash` gives the hash of one added before, for when the table grows.
     pub(in crate::dns) fn insert(&mut self, hash: u64, value: V, rehash: impl Fn(V) -> u64) {
         if (self.taken + 1) * 4 > self.slots.len() * 3 {

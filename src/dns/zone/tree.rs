@@ -7,7 +7,7 @@
 
 use super::denial::Denial;
 use super::name;
-use super::path::{Path, hash_label};
+use super::path::{Path, hash_label, is_same};
 use super::rdata;
 use super::table::{Table, Value};
 
@@ -67,7 +67,7 @@ pub(in crate::dns) struct Node {
 
 /// What the table holds of a node: also its label, so that a lookup in a large zone fetches both at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spot {
+pub(in crate::dns) struct Spot {
     pub(super) node: u32,
     /// In `data`.
     pub(super) label: u32,
@@ -191,7 +191,7 @@ impl Zone {
         let mut hash = hash;
         for depth in (0..apex).rev() {
             let label = path.label(depth);
-            let child = hash_label(hash, label);
+            let child = path.hash_at(depth, hash);
             let Some(next) = self.child(node, child, label) else {
                 let encloser = Encloser {
                     node,
@@ -220,20 +220,55 @@ impl Zone {
         Found::Node(node)
     }
 
+    /// Whether looks at its names mostly have to wait for memory.
+    #[inline]
+    pub(in crate::dns) fn is_large(&self) -> bool {
+        self.nodes.len() > LARGE
+    }
+
+    /// Something that lies where the name of `path` is looked for: to read it is to bring that in.
+    #[inline]
+    pub(in crate::dns) fn near_spot(&self, path: &Path) -> usize {
+        self.table.near(path.hash())
+    }
+
+    /// Where the name of `path` is, most likely.
+    #[inline]
+    pub(in crate::dns) fn likely_spot(&self, path: &Path) -> Option<Spot> {
+        self.table.first(path.hash())
+    }
+
+    /// Something that lies at `spot`, as in [`Zone::near_spot`].
+    #[inline]
+    pub(in crate::dns) fn near_name(&self, spot: Spot) -> usize {
+        let node = self.nodes.get(spot.node as usize);
+        let label = spot.label as usize;
+        // A short label and a record with an address behind it: maybe the next line.
+        let bytes = [
+            self.data.get(label),
+            self.data.get(label + LABEL_AND_RECORD),
+        ];
+        let [first, last] = bytes.map(|byte| usize::from(byte.copied().unwrap_or(0)));
+        node.map_or(0, |node| node.parent as usize) ^ first ^ last
+    }
+
     /// The node of a name, whatever is cut or occluded above it; arguments as those of [`Zone::find`].
     pub(super) fn lookup(&self, path: &Path, apex: usize, hash: u64) -> Option<u32> {
-        let mut labels = (0..apex).rev().map(|index| path.label(index));
-        let found = labels.try_fold((APEX, hash), |(node, hash), label| {
-            let hash = hash_label(hash, label);
-            Some((self.child(node, hash, label)?, hash))
-        });
+        let found = (0..apex)
+            .rev()
+            .try_fold((APEX, hash), |(node, hash), index| {
+                let hash = path.hash_at(index, hash);
+                Some((self.child(node, hash, path.label(index))?, hash))
+            });
         found.map(|(node, _)| node)
     }
 
     pub(super) fn child(&self, parent: u32, hash: u64, label: &[u8]) -> Option<u32> {
         let found = self.table.get(hash, |spot| {
             let at = spot.label as usize;
-            self.data.get(at..at + label.len()) == Some(label)
+            self.data
+                .get(at..at + label.len())
+                .is_some_and(|stored| is_same(stored, label))
                 && self.nodes[spot.node as usize].parent == parent
         });
         found.map(|spot| spot.node)
@@ -477,6 +512,11 @@ pub(in crate::dns) fn target_offset(rtype: u16) -> Option<usize> {
 pub(in crate::dns) fn is_service_alias(rtype: u16, data: &[u8]) -> bool {
     matches!(rtype, SVCB | HTTPS) && data.starts_with(&[0, 0])
 }
+
+const LABEL_AND_RECORD: usize = 24;
+
+/// Names whose zone is larger than what a core has of caches of its own.
+const LARGE: usize = 1 << 12;
 
 /// The apex of every zone.
 pub(in crate::dns) const APEX: u32 = 0;

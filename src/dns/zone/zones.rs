@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::path::{Path, ROOT_HASH, hash_label};
+use super::path::{Path, is_same};
 use super::table::Table;
 use super::tree::Zone;
 
@@ -23,6 +23,8 @@ pub struct Zones {
     /// Fewest and most labels of an apex: no other suffix of a name is looked up.
     labels_min: usize,
     labels_max: usize,
+    /// A zone is large, or was ([`Zone::is_large`]).
+    large: bool,
 }
 
 /// What stands at one apex.
@@ -135,6 +137,12 @@ impl Zones {
         closest
     }
 
+    /// Whether looks in some zone mostly have to wait for memory.
+    #[inline]
+    pub(in crate::dns) fn is_large(&self) -> bool {
+        self.large
+    }
+
     /// The own zone with the longest apex that the name of `path` is in, its first `skip` labels left out.
     pub(in crate::dns) fn find(&self, path: &Path, skip: usize) -> Option<Place<'_>> {
         let mut found = None;
@@ -149,21 +157,21 @@ impl Zones {
     /// Gives `visit` what stands at each apex that the name of `path` is in, shortest first, with the label where the
     /// apex starts and its hash.
     fn walk<'s>(&'s self, path: &Path, skip: usize, mut visit: impl FnMut(&'s Slot, usize, u64)) {
-        let mut hash = ROOT_HASH;
         let labels = path.labels();
         let Some(most) = labels.checked_sub(skip) else {
             return;
         };
-        for depth in 0..=self.labels_max.min(most) {
+        if most < self.labels_min {
+            return;
+        }
+        let mut hash = path.suffix_hash(labels - self.labels_min);
+        for depth in self.labels_min..=self.labels_max.min(most) {
             let apex = labels - depth;
-            if depth > 0 {
-                hash = hash_label(hash, path.label(apex));
-            }
-            if depth < self.labels_min {
-                continue;
+            if depth > self.labels_min {
+                hash = path.hash_at(apex, hash);
             }
             let name = path.suffix(apex);
-            let is = |at| self.slot(at).apex() == Some(name);
+            let is = |at| self.slot(at).apex().is_some_and(|apex| is_same(apex, name));
             if let Some(at) = self.table.get(hash, is) {
                 visit(self.slot(at), apex, hash);
             }
@@ -173,7 +181,7 @@ impl Zones {
     /// The slot of an apex.
     fn at(&self, apex: &[u8]) -> Option<u32> {
         let is = |at| self.slot(at).apex() == Some(apex);
-        self.table.get(hash(&Path::new(apex)), is)
+        self.table.get(Path::new(apex).hash(), is)
     }
 
     fn slot(&self, at: u32) -> &Slot {
@@ -202,13 +210,14 @@ impl Zones {
         let chunks = &self.chunks;
         let rehash = |other: u32| {
             let slot = &chunks[other as usize / CHUNK][other as usize % CHUNK];
-            slot.apex().map_or(0, |apex| hash(&Path::new(apex)))
+            slot.apex().map_or(0, |apex| Path::new(apex).hash())
         };
-        Arc::make_mut(&mut self.table).insert(hash(&path), at, rehash);
+        Arc::make_mut(&mut self.table).insert(path.hash(), at, rehash);
         at
     }
 
     fn put(&mut self, at: u32, slot: Slot) {
+        self.large |= matches!(&slot, Slot::Zone(zone) if zone.is_large());
         let chunk = Arc::make_mut(&mut self.chunks[at as usize / CHUNK]);
         let old = std::mem::replace(&mut chunk[at as usize % CHUNK], slot);
         let unavailable = |slot: &Slot| usize::from(matches!(slot, Slot::Unavailable(_)));
@@ -236,12 +245,6 @@ impl Slot {
             Self::Zone(zone) => Some(zone.apex()),
         }
     }
-}
-
-fn hash(path: &Path) -> u64 {
-    (0..path.labels())
-        .rev()
-        .fold(ROOT_HASH, |hash, label| hash_label(hash, path.label(label)))
 }
 
 /// Zones of one chunk: about as many chunks as zones in a chunk, for some thousands of zones.

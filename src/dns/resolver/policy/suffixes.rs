@@ -3,7 +3,7 @@
 //! Every suffix of a name that is here has a node, so the walk of an ordinary name ends at the first label that no
 //! listed name shares. A node is its label, its parent and its number: 12 bytes, the label, and a slot of the table.
 
-use crate::dns::zone::path::{Path, ROOT_HASH, hash_label};
+use crate::dns::zone::path::{Path, ROOT_HASH};
 use crate::dns::zone::table::Table;
 
 /// An immutable set of names.
@@ -39,7 +39,7 @@ impl Suffixes {
         visit(path.labels(), self.nodes[ROOT as usize].value);
         for index in (0..path.labels()).rev() {
             let label = path.label(index);
-            hash = hash_label(hash, label);
+            hash = path.hash_at(index, hash);
             let Some(child) = self.child(node, hash, label) else {
                 return;
             };
@@ -83,7 +83,7 @@ impl Growing {
         let mut node = ROOT;
         for index in (0..path.labels()).rev() {
             let label = path.label(index);
-            let hash = hash_label(self.hashes[node as usize], label);
+            let hash = path.hash_at(index, self.hashes[node as usize]);
             node = match self.suffixes.child(node, hash, label) {
                 Some(child) => child,
                 None => self.grow(node, hash, label),
