@@ -258,6 +258,12 @@ impl<'r, 'a> Section<'r, 'a> {
         self.boolean_with(key, Missing::Default(default))
     }
 
+    /// `true` or `false`, if it says.
+    pub(super) fn maybe_boolean(&self, key: &'static str) -> Option<bool> {
+        let value = self.boolean_or(key, false);
+        self.table.get(key).map(|_| value)
+    }
+
     /// A share, from 0 to 1.
     pub(super) fn share(&self, key: &'static str) -> f64 {
         self.read(

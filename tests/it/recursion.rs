@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use headwater::dns::Outcome;
 use headwater::dns::resolver::recurse::hints::Hints;
 use headwater::dns::resolver::upstream::Families;
-use headwater::dns::resolver::{Config, Flush, Resolver, recurse};
+use headwater::dns::resolver::{Config, Flush, ForwardZone, Resolver, recurse};
 use headwater::dns::wire::Query;
 use headwater::metrics::Metrics;
 use hickory_proto::op::{Message, ResponseCode};
@@ -68,6 +68,8 @@ impl Made {
             aliases: 11,
             glueless: 5,
             name_servers: 13,
+            from_root: true,
+            forwards: false,
             dnssec: None,
             max_ttl: Duration::from_secs(86_400),
             negative_max_ttl: Duration::from_secs(3_600),
@@ -103,6 +105,26 @@ impl Made {
             time: begun.elapsed(),
         }
     }
+}
+
+/// An upstream on a port of its own.
+async fn upstream(server: Server) -> SocketAddr {
+    let socket = UdpSocket::bind("127.53.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 65_535];
+        loop {
+            let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+                continue;
+            };
+            let asked = Asked::read(&buffer[..length]).expect("the resolver sends queries");
+            assert!(asked.recursion_desired, "upstreams are asked to recurse");
+            if let Some(reply) = server.reply(&asked) {
+                let _ = socket.send_to(&reply, client).await;
+            }
+        }
+    });
+    address
 }
 
 async fn serve(socket: UdpSocket, server: Server, packets: Arc<AtomicUsize>) {
@@ -296,6 +318,64 @@ async fn alias_chain_of_eleven_resolves_seventeen_and_loops_end_within_a_second(
         );
     }
     assert_eq!(made.metrics.resolver.limits.aliases.get(), 2);
+}
+
+#[tokio::test]
+async fn aliases_are_followed_into_forward_zones_and_out_of_them() {
+    let example = [
+        "toward 300 CNAME www.corp",
+        "corp 300 DNAME nowhere.example.test.",
+        "www 200 A 198.51.100.1",
+    ];
+    let corp = zone(
+        "corp.example.test.",
+        &[
+            "ns 300 A 127.53.0.9",
+            "www 250 A 10.0.0.1",
+            "back 300 CNAME www.example.test.",
+            "lost 300 CNAME nobody.example.test.",
+        ],
+    );
+    let forward = ForwardZone {
+        zone: String::from("corp.example.test."),
+        upstreams: vec![upstream(Server::new(vec![corp])).await.into()],
+    };
+    let made = Made::with(small(&[], &example), |config| {
+        config.forward = vec![forward]
+    })
+    .await;
+    for (name, data, ttls) in [
+        (
+            "toward.example.test.",
+            ["www.corp.example.test.", "10.0.0.1"],
+            [300, 250],
+        ),
+        (
+            "back.corp.example.test.",
+            ["www.example.test.", "198.51.100.1"],
+            [300, 200],
+        ),
+    ] {
+        let answer = made.resolve(name, A).await;
+        assert_eq!(
+            (answer.outcome, answer.data()),
+            (Outcome::Resolved, data.map(String::from).to_vec())
+        );
+        let found: Vec<u32> = answer
+            .message
+            .answers
+            .iter()
+            .map(|record| record.ttl)
+            .collect();
+        for (found, ttl) in found.iter().zip(ttls) {
+            assert!((ttl - 2..=ttl).contains(found), "{name}: {found} of {ttl}");
+        }
+        assert_eq!(made.resolve(name, A).await.packets, 0, "{name}: kept");
+    }
+    let lost = made.resolve("lost.corp.example.test.", A).await;
+    assert_eq!(lost.message.response_code, ResponseCode::NXDomain);
+    let private = made.resolve("www.corp.example.test.", A).await;
+    assert_eq!(private.data(), ["10.0.0.1"]);
 }
 
 #[tokio::test]

@@ -91,6 +91,8 @@ fn lines(server: u8) -> String {
 /// Everything running; the order is that in which it ends.
 struct Made {
     node: Node,
+    /// Forwards everything to Unbound, and validates by itself.
+    forwarder: Node,
     unbound: u16,
     _processes: Vec<Process>,
     _dir: TempDir,
@@ -192,18 +194,28 @@ impl Made {
              families = [\"ip4\"]\nspecial_use_names = false\n[resolver.recursion]\ndeny_servers = []\n"
         ));
         node.start();
+        let mut forwarder = Node::new(&format!(
+            "{COMMON}\n[resolver]\nmode = \"forward\"\nupstreams = [\"127.0.0.1:{unbound}\"]\ndnssec = true\n\
+             trust_anchors = \"{anchor}\"\nspecial_use_names = false\n"
+        ));
+        forwarder.start();
         Self {
             node,
+            forwarder,
             unbound,
             _processes: processes,
             _dir: dir,
         }
     }
 
-    /// What both say of a question, and whether that is the same.
+    /// What Unbound and the node that resolves from the root say of a question, and whether that is the same.
     fn ask(&self, name: &str, rtype: &str, flag: &str) -> Result<Answer, String> {
+        self.compare(&self.node, name, rtype, flag)
+    }
+
+    fn compare(&self, node: &Node, name: &str, rtype: &str, flag: &str) -> Result<Answer, String> {
         let args = [name, rtype, "+dnssec", flag, "+time=10", "+tries=1"];
-        let ours = self.node.dig(&args);
+        let ours = node.dig(&args);
         let theirs = dig(self.unbound, &args);
         let records = |answer: &Answer| {
             let mut all: Vec<String> = answer
@@ -388,6 +400,61 @@ fn answers_equal_those_of_unbound_over_a_signed_internet() {
         assert!(
             statuses.get(&seen).is_some_and(|&n| n >= 5),
             "{seen:?} of {statuses:?}"
+        );
+    }
+}
+
+/// Unbound as the upstream of a node that validates: it must come to the same end as Unbound itself.
+#[test]
+fn answers_validated_through_an_upstream_equal_its_own() {
+    let made = Made::start();
+    let mut differences = Vec::new();
+    let mut authentic = 0;
+    for zone in [
+        "good", "nsec3", "rsa", "edwards", "over", "unsigned", "expired", "bogus", "wrongds",
+        "stripped",
+    ] {
+        for (label, rtype) in [
+            ("www", "A"),
+            ("www", "TXT"),
+            ("alias", "A"),
+            ("far", "A"),
+            ("x.wild", "TXT"),
+            ("ent", "A"),
+            ("nobody", "A"),
+            ("no.body.at.all", "A"),
+            ("old", "A"),
+            ("", "DNSKEY"),
+            ("", "DS"),
+            ("www.sub", "A"),
+            ("sub", "DS"),
+        ] {
+            let name = format!("{label}.{zone}.test.");
+            match made.compare(
+                &made.forwarder,
+                name.trim_start_matches('.'),
+                rtype,
+                "+nocd",
+            ) {
+                Ok(answer) => authentic += usize::from(answer.flag("ad")),
+                Err(difference) => differences.push(difference),
+            }
+        }
+    }
+    assert!(
+        differences.is_empty(),
+        "{} answers differ:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+    assert!(authentic >= 40, "{authentic}");
+    for name in ["www.bogus.test", "www.expired.test"] {
+        let answer = made.forwarder.dig(&[name, "A", "+cd"]);
+        assert_eq!(
+            (&*answer.status, answer.answer.len()),
+            ("NOERROR", 1),
+            "{}",
+            answer.text
         );
     }
 }

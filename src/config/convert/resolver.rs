@@ -84,7 +84,14 @@ pub(super) fn settings(
     let aliases = section.integer("aliases", 1..=50);
     let cache = cache(&section.section("cache"), paths, aliases);
     let waiters = section.integer("waiters", 1..=1_000_000);
-    let recursion = recursion(section, paths, families, &cache, waiters);
+    let recursion = recursion(
+        section,
+        paths,
+        families,
+        &cache,
+        waiters,
+        mode == "recursive",
+    );
     let all = upstreams
         .iter()
         .chain(forward.iter().flat_map(|f| &f.upstreams));
@@ -117,7 +124,7 @@ pub(super) fn settings(
             families,
         },
         cache,
-        recursion: (mode == "recursive").then_some(recursion),
+        recursion: (recursion.from_root || recursion.forwards).then_some(recursion),
     };
     if config.cache.stale_wait >= config.time && !config.cache.stale.is_zero() {
         let message = "resolver.cache.stale_wait is not shorter: a stale answer comes too late";
@@ -163,9 +170,17 @@ fn recursion(
     families: Families,
     cache: &CacheConfig,
     waiters: usize,
+    from_root: bool,
 ) -> recurse::Config {
     let hints = records(section, paths, "root_hints", Hints::parse).unwrap_or_else(Hints::built_in);
     let qname_minimisation = section.boolean_or("qname_minimisation", true);
+    // Of an upstream nobody knows whether it passes on what proves an answer, so validating what is forwarded has to be asked for.
+    let dnssec = section.maybe_boolean("dnssec");
+    let validation = validation(section, paths);
+    if dnssec.is_none() && !from_root && !section.text("trust_anchors").is_empty() {
+        let message = "of no use: what upstreams say is validated with dnssec = true only";
+        section.warning("trust_anchors", message);
+    }
     let bounds = section.section("recursion");
     let networks = "networks such as \"127.0.0.0/8\"";
     let config = recurse::Config {
@@ -176,7 +191,9 @@ fn recursion(
             Network::from_str(text).map_err(|e| format!("found {e}"))
         }),
         port: 53,
-        dnssec: dnssec(section, paths),
+        from_root,
+        forwards: dnssec == Some(true),
+        dnssec: dnssec.unwrap_or(from_root).then_some(validation),
         size: bounds.size("size", 1 << 20..=1 << 40),
         waiters,
         depth: bounds.integer("depth", 1..=30),
@@ -190,9 +207,8 @@ fn recursion(
     config
 }
 
-/// `dnssec` and what goes with it; `None`: nothing is validated.
-fn dnssec(section: &Section<'_, '_>, paths: &Paths<'_>) -> Option<validate::Config> {
-    let validates = section.boolean_or("dnssec", true);
+/// What goes with `dnssec`.
+fn validation(section: &Section<'_, '_>, paths: &Paths<'_>) -> validate::Config {
     let anchors = records(section, paths, "trust_anchors", Anchors::parse);
     let spared = section.list("negative_trust_anchors", DOMAIN_EXPECTED, |text| {
         domain(text).ok_or_else(|| format!("found {text:?}, expected {DOMAIN_EXPECTED}"))
@@ -210,7 +226,7 @@ fn dnssec(section: &Section<'_, '_>, paths: &Paths<'_>) -> Option<validate::Conf
         ranges: bounds.integer("ranges", 0..=10_000_000),
     };
     bounds.end();
-    validates.then_some(config)
+    config
 }
 
 /// What `parse` makes of the file that `key` names; `None`: it names none, or one that is no good, which has been said.

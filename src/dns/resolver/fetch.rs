@@ -13,7 +13,6 @@ use super::failure::Memory;
 use super::flight::{Failed, Pilot, Seat};
 use super::forward::Unanswered;
 use super::key::{self, Key};
-use super::partition::Partition;
 use super::reply::Reply;
 use super::{Inner, names};
 use crate::dns::wire::Ede;
@@ -195,17 +194,23 @@ async fn ask(
     question: key::Parts<'_>,
     budget: &Budget,
 ) -> std::result::Result<Reply, Unanswered> {
-    if question.partition == Partition(0)
-        && let Some(recursor) = &inner.recursor
+    if let Some(recursor) = &inner.recursor
+        && recursor.takes(question.partition)
     {
         let fetched = recursor.fetch(question, budget).await;
-        let message = fetched.map_err(|trouble| {
+        let fetched = fetched.map_err(|trouble| {
             let name = names::text(question.name);
             tracing::debug!(%name, qtype = question.qtype, %trouble, "not resolved");
             trouble.as_unanswered()
         })?;
-        let reply = inner.cache.read(question, &message);
-        return reply.map_err(|_| Unanswered::Nobody);
+        let reply = inner.cache.read(question, &fetched.message);
+        let mut reply = reply.map_err(|_| Unanswered::Nobody)?;
+        if let Some((target, ttl)) = fetched.onward {
+            // What is at the end of the aliases is yet to be asked.
+            (reply.negative, reply.ttl) = (false, ttl);
+            reply.onward = Some(target);
+        }
+        return Ok(reply);
     }
     let upstreams = inner
         .upstreams

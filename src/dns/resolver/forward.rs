@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use super::budget::Budget;
 use super::key::Parts;
 use super::names;
-use super::reply::{Invalid, Reply};
+use super::reply::Invalid;
 use super::upstream::health::{self, Health};
 use super::upstream::{ExchangeError, Exchanger, Question, Server, Target};
 use crate::dns::wire::Ede;
@@ -105,15 +105,15 @@ impl Upstreams {
     }
 
     /// Asks the question until an upstream gives a reply that `read` takes for one, within `budget`.
-    pub(super) async fn fetch<R>(
+    pub(super) async fn fetch<T, R>(
         &self,
         exchanger: &Arc<Exchanger>,
         question: Parts<'_>,
         budget: &Budget,
         read: R,
-    ) -> Result<Reply, Unanswered>
+    ) -> Result<T, Unanswered>
     where
-        R: Fn(&[u8]) -> Result<Reply, Invalid> + Send + Sync,
+        R: Fn(&[u8]) -> Result<T, Invalid> + Send + Sync,
     {
         let asked = Question {
             name: question.name,
@@ -140,9 +140,9 @@ impl Upstreams {
     }
 
     /// Asks one upstream after the other, each as long as it usually takes before the next is asked too.
-    async fn race<F>(&self, ask: impl Fn(usize) -> F, now: Now) -> Result<Reply, Unanswered>
+    async fn race<T, F>(&self, ask: impl Fn(usize) -> F, now: Now) -> Result<T, Unanswered>
     where
-        F: Future<Output = Result<Reply, Failure>>,
+        F: Future<Output = Result<T, Failure>>,
     {
         // Nobody can foretell the low bits of a clock of nanoseconds, and here it would not help.
         let seed = now.mono_ns.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
@@ -233,16 +233,16 @@ impl Upstreams {
 }
 
 impl Upstream {
-    async fn ask<R>(
+    async fn ask<T, R>(
         &self,
         exchanger: &Exchanger,
         question: &Question<'_>,
         budget: &Budget,
         until: Now,
         read: &R,
-    ) -> Result<Reply, Failure>
+    ) -> Result<T, Failure>
     where
-        R: Fn(&[u8]) -> Result<Reply, Invalid>,
+        R: Fn(&[u8]) -> Result<T, Invalid>,
     {
         let mut outcome = Outcome {
             outcomes: &self.outcomes,
@@ -296,7 +296,7 @@ struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    fn is(&mut self, result: &Result<Reply, Failure>) {
+    fn is<T>(&mut self, result: &Result<T, Failure>) {
         self.decided = true;
         match result {
             Ok(_) => &self.outcomes.answer,

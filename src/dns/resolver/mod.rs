@@ -94,7 +94,7 @@ pub struct Config {
     pub allow: Vec<Network>,
     /// Upstreams for everything without a forward zone of its own (`mode = "forward"`).
     pub upstreams: Vec<Target>,
-    /// Settings of recursion (`mode = "recursive"`); then there are no upstreams but those of forward zones.
+    /// Settings of recursion (`mode = "recursive"`; then there are no upstreams but those of forward zones) and of validating what is forwarded.
     pub recursion: Option<recurse::Config>,
     /// Forward zones (lower case, final dot) with their upstreams; each has its own cache partition.
     pub forward: Vec<ForwardZone>,
@@ -202,13 +202,13 @@ struct Inner {
     failures: Failures,
     cuts: Cuts,
     flights: Flights,
-    partitions: Partitions,
+    partitions: Arc<Partitions>,
     policy: ArcSwap<Policy>,
     /// How the policy's lists were loaded.
     lists: Mutex<Vec<ListStatus>>,
     /// By partition: the default ones, then those of each forward zone.
-    upstreams: Vec<Upstreams>,
-    /// Instead of the default ones, if names are resolved from the root.
+    upstreams: Arc<[Upstreams]>,
+    /// Instead of them, if names are resolved from the root or what they say is validated.
     recursor: Option<Recursor>,
     exchanger: Arc<Exchanger>,
     metrics: Arc<Metrics>,
@@ -243,13 +243,15 @@ impl Resolver {
             Arc::clone(&metrics),
         )?);
         let set = |targets: &[Target]| Upstreams::new(targets, &exchanger, &metrics);
-        let upstreams = std::iter::once(&config.upstreams)
+        let partitions = Arc::new(partitions);
+        let upstreams: Arc<[_]> = std::iter::once(&config.upstreams)
             .chain(config.forward.iter().map(|forward| &forward.upstreams))
             .map(|targets| set(targets))
             .collect();
         let recursor = config.recursion.clone().map(|recursion| {
-            let driver = Driver::new(Arc::clone(&exchanger), recursion.port);
-            Recursor::new(driver, recursion, &metrics)
+            let (exchanger, upstreams) = (Arc::clone(&exchanger), Arc::clone(&upstreams));
+            let driver = Driver::new(exchanger, recursion.port, upstreams);
+            Recursor::new(driver, recursion, Arc::clone(&partitions), &metrics)
         });
         let inner = Arc::new(Inner {
             cache: Cache::new(config.cache.clone(), Arc::clone(&metrics)),
@@ -422,7 +424,7 @@ impl Resolver {
     pub fn upstreams(&self) -> Vec<UpstreamStatus> {
         let forward = self.inner.config.forward.iter();
         let zones = std::iter::once(".").chain(forward.map(|forward| &*forward.zone));
-        (zones.zip(&self.inner.upstreams))
+        (zones.zip(self.inner.upstreams.iter()))
             .flat_map(|(zone, upstreams)| upstreams.status(zone))
             .collect()
     }

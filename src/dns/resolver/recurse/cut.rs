@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::super::partition::Partition;
 use super::dname::Dname;
 use super::judge::NameServer;
 use super::rtype;
@@ -16,6 +17,8 @@ use crate::time::Now;
 pub(in super::super) struct Cut {
     pub(super) zone: Dname,
     pub(super) servers: Vec<NameServer>,
+    /// Instead of servers of its own: the upstreams that are asked for what lies beneath it.
+    pub(super) upstreams: Option<Partition>,
     /// On the monotonic clock, nanoseconds.
     pub(super) since_ns: u64,
     pub(super) until_ns: u64,

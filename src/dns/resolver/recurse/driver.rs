@@ -6,8 +6,14 @@ use std::sync::Arc;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::super::budget::Budget;
+use super::super::forward::{Unanswered, Upstreams};
+use super::super::key::Parts;
+use super::super::partition::Partition;
+use super::super::reply::Invalid;
 use super::super::upstream::{ExchangeError, Exchanger, Question, health};
+use super::judge;
 use super::net::{Net, Outlook, Silence};
+use super::response::Response;
 use crate::time::Now;
 
 /// Name servers, on one port.
@@ -15,11 +21,21 @@ use crate::time::Now;
 pub(in super::super) struct Driver {
     exchanger: Arc<Exchanger>,
     port: u16,
+    /// By partition.
+    upstreams: Arc<[Upstreams]>,
 }
 
 impl Driver {
-    pub(in super::super) fn new(exchanger: Arc<Exchanger>, port: u16) -> Self {
-        Self { exchanger, port }
+    pub(in super::super) fn new(
+        exchanger: Arc<Exchanger>,
+        port: u16,
+        upstreams: Arc<[Upstreams]>,
+    ) -> Self {
+        Self {
+            exchanger,
+            port,
+            upstreams,
+        }
     }
 }
 
@@ -83,6 +99,33 @@ impl Net for Driver {
                 | ExchangeError::Unfit(_) => Silence::Silent,
             })
     }
+    async fn forward(
+        &self,
+        partition: Partition,
+        (name, qtype): (&[u8], u16),
+        budget: &Budget,
+    ) -> Result<Response, Unanswered> {
+        let upstreams = self.upstreams.get(usize::from(partition.0));
+        let upstreams = upstreams.ok_or(Unanswered::Nobody)?;
+        let question = Parts {
+            name,
+            qtype,
+            dnssec_ok: true,
+            checking_disabled: true,
+            partition,
+        };
+        let read = |message: &[u8]| {
+            let response = Response::read(message, name, qtype).ok_or(Invalid::Malformed)?;
+            match response.rcode {
+                judge::NOERROR | judge::NXDOMAIN => Ok(response),
+                rcode => Err(Invalid::Rcode(rcode)),
+            }
+        };
+        upstreams
+            .fetch(&self.exchanger, question, budget, read)
+            .await
+    }
+
     async fn wait<T: Send>(&self, coming: impl Future<Output = T> + Send, until: Now) -> Option<T> {
         let patience = until.since(Now::read());
         tokio::time::timeout(patience, coming).await.ok()

@@ -61,11 +61,12 @@ impl Fact {
         u32::try_from(self.until_ns.saturating_sub(now.mono_ns) / NANOS).unwrap_or(u32::MAX)
     }
 
-    /// The type it is kept under: a name that does not exist has none of any.
+    /// The type it is kept under: a name that does not exist has none of any. But of the DS the parent speaks, whose upstreams may not be
+    /// those of the name.
     pub(in super::super) fn kept_as(&self, qtype: u16) -> u16 {
         match &self.what {
             What::Set { set, .. } => set.rtype,
-            What::Nothing(Nothing { nxdomain: true, .. }) => NO_NAME,
+            What::Nothing(Nothing { nxdomain: true, .. }) if qtype != rtype::DS => NO_NAME,
             What::Nothing(_) => qtype,
         }
     }

@@ -7,9 +7,11 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::super::budget::Budget;
+use super::super::partition::Partitions;
 use super::super::validate::Account;
 use super::super::validate::chain::Trust;
 use super::super::validate::ranges::Ranges;
@@ -37,12 +39,16 @@ pub(in super::super) struct World<N> {
     pub(in super::super) ranges: Ranges,
     pub(in super::super) limits: Limits,
     pub(super) shared: Shared,
+    /// Which names upstreams are asked for.
+    pub(super) routes: Arc<Partitions>,
+    /// Whether it has been said that upstreams leave out what proves their answers.
+    pub(in super::super) stripped: AtomicBool,
 }
 
 /// The work for one client query.
 pub(in super::super) struct Errand<'w, N> {
     pub(in super::super) world: &'w World<N>,
-    budget: &'w Budget,
+    pub(super) budget: &'w Budget,
     /// What validation may still spend.
     pub(in super::super) account: Account,
     /// Servers whose names are being looked up, outermost first.
@@ -82,7 +88,9 @@ impl<'w, N: Net> Errand<'w, N> {
             if let Some(fact) = self.world.known(name, qtype, self.now()) {
                 return Ok(fact);
             }
-            if let Some(fact) = self.world.ranges.deny(name, qtype, self.now()) {
+            let partition = self.world.partition(name, qtype);
+            let same = |zone: &[u8]| self.world.routes.find(zone) == partition;
+            if let Some(fact) = self.world.ranges.deny(name, qtype, self.now(), same) {
                 self.world.limits.denied.inc();
                 return Ok(fact);
             }
@@ -100,8 +108,13 @@ impl<'w, N: Net> Errand<'w, N> {
             (rtype::DS, Some(parent)) => parent,
             _ => name.clone(),
         };
-        let mut cut = self.closest(&start, depth).await?;
-        let mut walk = Walk::new(&cut, self.world.config.qname_minimisation);
+        let upstreams = self.world.upstreams(name, qtype);
+        let minimise = upstreams.is_none() && self.world.config.qname_minimisation;
+        let mut cut = match upstreams {
+            Some(upstreams) => upstreams,
+            None => self.closest(&start, depth).await?,
+        };
+        let mut walk = Walk::new(&cut, minimise);
         // Each turn goes down a label or ends.
         loop {
             let (asked, atype) = walk.next(name, qtype);
@@ -112,7 +125,7 @@ impl<'w, N: Net> Errand<'w, N> {
                     _ => {}
                 }
             }
-            let learnt = if whole && walk.may_skip_a_cut(name) {
+            let learnt = if whole && cut.upstreams.is_none() && walk.may_skip_a_cut(name) {
                 self.follow(&cut, name, qtype, depth).await?
             } else {
                 self.learn(&cut, &asked, atype, depth).await?
@@ -120,7 +133,7 @@ impl<'w, N: Net> Errand<'w, N> {
             match learnt {
                 Learnt::Cut(below) => {
                     cut = below;
-                    walk = Walk::new(&cut, self.world.config.qname_minimisation);
+                    walk = Walk::new(&cut, minimise);
                 }
                 Learnt::Fact(fact) if whole => return Ok(fact),
                 Learnt::Fact(fact) => walk.hears(&fact, &asked),
@@ -217,7 +230,13 @@ impl<'w, N: Net> Errand<'w, N> {
             Verdict::Referral(referral) => Learnt::Cut(self.keep_cut(cut, referral)),
             Verdict::Answer { sets, proof } => {
                 let mut first = None;
+                let partition = self.world.partition(name, qtype);
                 for set in sets {
+                    // Where an alias leads into another forward zone, others are to be asked.
+                    let elsewhere = self.world.partition(&set.owner, set.rtype) != partition;
+                    if elsewhere && first.is_some() {
+                        break;
+                    }
                     let fact = self.keep_set(cut, set, &proof);
                     first.get_or_insert(fact);
                 }
@@ -239,6 +258,7 @@ impl<'w, N: Net> Errand<'w, N> {
         let hints = Arc::new(Cut {
             zone: Dname::root(),
             servers: servers.clone(),
+            upstreams: None,
             since_ns: now.mono_ns,
             until_ns: now.plus(UNPRIMED).mono_ns,
         });
@@ -282,6 +302,9 @@ impl<'w, N: Net> Errand<'w, N> {
         qtype: u16,
         depth: u8,
     ) -> Result<Heard, Trouble> {
+        if let Some(partition) = cut.upstreams {
+            return self.ask_upstreams(cut, partition, name, qtype).await;
+        }
         let world = self.world;
         let config = &world.config;
         let mut pool = Pool::new(self, cut);
@@ -391,6 +414,7 @@ impl<'w, N: Net> Errand<'w, N> {
         let cut = Arc::new(Cut {
             zone: referral.zone,
             servers: referral.servers,
+            upstreams: None,
             since_ns: now.mono_ns,
             until_ns: until(referral.ttl),
         });
@@ -438,7 +462,11 @@ impl<'w, N: Net> Errand<'w, N> {
         let config = &self.world.config;
         let ttl = nothing.soa.as_deref().map_or(NO_SOA, negative_ttl);
         let life = Duration::from_secs(ttl.into()).min(config.negative_max_ttl);
-        let rtype = if nothing.nxdomain { NO_NAME } else { qtype };
+        let rtype = match qtype {
+            rtype::DS => qtype,
+            _ if nothing.nxdomain => NO_NAME,
+            _ => qtype,
+        };
         self.keep(cut, name, rtype, What::Nothing(nothing), life)
     }
 
@@ -460,11 +488,15 @@ impl<N> World<N> {
     /// What is kept that answers (`name`, `qtype`): the very set, an alias on the way, or that there is nothing.
     pub(super) fn known(&self, name: &Dname, qtype: u16, now: Now) -> Option<Arc<Fact>> {
         let find = |name: &[u8], rtype| self.facts.find(name, rtype, now);
+        let partition = self.partition(name, qtype);
+        // Others speak for what lies in another partition.
+        let same = |name: &[u8]| self.routes.find(name) == partition;
         find(name, qtype)
             .or_else(|| find(name, rtype::CNAME))
-            .or_else(|| find(name, NO_NAME))
+            .or_else(|| find(name, NO_NAME).filter(|_| same(name)))
             .or_else(|| {
-                name.ancestors().skip(1).find_map(|above| {
+                let above = name.ancestors().skip(1);
+                above.take_while(|above| same(above)).find_map(|above| {
                     find(above, rtype::DNAME)
                         // RFC 8020: nothing beneath what does not exist. Believed where it is proven only: some servers
                         // deny names that have others beneath them.
@@ -475,9 +507,9 @@ impl<N> World<N> {
 }
 
 /// What was heard.
-struct Heard {
-    verdict: Verdict,
-    response: Response,
+pub(super) struct Heard {
+    pub(super) verdict: Verdict,
+    pub(super) response: Response,
 }
 
 /// The root's delegation, from a reply to the priming query.
@@ -506,6 +538,7 @@ fn root<N>(heard: &Heard, hints: &Cut, world: &World<N>, now: Now) -> Option<Cut
     Some(Cut {
         zone: Dname::root(),
         servers,
+        upstreams: None,
         since_ns: now.mono_ns,
         until_ns: now.plus(life).mono_ns,
     })

@@ -136,6 +136,26 @@ pub(super) fn judge(
     })
 }
 
+/// Judges what a resolver that is asked for all beneath `zone` says of (`name`, `qtype`).
+pub(super) fn relayed(response: &Response, zone: &Dname, name: &Dname, qtype: u16) -> Verdict {
+    if !matches!(response.rcode, NOERROR | NXDOMAIN) {
+        return Verdict::Lame(Lame::Rcode(response.rcode));
+    }
+    let sets = chain(response, zone, name, qtype);
+    let proof = proofs(response, zone);
+    if !sets.is_empty() {
+        return Verdict::Answer { sets, proof };
+    }
+    let soa = response.authority.iter().find(|set| {
+        set.rtype == rtype::SOA && set.owner.is_beneath(zone) && name.is_beneath(&set.owner)
+    });
+    Verdict::Nothing(Nothing {
+        nxdomain: response.rcode == NXDOMAIN,
+        soa: soa.cloned(),
+        proof,
+    })
+}
+
 /// The RRsets from `name` along its aliases, while they stay in `zone`.
 fn chain(response: &Response, zone: &Dname, name: &Dname, qtype: u16) -> Vec<Arc<RrSet>> {
     let mut sets: Vec<Arc<RrSet>> = Vec::new();

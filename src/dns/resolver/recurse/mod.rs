@@ -2,10 +2,12 @@
 //!
 //! From ground to roof: `dname`, `rtype`, `records`, `hints`, `response` (a reply, read), `judge` (what of it may be believed),
 //! `trouble`; `store`, `fact` and `cut` (what is kept), `shared` (what is being looked up); `net` (what is needed of the world),
-//! `iterate` (the algorithm), `answer` (the message); `driver` (sockets); then the handle, [`Recursor`]. Up to `answer` nothing here
+//! `iterate` (the algorithm), `relay` (upstreams asked instead), `answer` (the message); `driver` (sockets); then the handle, [`Recursor`]. Up to `answer` nothing here
 //! touches a socket or reads a clock.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -20,6 +22,7 @@ use self::store::Store;
 use self::trouble::Trouble;
 use super::budget::Budget;
 use super::key::Parts;
+use super::partition::{Partition, Partitions};
 use super::upstream::Families;
 use super::validate;
 use super::validate::ranges::Ranges;
@@ -51,6 +54,8 @@ pub(super) mod net;
 
 pub(super) mod iterate;
 
+mod relay;
+
 mod answer;
 
 pub(super) mod driver;
@@ -58,7 +63,7 @@ pub(super) mod driver;
 #[cfg(test)]
 pub(super) mod tests;
 
-/// Settings of recursion (`mode = "recursive"`).
+/// Settings of recursion (`mode = "recursive"`), and of validating what upstreams say.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to begin.
@@ -83,6 +88,10 @@ pub struct Config {
     pub glueless: usize,
     /// Servers kept of a referral.
     pub name_servers: usize,
+    /// Whether names beneath no forward zone are resolved from the root; else upstreams are asked for them, too.
+    pub from_root: bool,
+    /// Whether what upstreams say is asked for here, to validate it.
+    pub forwards: bool,
     /// Validation; none: answers are as they come.
     pub dnssec: Option<validate::Config>,
     /// Ceiling of TTLs.
@@ -138,7 +147,12 @@ pub(super) struct Recursor<N = driver::Driver> {
 }
 
 impl<N: Net> Recursor<N> {
-    pub(super) fn new(net: N, config: Config, metrics: &crate::metrics::Metrics) -> Self {
+    pub(super) fn new(
+        net: N,
+        config: Config,
+        routes: Arc<Partitions>,
+        metrics: &crate::metrics::Metrics,
+    ) -> Self {
         let limits = &metrics.resolver.limits;
         let limits = Limits {
             time: limits.time.clone(),
@@ -164,23 +178,32 @@ impl<N: Net> Recursor<N> {
                 ranges: Ranges::new(config.dnssec.as_ref().map_or(0, |dnssec| dnssec.ranges)),
                 limits,
                 shared: Shared::new(config.waiters),
+                routes,
+                stripped: AtomicBool::new(false),
                 config,
             },
         }
     }
 
-    /// Resolves the question, on `budget`, and validates the answer unless the client has set CD; returns a message as an upstream would give it.
+    /// Whether questions of `partition` are resolved here.
+    pub(super) fn takes(&self, partition: Partition) -> bool {
+        let config = &self.world.config;
+        config.forwards || partition == Partition(0) && config.from_root
+    }
+
+    /// Resolves the question, on `budget`, and validates the answer unless the client has set CD; returns a message as an upstream would
+    /// give it. Where an alias leads into another partition it ends.
     pub(super) async fn fetch(
         &self,
         question: Parts<'_>,
         budget: &Budget,
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Fetched, Trouble> {
         let name = Dname::new(question.name);
         let qtype = question.qtype;
         let mut errand = Errand::new(&self.world, budget);
         let mut links: Vec<Link> = Vec::new();
         let mut at = name.clone();
-        loop {
+        let onward = loop {
             let mut fact = errand.lookup(&at, qtype, 0).await?;
             if fact.lacks_soa() && qtype == rtype::DS {
                 // From a referral, where it serves to validate; a client is told who says so.
@@ -192,16 +215,23 @@ impl<N: Net> Recursor<N> {
             }
             let next = fact.alias(&at, qtype);
             links.push(Link { name: at, fact });
-            let Some(next) = next else { break };
+            let Some(next) = next else { break None };
             if links.len() > self.world.config.aliases || links.iter().any(|link| link.name == next)
             {
                 self.world.limits.aliases.inc();
                 return Err(Trouble::Aliases);
             }
+            if self.world.routes.find(&next) != question.partition {
+                break Some(next);
+            }
             at = next;
-        }
+        };
         let now = errand.now();
-        Ok(answer::write(&links, &name, qtype, question.dnssec_ok, now))
+        let ttls = links.iter().map(|link| link.fact.ttl(now));
+        Ok(Fetched {
+            onward: onward.map(|target| (Box::from(&*target), ttls.min().unwrap_or(0))),
+            message: answer::write(&links, &name, qtype, question.dnssec_ok, now),
+        })
     }
 
     /// Forgets everything whose name and type `matches`.
@@ -221,6 +251,14 @@ impl<N: Net> Recursor<N> {
     pub(super) fn settle(&self) -> u64 {
         self.world.facts.settle() + self.world.cuts.settle() + self.world.trusts.settle()
     }
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) message: Vec<u8>,
+    /// The name in another partition that the aliases lead to, and how long they do, seconds.
+    pub(super) onward: Option<(Box<[u8]>, u32)>,
 }
 
 impl<N> std::fmt::Debug for World<N> {

@@ -1,9 +1,12 @@
-//! What recursion needs of the world: a clock, dice, one exchange with one server, and a wait that ends. Tests have a made-up one.
+//! What recursion needs of the world: a clock, dice, one exchange with one server or with upstreams, and a wait that ends. Tests have a made-up one.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::budget::Budget;
+use super::super::forward::Unanswered;
+use super::super::partition::Partition;
+use super::response::Response;
 use crate::time::Now;
 
 /// Asks name servers.
@@ -27,6 +30,14 @@ pub(in super::super) trait Net: Send + Sync + 'static {
         budget: &'a Budget,
         until: Now,
     ) -> impl Future<Output = Result<Vec<u8>, Silence>> + Send + 'a;
+
+    /// Puts the question (RD, CD and DO set) to the upstreams of `partition`, until one gives a usable reply. Every packet is charged to `budget`.
+    fn forward<'a>(
+        &'a self,
+        partition: Partition,
+        question: (&'a [u8], u16),
+        budget: &'a Budget,
+    ) -> impl Future<Output = Result<Response, Unanswered>> + Send + 'a;
 
     /// Waits for what another errand is about to learn, at most until `until`; `None`: it did not come.
     fn wait<T: Send>(

@@ -36,14 +36,14 @@ impl RrSet {
 
 /// A whole reply to the question that was asked.
 #[derive(Debug)]
-pub(super) struct Response {
-    pub(super) rcode: u8,
-    pub(super) authoritative: bool,
+pub(in super::super) struct Response {
+    pub(in super::super) rcode: u8,
+    pub(in super::super) authoritative: bool,
     /// RA: whoever says this is a resolver, too.
-    pub(super) recursive: bool,
-    pub(super) answer: Vec<Arc<RrSet>>,
-    pub(super) authority: Vec<Arc<RrSet>>,
-    pub(super) additional: Vec<Arc<RrSet>>,
+    pub(in super::super) recursive: bool,
+    pub(in super::super) answer: Vec<Arc<RrSet>>,
+    pub(in super::super) authority: Vec<Arc<RrSet>>,
+    pub(in super::super) additional: Vec<Arc<RrSet>>,
 }
 
 impl Response {

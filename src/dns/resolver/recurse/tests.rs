@@ -9,14 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use hickory_proto::op::{Message, ResponseCode};
 
 use self::internet::{Asked, Server, Zone, rec};
 use super::super::budget::Budget;
+use super::super::forward::Unanswered;
 use super::super::key::Parts;
-use super::super::partition::Partition;
+use super::super::partition::{Partition, Partitions};
 use super::super::testing::START;
 use super::net::{Net, Outlook, Silence};
+use super::response::Response;
 use super::trouble::Trouble;
 use super::*;
 use crate::metrics::Metrics;
@@ -35,6 +38,9 @@ pub(in super::super) struct Memory {
     garble: Mutex<Option<Garble>>,
     /// Whether other errands go on while one has asked.
     takes_turns: AtomicBool,
+    /// By partition: resolvers that are asked instead; and those that pass on no signatures.
+    upstreams: HashMap<u16, Made>,
+    stripping: Vec<u16>,
 }
 
 type Garble = Box<dyn FnMut(&mut Vec<u8>) + Send>;
@@ -89,6 +95,50 @@ impl Net for Memory {
         Ok(reply)
     }
 
+    async fn forward(
+        &self,
+        partition: Partition,
+        (name, qtype): (&[u8], u16),
+        budget: &Budget,
+    ) -> Result<Response, Unanswered> {
+        budget.charge_packet().map_err(|_| Unanswered::Exhausted)?;
+        let upstream = self.upstreams.get(&partition.0);
+        let upstream = upstream.ok_or(Unanswered::Nobody)?;
+        let asked = Asked {
+            id: [0; 2],
+            spelled: name.to_vec(),
+            name: name.to_vec(),
+            qtype,
+            dnssec_ok: true,
+            recursion_desired: true,
+        };
+        let at = IpAddr::from([0, 0, 0, u8::try_from(partition.0).unwrap()]);
+        self.asked.lock().unwrap().push((at, asked));
+        self.pass(Duration::from_millis(10));
+        let question = Parts {
+            name,
+            qtype,
+            dnssec_ok: !self.stripping.contains(&partition.0),
+            checking_disabled: true,
+            partition: Partition(0),
+        };
+        // It has a budget of its own, as others have.
+        let budget = Budget::new(
+            50,
+            upstream
+                .recursor
+                .world
+                .net
+                .now()
+                .plus(Duration::from_secs(5)),
+        );
+        let fetched = upstream.recursor.fetch(question, &budget);
+        // A resolver within a resolver: its type would be without end.
+        let fetched: BoxFuture<'_, _> = Box::pin(fetched);
+        let fetched = fetched.await.map_err(|_| Unanswered::Nobody)?;
+        Response::read(&fetched.message, name, qtype).ok_or(Unanswered::Nobody)
+    }
+
     async fn wait<T: Send>(&self, coming: impl Future<Output = T> + Send, _: Now) -> Option<T> {
         Some(coming.await)
     }
@@ -121,10 +171,30 @@ impl Made {
         servers: Vec<(&str, Server)>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
+        Self::behind(servers, Vec::new(), &[], change)
+    }
+
+    /// With upstreams for forward zones (".": for all names beneath no other); `stripping` are those that pass on no signatures.
+    pub(in super::super) fn behind(
+        servers: Vec<(&str, Server)>,
+        upstreams: Vec<(&str, Made)>,
+        stripping: &[&str],
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = config();
         change(&mut config);
         let metrics = Metrics::new();
+        let zones: Vec<_> = (upstreams.iter().map(|(zone, _)| *zone))
+            .filter(|zone| *zone != ".")
+            .map(|zone| Box::from(internet::name(zone)))
+            .collect();
+        let routes = Arc::new(Partitions::new(zones).unwrap());
+        let partition = |zone: &str| routes.find(&internet::name(zone)).0;
         let memory = Memory {
+            stripping: stripping.iter().map(|zone| partition(zone)).collect(),
+            upstreams: (upstreams.into_iter())
+                .map(|(zone, made)| (partition(zone), made))
+                .collect(),
             servers: servers.into_iter().map(|(at, s)| (ip(at), s)).collect(),
             mono_ns: AtomicU64::new(0),
             asked: Mutex::default(),
@@ -133,9 +203,20 @@ impl Made {
             takes_turns: AtomicBool::new(false),
         };
         Self {
-            recursor: Recursor::new(memory, config, &metrics),
+            recursor: Recursor::new(memory, config, routes, &metrics),
             metrics,
         }
+    }
+
+    /// A resolver that asks this one for everything, and validates by the same settings.
+    pub(in super::super) fn forwarding(self, stripping: bool) -> Self {
+        let dnssec = self.recursor.world.config.dnssec.clone();
+        let stripping: &[&str] = if stripping { &["."] } else { &[] };
+        Self::behind(Vec::new(), vec![(".", self)], stripping, |config| {
+            config.from_root = false;
+            config.forwards = true;
+            config.dnssec = dnssec;
+        })
     }
 
     /// Resolves with a full budget of 50 packets and 5 s; also how many packets it took and how long.
@@ -154,11 +235,14 @@ impl Made {
             qtype,
             dnssec_ok: true,
             checking_disabled,
-            partition: Partition(0),
+            partition: self.recursor.world.routes.find(&wire),
         };
         let result = block_on(self.recursor.fetch(question, &budget));
         Outcome {
-            answer: result.and_then(|message| match Message::from_vec(&message) {
+            onward: (result.as_ref().ok())
+                .and_then(|fetched| fetched.onward.as_ref())
+                .map(|(name, _)| internet::text(name)),
+            answer: result.and_then(|fetched| match Message::from_vec(&fetched.message) {
                 Ok(message) => Ok(message),
                 // RDATA of types that are passed on unread may be anything.
                 Err(_) if net.garble.lock().unwrap().is_some() => {
@@ -241,6 +325,8 @@ pub(in super::super) struct Outcome {
     pub(in super::super) answer: Result<Message, Trouble>,
     pub(in super::super) packets: usize,
     pub(in super::super) time: Duration,
+    /// Where its aliases lead, if that is into another partition.
+    pub(in super::super) onward: Option<String>,
 }
 
 impl Outcome {
@@ -312,6 +398,8 @@ pub(in super::super) fn config() -> Config {
         aliases: 11,
         glueless: 5,
         name_servers: 13,
+        from_root: true,
+        forwards: false,
         dnssec: None,
         max_ttl: Duration::from_secs(86_400),
         negative_max_ttl: Duration::from_secs(3_600),

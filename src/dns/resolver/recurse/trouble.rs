@@ -53,6 +53,9 @@ pub(in super::super) enum Bogus {
     /// It comes without signatures.
     #[error("there are no signatures, and should be")]
     Unsigned,
+    /// Upstreams leave out signatures and proofs.
+    #[error("the upstream passes on no signatures")]
+    Stripped,
     /// NSEC or NSEC3 do not prove it.
     #[error("the proof of absence does not hold")]
     Denial,
@@ -75,7 +78,7 @@ impl Trouble {
                 Bogus::Expired => Ede::SignatureExpired,
                 Bogus::NotYet => Ede::SignatureNotYetValid,
                 Bogus::Dnskey => Ede::DnskeyMissing,
-                Bogus::Unsigned => Ede::RrsigsMissing,
+                Bogus::Unsigned | Bogus::Stripped => Ede::RrsigsMissing,
                 Bogus::Denial => Ede::NsecMissing,
             }),
         }

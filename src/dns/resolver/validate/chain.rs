@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::recurse::dname::Dname;
@@ -93,6 +94,14 @@ impl<N: Net> Errand<'_, N> {
             if fact.status != Status::Unchecked {
                 return Ok(fact);
             }
+            // Another errand that waited for the same may have checked it meanwhile.
+            let now = self.now();
+            if let Some(known) = (self.world.facts)
+                .find(fact.kept_at(name), fact.kept_as(qtype), now)
+                .filter(|known| known.status != Status::Unchecked)
+            {
+                return Ok(known);
+            }
             let anchors = &dnssec.anchors;
             let found = match &fact.what {
                 What::Set { set, proof } => self.check_set(anchors, set, proof, depth).await,
@@ -118,10 +127,52 @@ impl<N: Net> Errand<'_, N> {
                     if matches!(error, Trouble::Bogus { .. }) {
                         facts.drop_one(fact.kept_at(name), fact.kept_as(qtype));
                     }
-                    Err(error)
+                    Err(self.blame(anchors, name, qtype, error, depth).await)
                 }
             }
         })
+    }
+
+    /// The same trouble, or that the upstreams are to blame for it: they do not even pass on the signatures over the keys at the anchor.
+    async fn blame(
+        &mut self,
+        anchors: &Anchors,
+        name: &Dname,
+        qtype: u16,
+        trouble: Trouble,
+        depth: u8,
+    ) -> Trouble {
+        let Trouble::Bogus {
+            name: culprit,
+            why: Bogus::Unsigned | Bogus::Denial | Bogus::Dnskey,
+        } = &trouble
+        else {
+            return trouble;
+        };
+        let relayed = |name: &Dname, qtype| self.world.upstreams(name, qtype).is_some();
+        let Some(anchor) = anchors.of(name) else {
+            return trouble;
+        };
+        if !relayed(name, qtype) || !relayed(&anchor.zone, rtype::DNSKEY) {
+            return trouble;
+        }
+        let stripped = match self.lookup(&anchor.zone, rtype::DNSKEY, depth).await {
+            Ok(fact) => match &fact.what {
+                What::Set { set, .. } => set.sigs.is_empty(),
+                What::Nothing(_) => true,
+            },
+            Err(_) => false,
+        };
+        if !stripped {
+            return trouble;
+        }
+        if !self.world.stripped.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                anchor = %anchor.zone,
+                "upstreams pass on no signatures, so nothing they say validates (resolver.dnssec)"
+            );
+        }
+        bogus(culprit, Bogus::Stripped)
     }
 
     async fn check_set(
@@ -313,6 +364,8 @@ impl<N: Net> Errand<'_, N> {
                 self.count_reached();
                 match no_ds {
                     NoDs::Unsigned => Ds::Insecure,
+                    // The operator says that a zone begins there, and it is proven that nobody vouches for its keys.
+                    NoDs::NoCut if self.world.begins_forward_zone(zone) => Ds::Insecure,
                     NoDs::NoCut => Ds::NoCut,
                     NoDs::Unproven => return Err(bogus(zone, Bogus::Denial)),
                 }
@@ -351,6 +404,10 @@ impl<N: Net> Errand<'_, N> {
                 }
             };
             let fact = self.lookup(zone, rtype::DNSKEY, depth).await?;
+            let now = self.now();
+            if let Some(trust) = self.world.trusts.find(zone, rtype::DNSKEY, now) {
+                return Ok(trust.keys.clone());
+            }
             let found = match &fact.what {
                 What::Set { set, .. } if set.rtype == rtype::DNSKEY => {
                     self.entry(zone, set, &ds, own)

@@ -89,13 +89,22 @@ impl Ranges {
         }
     }
 
-    /// That there is no (`name`, `qtype`), if that is proven at `now`.
-    pub(in super::super) fn deny(&self, name: &Dname, qtype: u16, now: Now) -> Option<Arc<Fact>> {
+    /// That there is no (`name`, `qtype`), if that is proven at `now` by a zone that `speaks`.
+    pub(in super::super) fn deny(
+        &self,
+        name: &Dname,
+        qtype: u16,
+        now: Now,
+        speaks: impl Fn(&[u8]) -> bool,
+    ) -> Option<Arc<Fact>> {
         let mut zones = self.lock();
         let zone = name.ancestors().find(|above| {
             // Of the DS the parent speaks.
             zones.zones.contains_key(*above) && (qtype != rtype::DS || above.len() < name.len())
         })?;
+        if !speaks(zone) {
+            return None;
+        }
         let zone = Dname::new(zone);
         let Zone {
             soa,
@@ -211,7 +220,7 @@ mod tests {
     #[track_caller]
     fn check(ranges: &Ranges, asked: &str, qtype: u16, secs: u64, expected: Option<bool>) {
         let now = START.plus(Duration::from_secs(secs));
-        let found = ranges.deny(&name(asked), qtype, now);
+        let found = ranges.deny(&name(asked), qtype, now, |_| true);
         let nxdomain = found.map(|fact| match &fact.what {
             What::Nothing(nothing) => nothing.nxdomain,
             What::Set { .. } => panic!("{asked}: nothing is made up"),

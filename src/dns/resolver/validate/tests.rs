@@ -8,6 +8,8 @@ use super::super::recurse::trouble::{Bogus, Trouble};
 use super::super::testing::START;
 use super::*;
 
+mod relayed;
+
 const A: u16 = internet::A;
 const UNIX: u64 = START.unix_ms / 1_000;
 
@@ -54,6 +56,13 @@ impl Scene {
         change: impl FnOnce(Server) -> Server,
         settings: impl FnOnce(&mut Config),
     ) -> Made {
+        let (servers, mut dnssec) = self.parts(change);
+        settings(&mut dnssec);
+        Made::with(servers, |config| config.dnssec = Some(dnssec))
+    }
+
+    /// The servers, and how they are validated.
+    fn parts(self, change: impl FnOnce(Server) -> Server) -> (Vec<(&'static str, Server)>, Config) {
         let mut example = zone(
             "example.test.",
             &[&["ns 3600 A 192.0.2.3"][..], self.lines].concat(),
@@ -89,9 +98,7 @@ impl Scene {
         let digest: String = anchor[4..].iter().map(|b| format!("{b:02X}")).collect();
         let tag = u16::from_be_bytes([anchor[0], anchor[1]]);
         let anchors = Anchors::parse(&format!(". DS {tag} 15 2 {digest}\n")).unwrap();
-        let mut dnssec = config(anchors);
-        settings(&mut dnssec);
-        Made::with(servers, |config| config.dnssec = Some(dnssec))
+        (servers, config(anchors))
     }
 }
 
