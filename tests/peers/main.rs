@@ -7,6 +7,8 @@ mod harness;
 
 mod answer;
 
+mod catalog;
+
 mod authoritative;
 
 mod control;
