@@ -14,3 +14,4 @@ mod policy;
 mod recursion;
 mod replication;
 mod resolver;
+mod zones;

@@ -1,6 +1,6 @@
 //! Records added to and removed from a zone: differences of a primary, or what updates made of a master file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::records::{Cursor, Record, from_records};
 use super::tree::{CNAME, DNAME, MX, NS, PTR, SRV, Zone};
@@ -76,11 +76,14 @@ impl Overlay {
         from: &str,
         ttls: &[TtlOverride],
     ) -> Result<Loaded, Vec<Problem>> {
+        // Most names of a zone are none of those: for them no key is made.
+        let owners: HashSet<&[u8], foldhash::fast::RandomState> =
+            self.records.keys().map(|key| &*key.owner).collect();
         from_records(zone.apex(), from, ttls, |add| {
             add(&soa.owner, soa.rtype, soa.ttl, &soa.data);
             let mut at = Cursor::default();
             zone.walk(&mut at, |owner, rtype, ttl, data| {
-                if self.records.is_empty() || !self.speaks_of(owner, rtype, data) {
+                if !owners.contains(owner) || !self.speaks_of(owner, rtype, data) {
                     add(owner, rtype, ttl, data);
                 }
                 true
