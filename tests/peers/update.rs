@@ -302,3 +302,129 @@ fn updates_answered_outlive_a_kill_at_any_moment() {
     }
     assert!(done.len() > 20, "only {} updates were done", done.len());
 }
+
+/// Updates of a zone that is signed here: what BIND's and ldns's verifiers say of a transfer of it, and delv of what is
+/// new, changed and gone.
+fn check_signed(denial: &str) {
+    let mut node = Node::new(&format!(
+        r#"{COMMON}
+[resolver]
+mode = "off"
+[[key]]
+name = "update."
+secret_file = "update.key"
+[[zone]]
+name = "u.test."
+file = "u.test.zone"
+update_keys = ["update"]
+allow_transfer = ["127.0.0.0/8"]
+sign = true
+denial = "{denial}"
+"#
+    ));
+    node.write("update.key", SECRET);
+    node.write("u.test.zone", ZONE);
+    node.start();
+    let before = serial(&node);
+    let lines = [
+        "update add new.u.test 60 A 192.0.2.9",
+        "update add *.wild.u.test 60 TXT any",
+        "update delete www.u.test A",
+        "update add www.u.test 60 A 192.0.2.7",
+        "update add deep.er.u.test 60 AAAA 2001:db8::1",
+    ];
+    assert_eq!(update(&node, Some(KEY), &lines), "");
+    assert_eq!(
+        update(&node, Some(KEY), &["update delete alias.u.test"]),
+        ""
+    );
+    assert_eq!(serial(&node), before + 2);
+    verify(&node);
+    let answer = dig(node.dns, &["u.test", "DNSKEY"]);
+    let key = answer.data("DNSKEY")[0].to_owned();
+    let mut parts = key.splitn(4, ' ');
+    let mut next = || parts.next().expect("four parts").replace(' ', "");
+    let (flags, protocol, algorithm, public) = (next(), next(), next(), next());
+    let anchor = format!(
+        "trust-anchors {{ \"u.test\" static-key {flags} {protocol} {algorithm} \"{public}\"; }};\n"
+    );
+    let file = node.write("anchors", anchor);
+    for (name, rtype, expected) in [
+        ("new.u.test", "A", "192.0.2.9"),
+        ("www.u.test", "A", "192.0.2.7"),
+        ("x.wild.u.test", "TXT", "\"any\""),
+        ("deep.er.u.test", "AAAA", "2001:db8::1"),
+        ("er.u.test", "A", "ncache nxrrset"),
+        ("alias.u.test", "CNAME", "ncache nxdomain"),
+    ] {
+        let mut delv = Command::new(tool("delv"));
+        let port = node.dns.to_string();
+        delv.args(["@127.0.0.1", "-p", &port, "+root=u.test", "-a"]);
+        let output = run(delv.arg(&file).args([name, rtype]));
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(
+            text.contains("fully validated") && text.contains(expected),
+            "{name} {rtype} with {denial}:\n{text}"
+        );
+    }
+    // The updates outlive a kill, and the zone is whole and signed as before.
+    let signed = names(&node);
+    node.kill();
+    node.start();
+    assert_eq!((serial(&node), names(&node)), (before + 2, signed));
+    verify(&node);
+}
+
+/// Both verifiers find a transfer of the zone whole.
+#[track_caller]
+fn verify(node: &Node) {
+    let mut command = Command::new(tool("dig"));
+    command.args(["-r", "@127.0.0.1", "-p", &node.dns.to_string()]);
+    let whole = run(command.args(["+noall", "+answer", "+onesoa", "u.test", "AXFR"])).stdout;
+    assert!(
+        whole.contains("RRSIG") && whole.contains("new.u.test."),
+        "{whole}"
+    );
+    let file = node.write("signed", whole);
+    let mut bind = Command::new(tool("dnssec-verify"));
+    run(bind.args(["-q", "-z", "-o", "u.test"]).arg(&file)).assert_success();
+    run(Command::new(tool("ldns-verify-zone")).arg(&file)).assert_success();
+}
+
+#[test]
+fn zone_signed_with_nsec_validates_after_updates() {
+    check_signed("nsec");
+}
+
+#[test]
+fn zone_signed_with_nsec3_validates_after_updates() {
+    check_signed("nsec3");
+}
+
+/// A secondary gets the differences from before a restart, not the whole zone.
+#[test]
+fn differences_outlive_a_kill() {
+    let mut node = node();
+    for last in 1..4 {
+        let add = format!("update add n{last}.u.test 60 A 192.0.2.{last}");
+        assert_eq!(update(&node, Some(KEY), &[&add]), "");
+    }
+    let steps = |node: &Node| {
+        let mut command = Command::new(tool("dig"));
+        command.args(["-r", "@127.0.0.1", "-p", &node.dns.to_string()]);
+        let text = run(command.args(["+noall", "+answer", "u.test", "IXFR=1"])).stdout;
+        let soas = text.lines().filter(|line| line.contains("SOA")).count();
+        (soas, text.contains("www.u.test."))
+    };
+    // First and last SOA, and two for each step; no record that stayed.
+    assert_eq!(steps(&node), (8, false));
+    node.kill();
+    node.start();
+    assert_eq!(steps(&node), (8, false));
+    // Another version while it was down: there is no way from the one before.
+    node.kill();
+    node.write("u.test.zone", ZONE.replace(" 1 3600", " 9 3600"));
+    node.start();
+    assert_eq!(serial(&node), 9);
+    assert_eq!(steps(&node), (2, true));
+}
