@@ -85,7 +85,13 @@ impl Exchange {
 
     /// Begins the transfer that a packet over a stream asks for. `None`: it asks for none.
     #[must_use]
-    pub fn transfer(&self, packet: &[u8], client: IpAddr, now: Now) -> Option<Begin> {
+    pub fn transfer(
+        &self,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        now: Now,
+    ) -> Option<Begin> {
         if opcode(packet) != Some(QUERY) || !asks_for_transfer(packet) {
             return None;
         }
@@ -94,7 +100,7 @@ impl Exchange {
             Ok(request) => request,
             Err(refused) => return answer(refused),
         };
-        let (kind, messages) = match self.prepare(packet, &request, client) {
+        let (kind, messages) = match self.prepare(packet, &request, client, transport) {
             Ok(prepared) => prepared,
             Err(rcode) => {
                 self.metrics.transfer.ended(
@@ -211,6 +217,7 @@ impl Exchange {
         packet: &[u8],
         request: &Request,
         client: IpAddr,
+        transport: Transport,
     ) -> Result<(Kind, Outgoing), Rcode> {
         let question = request.message.question.clone().ok_or(Rcode::FormErr)?;
         if question.qclass != message::IN {
@@ -220,7 +227,9 @@ impl Exchange {
             return Err(Rcode::NotAuth);
         };
         let key = request.session.as_ref().map(|s| s.key().name());
-        if !allows(&config.allow_transfer, client, key.as_deref()) {
+        let encrypted = transport.is_encrypted();
+        let may = |allow: &Allow| allow.allows(client, key.as_deref(), encrypted);
+        if !config.allow_transfer.iter().any(may) {
             return Err(Rcode::Refused);
         }
         let zone = zone.ok_or(Rcode::ServFail)?;
@@ -267,7 +276,7 @@ impl Exchange {
         }
         let limit = request.edns.unwrap_or(wire::UDP_PLAIN);
         let limit = usize::from(limit.clamp(wire::UDP_PLAIN, wire::PAYLOAD));
-        match self.prepare(packet, &request, client) {
+        match self.prepare(packet, &request, client, Transport::Udp) {
             Ok((kind, messages)) => {
                 self.metrics
                     .transfer
@@ -426,11 +435,6 @@ impl Drop for Transfer {
         transfer.outgoing.dec();
         transfer.ended(Direction::Out, self.kind, ended);
     }
-}
-
-/// Whether one of `list` lets a client in.
-fn allows(list: &[Allow], client: IpAddr, key: Option<&str>) -> bool {
-    list.iter().any(|allow| allow.allows(client, key))
 }
 
 fn kind_of(message: &Message) -> Kind {

@@ -407,3 +407,43 @@ allow_transfer = ["127.0.0.0/8"]
     assert_eq!(records.len(), 100_012);
     assert_eq!(records, self::records(node.dns, Some(KEY)));
 }
+
+/// A zone that leaves over TLS only (RFC 9103), as kdig gets it.
+#[test]
+fn zone_for_tls_only_leaves_over_tls_and_not_in_the_clear() {
+    let tls = free_port();
+    let listeners = format!("listen = [\"127.0.0.1:@DNS@\"]\ntls_listen = [\"127.0.0.1:{tls}\"]\n");
+    let common = COMMON.replace("listen = [\"127.0.0.1:@DNS@\"]\n", &listeners);
+    let mut node = Node::new(&format!(
+        r#"{common}
+[tls]
+cert = "cert.pem"
+key = "key.pem"
+[resolver]
+mode = "off"
+[[zone]]
+name = "t.test."
+file = "t.test.zone"
+allow_transfer = ["127.0.0.0/8 tls"]
+"#
+    ));
+    let made = rcgen::generate_simple_self_signed(["dns.test".to_owned()]).expect("a certificate");
+    node.write("key.pem", made.signing_key.serialize_pem());
+    node.write("cert.pem", made.cert.pem());
+    node.write("t.test.zone", zone(1, 5_000));
+    node.start();
+    let transfer = |port: u16, more: &[&str], question: &str| {
+        let mut command = Command::new(tool("kdig"));
+        command.args(["@127.0.0.1", "-p", &port.to_string(), "+noall", "+answer"]);
+        let text = run(command.args(more).args(["t.test", question])).stdout;
+        text.lines().filter(|line| line.starts_with("host")).count()
+    };
+    let ca = format!("+tls-ca={}", node.path("cert.pem").display());
+    let secure = ["+tls", ca.as_str(), "+tls-hostname=dns.test"];
+    assert_eq!(transfer(tls, &secure, "AXFR"), 5_000);
+    assert_eq!(transfer(node.dns, &["+tcp"], "AXFR"), 0);
+    assert_eq!(transfer(node.dns, &["+tcp"], "IXFR=0"), 0);
+    let refused = [("direction", "out"), ("outcome", "refused")];
+    assert_eq!(node.metric("headwater_zone_transfers_total", &refused), 2.0);
+    assert_eq!(transfers(&node, "out", "axfr"), 1.0);
+}

@@ -350,7 +350,7 @@ impl Connection<'_> {
         room: &mut [u8],
     ) -> Option<Fast> {
         let exchange = self.server.engine.exchange();
-        match exchange.transfer(packet, self.client, now) {
+        match exchange.transfer(packet, self.client, self.transport, now) {
             Some(Begin::Transfer(transfer)) => {
                 self.transfers.push_back(transfer);
                 self.tally.count(Outcome::Transfer);

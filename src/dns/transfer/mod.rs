@@ -61,13 +61,15 @@ impl Default for Config {
     }
 }
 
-/// Who may: an address of the network, with the key; either may be left open, not both.
+/// Who may: an address of the network, with the key, over TLS; each may be left open, but not network and key both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allow {
     /// `None`: any address.
     pub network: Option<Network>,
     /// Name of the key; `None`: unsigned requests, too.
     pub key: Option<String>,
+    /// Only where nobody on the way can read it (RFC 9103).
+    pub tls: bool,
 }
 
 /// Another server, and the key that messages to it are signed with.
@@ -80,25 +82,30 @@ pub struct Remote {
 }
 
 impl Allow {
-    /// Whether this lets `client` in, whose request is signed with `key`.
+    /// Whether this lets `client` in, whose request is signed with `key`, and came `encrypted`.
     #[must_use]
-    pub fn allows(&self, client: IpAddr, key: Option<&str>) -> bool {
+    pub fn allows(&self, client: IpAddr, key: Option<&str>, encrypted: bool) -> bool {
         self.network.is_none_or(|network| network.contains(client))
             && self.key.as_deref().is_none_or(|wanted| key == Some(wanted))
+            && (encrypted || !self.tls)
     }
 }
 
 impl FromStr for Allow {
     type Err = String;
 
-    /// `192.0.2.0/24`, `key:NAME`, or both.
+    /// `192.0.2.0/24`, `key:NAME`, or both, and `tls` behind them if only over TLS.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (network, key) = with_key(text)?;
+        let (who, tls) = match text.trim_end().strip_suffix(" tls") {
+            Some(who) => (who, true),
+            None => (text, false),
+        };
+        let (network, key) = with_key(who)?;
         let network = network.map(Network::from_str).transpose()?;
         if network.is_none() && key.is_none() {
             return Err(format!("{text:?}: expected {ALLOW_EXPECTED}"));
         }
-        Ok(Self { network, key })
+        Ok(Self { network, key, tls })
     }
 }
 
@@ -138,7 +145,7 @@ fn with_key(text: &str) -> Result<(Option<&str>, Option<String>), String> {
 }
 
 /// What an element of `allow_transfer` is.
-pub const ALLOW_EXPECTED: &str = "a network such as \"192.0.2.0/24\", \"key:NAME\", or both";
+pub const ALLOW_EXPECTED: &str = "a network such as \"192.0.2.0/24\", \"key:NAME\", or both, and \"tls\" behind them if only over TLS";
 
 /// What an element of `notify` and `primaries` is.
 pub const REMOTE_EXPECTED: &str = "an address such as \"192.0.2.5\" or \"192.0.2.5:53 key:NAME\"";
@@ -164,15 +171,24 @@ mod tests {
 
     #[test]
     fn allow_needs_all_it_names() {
-        let check = |text: &str, client: &str, key: Option<&str>, expected: bool| {
+        let over = |text: &str, client: &str, key: Option<&str>, tls: bool, expected: bool| {
             let allow: Allow = text.parse().expect(text);
             let client = client.parse().expect("an address");
             assert_eq!(
-                allow.allows(client, key),
+                allow.allows(client, key, tls),
                 expected,
-                "{text} {client} {key:?}"
+                "{text} {client} {key:?} {tls}"
             );
         };
+        let check = |text: &str, client: &str, key: Option<&str>, expected: bool| {
+            over(text, client, key, false, expected);
+        };
+        for tls in [true, false] {
+            over("192.0.2.0/24 tls", "192.0.2.9", None, tls, tls);
+            over("192.0.2.0/24 tls", "192.0.3.9", None, tls, false);
+            over("key:k tls", "192.0.2.9", Some("k."), tls, tls);
+            over("192.0.2.0/24 key:k tls", "192.0.2.9", None, tls, false);
+        }
         check("192.0.2.0/24", "192.0.2.9", None, true);
         check("192.0.2.0/24", "192.0.3.9", Some("k."), false);
         check("key:K", "2001:db8::1", Some("k."), true);
@@ -180,7 +196,16 @@ mod tests {
         check("192.0.2.0/24 key:k.", "192.0.2.9", Some("k."), true);
         check("192.0.2.0/24 key:k.", "192.0.2.9", Some("x."), false);
         check("192.0.2.0/24 key:k.", "192.0.3.9", Some("k."), false);
-        for bad in ["", "key:", "x", "192.0.2.1 192.0.2.2", "key:a key:b"] {
+        for bad in [
+            "",
+            "key:",
+            "x",
+            "192.0.2.1 192.0.2.2",
+            "key:a key:b",
+            "tls",
+            " tls",
+            "192.0.2.1 tls tls",
+        ] {
             assert!(bad.parse::<Allow>().is_err(), "{bad}");
         }
     }
