@@ -1,19 +1,19 @@
 //! Keys to the topics' own types, with the range of every value and the checks across keys.
 //!
-//! From ground to roof: `common` (what several sections need), one file per topic, then [`settings`] with what concerns
+//! From ground to roof: `values` (kinds of values that several sections have), one file per topic, then [`settings`] with what concerns
 //! more than one of them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use self::common::{ADDRESS_OR_EMPTY, Paths, SOCKET_PATH_MAX, resolve};
+use self::values::{ADDRESS_OR_EMPTY, Paths, SOCKET_PATH_MAX, resolve};
 use super::Settings;
 use super::load::Source;
 use super::read::Section;
 use crate::dns::log as dns_log;
 use crate::{http, trace};
 
-mod common;
+mod values;
 
 mod content;
 
@@ -185,7 +185,7 @@ fn log(
             format!("found {} ({length} bytes), {expected}", socket.display()),
         );
     }
-    let buffer = common::bytes(section, "buffer", 128 << 10..=1 << 30);
+    let buffer = values::bytes(section, "buffer", 128 << 10..=1 << 30);
     section.end();
     let queries_on = queries.is_some() || dnstap.is_some();
     let queries = queries_on.then(|| dns_log::Config {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::read::Section;
 use super::super::units;
-use super::common::{Paths, bytes, ms, secs};
+use super::values::{Paths, bytes, ms, secs};
 use crate::content::{PublishConfig, StoreConfig};
 use crate::peer::MirrorConfig;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::str::FromStr as _;
 
 use super::super::read::Section;
-use super::common::{Paths, addresses, bytes, ms, secs};
+use super::values::{Paths, addresses, bytes, ms, secs};
 use crate::dns::chaos::{self, Identity};
 use crate::dns::rrl::{self, Rate};
 use crate::dns::wire::NSID_MAX;

@@ -1,7 +1,7 @@
 //! `[dnssec]`: times that hold for all zones signed here.
 
 use super::super::read::Section;
-use super::common::secs;
+use super::values::secs;
 use crate::dns::dnssec::{Cds, Config};
 
 pub(super) fn settings(section: &Section<'_, '_>) -> Config {

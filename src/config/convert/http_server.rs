@@ -1,7 +1,7 @@
 //! `[http]`: the server of what is published and mirrored.
 
 use super::super::read::Section;
-use super::common::{addresses, bytes, ms, secs};
+use super::values::{addresses, bytes, ms, secs};
 use crate::http;
 
 pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {

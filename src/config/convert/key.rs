@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::super::read::Section;
-use super::common::{DOMAIN_EXPECTED, Paths, domain};
+use super::values::{DOMAIN_EXPECTED, Paths, domain};
 use crate::dns::tsig::{Algorithm, Key, Keys};
 
 pub(super) fn settings(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Keys {

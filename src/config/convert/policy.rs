@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::read::Section;
-use super::common::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs};
+use super::values::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs};
 use crate::dns::resolver::policy::{Config, Format, ListConfig, Response, record};
 use crate::dns::wire::Ede;
 use crate::dns::zone::apex;

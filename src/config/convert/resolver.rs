@@ -11,8 +11,8 @@ use rustls::RootCertStore;
 
 use super::super::read::Section;
 use super::super::units::duration_text;
-use super::common::{DOMAIN_EXPECTED, Paths, TTLS, bytes, domain, ms, secs};
 use super::policy;
+use super::values::{DOMAIN_EXPECTED, Paths, TTLS, bytes, domain, ms, secs};
 use crate::dns::resolver::recurse::hints::Hints;
 use crate::dns::resolver::recurse::records::Unreadable;
 use crate::dns::resolver::upstream::{self, Families, Target};

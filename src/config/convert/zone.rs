@@ -6,7 +6,7 @@ use std::str::FromStr;
 use hickory_proto::rr::RecordType;
 
 use super::super::read::Section;
-use super::common::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs, whole_seconds};
+use super::values::{DOMAIN_EXPECTED, Paths, TTLS, domain, seconds, secs, whole_seconds};
 use crate::dns::dnssec::{Algorithm, Policy, Proof};
 use crate::dns::transfer::{
     ALLOW_EXPECTED, Allow, JOURNAL, REMOTE_EXPECTED, Remote, UPDATES_WAITING, file_name,

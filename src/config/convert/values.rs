@@ -1,4 +1,4 @@
-//! What several sections need: paths, addresses, names, durations.
+//! Kinds of values that several sections have: paths, addresses, names, sizes, durations.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
