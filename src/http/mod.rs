@@ -1,6 +1,6 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
-//! From ground to roof: [`range`], [`fresh`], [`route`], [`screen`] (pure); [`line`] (a connection's socket),
+//! From ground to roof: [`range`], [`fresh`], [`route`], [`screen`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
 //! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
 //! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`server`]
 //! (listeners, connections, limits).
@@ -16,6 +16,8 @@ pub mod fresh;
 pub mod route;
 
 pub mod screen;
+
+mod seldom;
 
 pub mod line;
 

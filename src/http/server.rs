@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
@@ -20,7 +21,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,7 @@ use super::access::Log;
 use super::line::Line;
 use super::object::{self, Answer, Heads, Site, Supply};
 use super::receipt::Client;
+use super::seldom::Seldom;
 use super::watch::{Judgement, Limits, Pulse, Watch, Watched};
 use crate::content::library::Library;
 use crate::metrics::Metrics;
@@ -274,12 +276,14 @@ async fn serve(line: Line, address: IpAddr, shared: &Shared) -> Closed {
     let io = TokioIo::new(Watched::new(line.clone(), Arc::clone(&pulse)));
     let connection = shared.builder.serve_connection(io, Handler(client));
     let mut connection = pin!(connection);
-    let mut stopped = pin!(shared.stop.cancelled());
+    let stopped = pin!(shared.stop.cancelled());
+    let mut stopped = Seldom::new(stopped);
     let mut stopping = false;
     let mut watch = Watch::new(shared.limits, Now::read());
     let mut step = interval(shared.limits.step());
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
     step.reset();
+    let mut step = Seldom::new(step);
     loop {
         tokio::select! {
             biased;
@@ -294,11 +298,11 @@ async fn serve(line: Line, address: IpAddr, shared: &Shared) -> Closed {
                     Err(_) => Closed::Broken,
                 };
             }
-            () = stopped.as_mut(), if !stopping => {
+            () = &mut stopped, if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = step.tick() => match watch.judge(&pulse, &line, Now::read()) {
+            _ = poll_fn(|cx| step.poll(cx, Interval::poll_tick)) => match watch.judge(&pulse, &line, Now::read()) {
                 Judgement::Keep => {}
                 Judgement::Finish => connection.as_mut().graceful_shutdown(),
                 Judgement::Close(reason) => {
