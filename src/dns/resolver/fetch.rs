@@ -127,7 +127,8 @@ async fn fly(
         let Ok(reply) = result else { break };
         result = match reply.onward {
             None => Ok(reply),
-            Some(_) => follow(&inner, question, reply, &budget).await,
+            // Seldom; in a box, it takes no room where it is not needed.
+            Some(_) => Box::pin(follow(&inner, question, reply, &budget)).await,
         };
     }
     if matches!(&result, Ok(reply) if reply.onward.is_some()) {
@@ -197,7 +198,8 @@ async fn ask(
     if let Some(recursor) = &inner.recursor
         && recursor.takes(question.partition)
     {
-        let fetched = recursor.fetch(question, budget).await;
+        // Boxed, since it is large, and a fetch from an upstream has no use for the room.
+        let fetched = Box::pin(recursor.fetch(question, budget)).await;
         let fetched = fetched.map_err(|trouble| {
             let name = names::text(question.name);
             tracing::debug!(%name, qtype = question.qtype, %trouble, "not resolved");

@@ -60,6 +60,12 @@ impl Name {
         &self.bytes[..self.len]
     }
 
+    pub(super) fn to_lowercase(self) -> Self {
+        let mut lower = self;
+        lower.bytes[..lower.len].make_ascii_lowercase();
+        lower
+    }
+
     /// Equal but for case (RFC 4343).
     pub(super) fn is(&self, other: &[u8]) -> bool {
         self.as_wire().eq_ignore_ascii_case(other)
@@ -178,10 +184,17 @@ pub(super) struct Writer {
 impl Writer {
     /// Begins with a header of zeros and the question.
     pub(super) fn new(name: &[u8], qtype: u16) -> Self {
+        Self::with_room(name, qtype, 0, 0)
+    }
+
+    /// Likewise, with room for a message of that length and that many records: nothing is moved as it grows.
+    pub(super) fn with_room(name: &[u8], qtype: u16, length: usize, records: usize) -> Self {
+        let mut bytes = Vec::with_capacity(length.max(12));
+        bytes.resize(12, 0);
         let mut writer = Self {
-            bytes: vec![0; 12],
+            bytes,
             names: Vec::new(),
-            ttls: Vec::new(),
+            ttls: Vec::with_capacity(records),
         };
         writer.name(name, true);
         writer.bytes.extend(qtype.to_be_bytes());

@@ -81,8 +81,8 @@ impl Reply {
             return Err(Invalid::Question);
         }
         let (asked, at) = Name::read(message, 12).ok_or(Invalid::Malformed)?;
-        let expected = [qtype.to_be_bytes(), CLASS_IN.to_be_bytes()].concat();
-        if !asked.is(name) || message.get(at..at + 4) != Some(&expected[..]) {
+        let ([t1, t2], [c1, c2]) = (qtype.to_be_bytes(), CLASS_IN.to_be_bytes());
+        if !asked.is(name) || message.get(at..at + 4) != Some(&[t1, t2, c1, c2][..]) {
             return Err(Invalid::Question);
         }
         let (answer, at) = section(message, at + 4, u16::from_be_bytes([an1, an2]))?;
@@ -133,7 +133,9 @@ impl Reply {
             }
         }
 
-        let mut writer = Writer::new(name, qtype);
+        // What is written is seldom longer than what was read.
+        let records = answer.len() + authority.len();
+        let mut writer = Writer::with_room(name, qtype, message.len(), records);
         for record in &answer {
             writer
                 .record(message, record, clamp(record.ttl))
@@ -228,7 +230,8 @@ fn count(records: &[Record]) -> Result<u16, Invalid> {
 
 /// Reads `count` records from `at` on.
 fn section(message: &[u8], at: usize, count: u16) -> Result<(Vec<Record>, usize), Invalid> {
-    let mut records = Vec::new();
+    // As many as it says, unless it says what it may not keep.
+    let mut records = Vec::with_capacity(usize::from(count).min(USUAL));
     let mut at = at;
     for _ in 0..count {
         let (record, next) = Record::read(message, at).ok_or(Invalid::Malformed)?;
@@ -307,6 +310,9 @@ fn negative_ttl(message: &[u8], authority: &[Record]) -> Option<u32> {
 
 /// The size of the largest RRset.
 fn largest(records: &[Record]) -> usize {
+    if records.len() < 2 {
+        return records.len();
+    }
     let mut sorted: Vec<_> = records
         .iter()
         .map(|record| (record.rtype, record.owner.as_wire().to_ascii_lowercase()))
@@ -352,6 +358,9 @@ const RRSIG: u16 = 46;
 const NSEC: u16 = 47;
 const NSEC3: u16 = 50;
 const ANY: u16 = 255;
+
+/// Records of a section there is room for at once.
+const USUAL: usize = 8;
 
 /// Seconds a negative answer without a SOA is kept.
 const NO_SOA: u32 = 5;

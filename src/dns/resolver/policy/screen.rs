@@ -27,10 +27,17 @@ impl Policy {
             return None;
         }
         let (name, at) = Name::read(message, 12)?;
+        let allowed = self.private.as_ref().is_none_or(|names| {
+            let lower = name.to_lowercase();
+            forwarded || names.iter().any(|zone| is_in(lower.as_wire(), zone))
+        });
+        if allowed && self.lists.iter().all(|list| list.own) {
+            return None;
+        }
         let question = 12..at + 4;
         let count = u16::from_be_bytes([*message.get(6)?, *message.get(7)?]);
         let path = Path::new(name.as_wire());
-        let mut answers = Vec::new();
+        let mut answers = Vec::with_capacity(usize::from(count).min(USUAL));
         let mut at = question.end;
         for _ in 0..count {
             let start = at;
@@ -45,10 +52,6 @@ impl Policy {
                 private: false,
             });
         }
-        let allowed = self.private.as_ref().is_none_or(|names| {
-            let lower = name.as_wire().to_ascii_lowercase();
-            forwarded || names.iter().any(|zone| is_in(&lower, zone))
-        });
         if allowed {
             return None;
         }
@@ -231,6 +234,9 @@ const RRSIG: u16 = 46;
 const NXDOMAIN: u8 = 3;
 const FLAG_QR: u8 = 0x80;
 const FLAG_AD: u8 = 0x20;
+
+/// Records of an answer there is room for at once.
+const USUAL: usize = 8;
 
 #[cfg(test)]
 mod tests {

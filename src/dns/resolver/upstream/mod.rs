@@ -225,9 +225,10 @@ impl Exchanger {
         let mut streaming = server.secure.is_some();
         loop {
             let reply = if let Some(secure) = &server.secure {
-                asking.over_tls(secure).await?
+                // Boxed, as TCP is, so that over UDP nobody carries them along.
+                Box::pin(asking.over_tls(secure)).await?
             } else if streaming {
-                asking.over_stream().await?
+                Box::pin(asking.over_stream()).await?
             } else {
                 match asking.over_udp().await? {
                     Some(reply) => reply,
