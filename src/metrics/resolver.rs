@@ -90,6 +90,8 @@ pub struct Limits {
     pub nsec3_iterations: IntCounter,
     /// Proofs that would have taken more hashes than one query may.
     pub nsec3_hashes: IntCounter,
+    /// Answers that do not validate and were not asked of one more server.
+    pub other_servers: IntCounter,
     /// Questions sent to a server as often as they may be, over one transport, without a reply.
     pub sends: IntCounter,
     /// Replies over TCP or TLS that came while other queries waited, and queries over HTTPS that had to wait, since the connection
@@ -304,6 +306,7 @@ impl Metrics {
                 ds_records: limit("ds_records"),
                 nsec3_iterations: limit("nsec3_iterations"),
                 nsec3_hashes: limit("nsec3_hashes"),
+                other_servers: limit("other_servers"),
                 sends: limit("sends"),
                 stream_queries: limit("stream_queries"),
                 refreshes: limit("refreshes"),

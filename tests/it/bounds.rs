@@ -95,6 +95,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("resolver.validation.ds_records", RESOLVER),
     ("resolver.validation.nsec3_iterations", RESOLVER),
     ("resolver.validation.nsec3_hashes", RESOLVER),
+    ("resolver.validation.other_servers", RESOLVER),
     ("resolver.cache.size", "headwater_resolver_cache_bytes"),
     ("resolver.cache.entry", RESOLVER),
     ("resolver.cache.records", RESOLVER),

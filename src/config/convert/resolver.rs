@@ -223,6 +223,7 @@ fn validation(section: &Section<'_, '_>, paths: &Paths<'_>) -> validate::Config 
         ds_records: bounds.integer("ds_records", 1..=100),
         nsec3_iterations: bounds.integer("nsec3_iterations", 0..=500),
         nsec3_hashes: bounds.integer("nsec3_hashes", 8..=10_000),
+        other_servers: bounds.integer("other_servers", 0..=20),
         ranges: bounds.integer("ranges", 0..=10_000_000),
     };
     bounds.end();

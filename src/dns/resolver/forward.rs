@@ -281,10 +281,10 @@ impl Failure {
             Self::Exchange(ExchangeError::Exhausted(_)) => Unanswered::Exhausted,
             Self::Exchange(ExchangeError::TimeUp) => Unanswered::TimeUp,
             Self::Exchange(ExchangeError::Busy) => Unanswered::Busy,
-            Self::Exchange(ExchangeError::Insecure(_) | ExchangeError::Unfit(_)) => {
-                Unanswered::Failed(Ede::NetworkError)
-            }
-            Self::Exchange(_) | Self::Reply(_) => Unanswered::Nobody,
+            // Out of reach, or in trouble with the name itself.
+            Self::Exchange(ExchangeError::Silent | ExchangeError::Unreachable(_))
+            | Self::Reply(Invalid::Rcode(_)) => Unanswered::Nobody,
+            Self::Exchange(_) | Self::Reply(_) => Unanswered::Failed(Ede::NetworkError),
         }
     }
 }

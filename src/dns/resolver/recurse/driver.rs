@@ -94,11 +94,11 @@ impl Net for Driver {
                 ExchangeError::TimeUp
                 | ExchangeError::Silent
                 | ExchangeError::Unreachable(_)
-                | ExchangeError::Broken
-                | ExchangeError::Insecure(_)
-                | ExchangeError::Unfit(_) => Silence::Silent,
+                | ExchangeError::Insecure(_) => Silence::Silent,
+                ExchangeError::Broken | ExchangeError::Unfit(_) => Silence::Broken,
             })
     }
+
     async fn forward(
         &self,
         partition: Partition,

@@ -1,5 +1,6 @@
 //! What is known of one name and type: an RRset, or that there is none; and how far it has been proven.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::dname::Dname;
@@ -14,6 +15,8 @@ use crate::time::Now;
 pub(in super::super) struct Fact {
     pub(in super::super) what: What,
     pub(in super::super) status: Status,
+    /// The server that told it; none: upstreams did, or it is made from proofs.
+    pub(in super::super) from: Option<IpAddr>,
     /// Until when on the monotonic clock; never beyond the delegation of the zone that told it.
     pub(in super::super) until_ns: u64,
 }

@@ -19,7 +19,7 @@ use super::cut::{self, Cut};
 use super::dname::Dname;
 use super::fact::{Fact, NO_NAME, Status, What};
 use super::hints::Hints;
-use super::judge::{self, NameServer, Nothing, Referral, Verdict};
+use super::judge::{self, Lame, NameServer, Nothing, Referral, Verdict};
 use super::net::{Net, Outlook, Silence};
 use super::response::{Response, RrSet};
 use super::rtype;
@@ -45,6 +45,13 @@ pub(in super::super) struct World<N> {
     pub(in super::super) stripped: AtomicBool,
 }
 
+/// A question that is put again, since what these servers said of it does not validate.
+pub(in super::super) struct Avoided {
+    pub(in super::super) name: Dname,
+    pub(in super::super) qtype: u16,
+    pub(in super::super) servers: Vec<IpAddr>,
+}
+
 /// The work for one client query.
 pub(in super::super) struct Errand<'w, N> {
     pub(in super::super) world: &'w World<N>,
@@ -55,6 +62,10 @@ pub(in super::super) struct Errand<'w, N> {
     resolving: Vec<Dname>,
     /// Servers not looked up because of where this errand already is; another one might.
     skipped: u32,
+    /// What is asked again, and of which servers not.
+    pub(in super::super) avoided: Option<Avoided>,
+    /// How often it may still be asked again.
+    pub(in super::super) others: u32,
     /// Among the errands that share look-ups.
     number: u64,
 }
@@ -69,6 +80,8 @@ impl<'w, N: Net> Errand<'w, N> {
             account: Account::new(world.config.dnssec.as_ref()),
             resolving: Vec::new(),
             skipped: 0,
+            avoided: None,
+            others: (world.config.dnssec.as_ref()).map_or(0, |dnssec| dnssec.other_servers),
             number: world.shared.enrol(),
         }
     }
@@ -91,6 +104,10 @@ impl<'w, N: Net> Errand<'w, N> {
             let partition = self.world.partition(name, qtype);
             let same = |zone: &[u8]| self.world.routes.find(zone) == partition;
             if let Some(fact) = self.world.ranges.deny(name, qtype, self.now(), same) {
+                self.world.limits.denied.inc();
+                return Ok(fact);
+            }
+            if let Some(fact) = self.world.expand(name, qtype, self.now()) {
                 self.world.limits.denied.inc();
                 return Ok(fact);
             }
@@ -150,6 +167,10 @@ impl<'w, N: Net> Errand<'w, N> {
         depth: u8,
     ) -> Result<Learnt, Trouble> {
         let world = self.world;
+        // Others may be asking a server that this errand is to avoid.
+        if !self.avoided(name, qtype).is_empty() {
+            return self.ask_and_keep(cut, name, qtype, depth).await;
+        }
         let key = shared::key(&cut.zone, name, qtype);
         loop {
             match world.shared.board(self.number, &key) {
@@ -217,6 +238,14 @@ impl<'w, N: Net> Errand<'w, N> {
         }
     }
 
+    /// The servers not to be asked for (`name`, `qtype`).
+    fn avoided(&self, name: &Dname, qtype: u16) -> &[IpAddr] {
+        match &self.avoided {
+            Some(avoided) if avoided.name == *name && avoided.qtype == qtype => &avoided.servers,
+            _ => &[],
+        }
+    }
+
     /// Asks the servers of `cut` and keeps what they say.
     async fn ask_and_keep(
         &mut self,
@@ -227,7 +256,7 @@ impl<'w, N: Net> Errand<'w, N> {
     ) -> Result<Learnt, Trouble> {
         let heard = self.ask_zone(cut, name, qtype, depth).await?;
         Ok(match heard.verdict {
-            Verdict::Referral(referral) => Learnt::Cut(self.keep_cut(cut, referral)),
+            Verdict::Referral(referral) => Learnt::Cut(self.keep_cut(cut, referral, heard.from)),
             Verdict::Answer { sets, proof } => {
                 let mut first = None;
                 let partition = self.world.partition(name, qtype);
@@ -237,12 +266,14 @@ impl<'w, N: Net> Errand<'w, N> {
                     if elsewhere && first.is_some() {
                         break;
                     }
-                    let fact = self.keep_set(cut, set, &proof);
+                    let fact = self.keep_set(cut, set, &proof, heard.from);
                     first.get_or_insert(fact);
                 }
                 Learnt::Fact(first.expect("an answer has at least one set"))
             }
-            Verdict::Nothing(nothing) => Learnt::Fact(self.keep_nothing(cut, name, qtype, nothing)),
+            Verdict::Nothing(nothing) => {
+                Learnt::Fact(self.keep_nothing(cut, name, qtype, nothing, heard.from))
+            }
             Verdict::Lame(_) => return Err(Trouble::Unreachable(cut.zone.clone())),
         })
     }
@@ -307,7 +338,9 @@ impl<'w, N: Net> Errand<'w, N> {
         }
         let world = self.world;
         let config = &world.config;
-        let mut pool = Pool::new(self, cut);
+        let mut pool = Pool::new(self, cut, self.avoided(name, qtype));
+        // Whether somebody has replied to no avail.
+        let mut useless = false;
         let mut followed = 0;
         loop {
             let now = self.now();
@@ -332,7 +365,12 @@ impl<'w, N: Net> Errand<'w, N> {
                     }
                     None => {}
                 }
-                return Err(Trouble::Unreachable(cut.zone.clone()));
+                let zone = cut.zone.clone();
+                return Err(if useless {
+                    Trouble::Useless(zone)
+                } else {
+                    Trouble::Unreachable(zone)
+                });
             };
             let until = now.plus(patience.min(left));
             let reply = world
@@ -342,19 +380,26 @@ impl<'w, N: Net> Errand<'w, N> {
             match reply {
                 Ok(message) => {
                     let Some(response) = Response::read(&message, name, qtype) else {
+                        useless = true;
                         pool.exclude(address);
                         continue;
                     };
                     let verdict =
                         judge::judge(&response, &cut.zone, name, qtype, config.name_servers);
                     if let Verdict::Lame(why) = verdict {
+                        useless |= why != Lame::Rcode(judge::REFUSED);
                         tracing::debug!(zone = %cut.zone, server = %address, ?why, "lame");
                         pool.exclude(address);
                         continue;
                     }
-                    return Ok(Heard { verdict, response });
+                    return Ok(Heard {
+                        verdict,
+                        response,
+                        from: Some(address),
+                    });
                 }
                 Err(Silence::Silent) => {}
+                Err(Silence::Broken) => useless = true,
                 Err(Silence::Spent) => return Err(Trouble::Packets),
                 Err(Silence::Busy) => return Err(Trouble::Busy(cut.zone.clone())),
             }
@@ -401,7 +446,7 @@ impl<'w, N: Net> Errand<'w, N> {
     }
 
     /// Keeps what a referral says; returns the new cut. It ends no later than the cut above it.
-    fn keep_cut(&self, above: &Cut, referral: Referral) -> Arc<Cut> {
+    fn keep_cut(&self, above: &Cut, referral: Referral, from: Option<IpAddr>) -> Arc<Cut> {
         let world = self.world;
         let now = self.now();
         if referral.dropped > 0 {
@@ -439,6 +484,7 @@ impl<'w, N: Net> Errand<'w, N> {
             let fact = Fact {
                 what,
                 status: Status::Unchecked,
+                from,
                 until_ns: until(ttl.min(referral.ttl)),
             };
             world.facts.keep(&cut.zone, rtype::DS, Arc::new(fact), now);
@@ -447,7 +493,13 @@ impl<'w, N: Net> Errand<'w, N> {
         cut
     }
 
-    fn keep_set(&self, cut: &Cut, set: Arc<RrSet>, proof: &[Arc<RrSet>]) -> Arc<Fact> {
+    fn keep_set(
+        &self,
+        cut: &Cut,
+        set: Arc<RrSet>,
+        proof: &[Arc<RrSet>],
+        from: Option<IpAddr>,
+    ) -> Arc<Fact> {
         let life = Duration::from_secs(set.ttl.into()).min(self.world.config.max_ttl);
         let owner = set.owner.clone();
         let rtype = set.rtype;
@@ -455,10 +507,17 @@ impl<'w, N: Net> Errand<'w, N> {
             set,
             proof: proof.to_vec(),
         };
-        self.keep(cut, &owner, rtype, what, life)
+        self.keep(cut, &owner, rtype, what, life, from)
     }
 
-    fn keep_nothing(&self, cut: &Cut, name: &Dname, qtype: u16, nothing: Nothing) -> Arc<Fact> {
+    fn keep_nothing(
+        &self,
+        cut: &Cut,
+        name: &Dname,
+        qtype: u16,
+        nothing: Nothing,
+        from: Option<IpAddr>,
+    ) -> Arc<Fact> {
         let config = &self.world.config;
         let ttl = nothing.soa.as_deref().map_or(NO_SOA, negative_ttl);
         let life = Duration::from_secs(ttl.into()).min(config.negative_max_ttl);
@@ -467,14 +526,23 @@ impl<'w, N: Net> Errand<'w, N> {
             _ if nothing.nxdomain => NO_NAME,
             _ => qtype,
         };
-        self.keep(cut, name, rtype, What::Nothing(nothing), life)
+        self.keep(cut, name, rtype, What::Nothing(nothing), life, from)
     }
 
-    fn keep(&self, cut: &Cut, name: &Dname, rtype: u16, what: What, life: Duration) -> Arc<Fact> {
+    fn keep(
+        &self,
+        cut: &Cut,
+        name: &Dname,
+        rtype: u16,
+        what: What,
+        life: Duration,
+        from: Option<IpAddr>,
+    ) -> Arc<Fact> {
         let now = self.now();
         let fact = Arc::new(Fact {
             what,
             status: Status::Unchecked,
+            from,
             until_ns: now.plus(life).mono_ns.min(cut.bound_ns()),
         });
         if fact.weight() <= FACT_MAX {
@@ -493,7 +561,12 @@ impl<N> World<N> {
         let same = |name: &[u8]| self.routes.find(name) == partition;
         find(name, qtype)
             .or_else(|| find(name, rtype::CNAME))
-            .or_else(|| find(name, NO_NAME).filter(|_| same(name)))
+            // Of the DS the parent speaks: to look it up is how a denial is proven that came without proof.
+            .or_else(|| {
+                find(name, NO_NAME).filter(|fact| {
+                    same(name) && (qtype != rtype::DS || fact.status == Status::Secure)
+                })
+            })
             .or_else(|| {
                 let above = name.ancestors().skip(1);
                 above.take_while(|above| same(above)).find_map(|above| {
@@ -506,10 +579,41 @@ impl<N> World<N> {
     }
 }
 
+impl<N> World<N> {
+    /// What a wildcard known to be there says of `name`, which is proven not to be there itself (RFC 8198 section 5.3).
+    fn expand(&self, name: &Dname, qtype: u16, now: Now) -> Option<Arc<Fact>> {
+        let partition = self.partition(name, qtype);
+        let same = |zone: &[u8]| self.routes.find(zone) == partition;
+        let absent = self.ranges.absent(name, qtype, now, same)?;
+        let fact = [qtype, rtype::CNAME].iter().find_map(|&rtype| {
+            let fact = self.facts.find(&absent.wildcard, rtype, now);
+            fact.filter(|fact| fact.status == Status::Secure)
+        })?;
+        let What::Set { set, .. } = &fact.what else {
+            return None;
+        };
+        let set = RrSet {
+            owner: name.clone(),
+            ..RrSet::clone(set)
+        };
+        Some(Arc::new(Fact {
+            what: What::Set {
+                set: Arc::new(set),
+                proof: vec![absent.nsec],
+            },
+            status: Status::Secure,
+            from: None,
+            until_ns: fact.until_ns.min(absent.until_ns),
+        }))
+    }
+}
+
 /// What was heard.
 pub(super) struct Heard {
     pub(super) verdict: Verdict,
     pub(super) response: Response,
+    /// The server; none: upstreams.
+    pub(super) from: Option<IpAddr>,
 }
 
 /// The root's delegation, from a reply to the priming query.
@@ -616,6 +720,8 @@ struct Pool {
     addresses: Vec<Candidate>,
     /// Servers whose address is not known yet.
     nameless: Vec<Dname>,
+    /// Never asked.
+    avoided: Vec<IpAddr>,
     dice: u64,
 }
 
@@ -626,12 +732,13 @@ struct Candidate {
 }
 
 impl Pool {
-    fn new<N: Net>(errand: &Errand<'_, N>, cut: &Cut) -> Self {
+    fn new<N: Net>(errand: &Errand<'_, N>, cut: &Cut, avoided: &[IpAddr]) -> Self {
         let world = errand.world;
         let now = errand.now();
         let mut pool = Self {
             addresses: Vec::new(),
             nameless: Vec::new(),
+            avoided: avoided.to_vec(),
             dice: world.net.dice(),
         };
         for server in &cut.servers {
@@ -666,7 +773,7 @@ impl Pool {
                 self.addresses.push(Candidate {
                     address,
                     asked: 0,
-                    excluded: false,
+                    excluded: self.avoided.contains(&address),
                 });
             }
         }

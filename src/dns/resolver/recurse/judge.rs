@@ -263,6 +263,7 @@ pub(super) fn addresses(set: &RrSet) -> impl Iterator<Item = IpAddr> {
 
 pub(super) const NOERROR: u8 = 0;
 pub(super) const NXDOMAIN: u8 = 3;
+pub(super) const REFUSED: u8 = 5;
 const YXDOMAIN: u8 = 6;
 
 /// Aliases followed within one reply.

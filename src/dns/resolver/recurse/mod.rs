@@ -136,6 +136,7 @@ pub(super) struct Limits {
     pub(super) ds_records: IntCounter,
     pub(super) nsec3_iterations: IntCounter,
     pub(super) nsec3_hashes: IntCounter,
+    pub(super) other_servers: IntCounter,
     /// Not a bound: answers made from NSEC ranges.
     pub(super) denied: IntCounter,
 }
@@ -167,6 +168,7 @@ impl<N: Net> Recursor<N> {
             ds_records: limits.ds_records.clone(),
             nsec3_iterations: limits.nsec3_iterations.clone(),
             nsec3_hashes: limits.nsec3_hashes.clone(),
+            other_servers: limits.other_servers.clone(),
             denied: metrics.resolver.denied.clone(),
         };
         Self {

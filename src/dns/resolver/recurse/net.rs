@@ -61,6 +61,8 @@ pub(in super::super) enum Outlook {
 pub(in super::super) enum Silence {
     /// Nothing came in time, or the server cannot be reached.
     Silent,
+    /// What came makes no sense.
+    Broken,
     /// The budget has no packet left.
     Spent,
     /// A bound of ours was reached: too many fetches in flight to the zone or the server, or no socket left.

@@ -35,10 +35,15 @@ impl<N: Net> Errand<'_, N> {
             Unanswered::Exhausted => Trouble::Packets,
             Unanswered::TimeUp => Trouble::Time,
             Unanswered::Busy => Trouble::Busy(cut.zone.clone()),
-            Unanswered::Nobody | Unanswered::Failed(_) => Trouble::Unreachable(cut.zone.clone()),
+            Unanswered::Nobody => Trouble::Unreachable(cut.zone.clone()),
+            Unanswered::Failed(_) => Trouble::Useless(cut.zone.clone()),
         })?;
         let verdict = judge::relayed(&response, &cut.zone, name, qtype);
-        Ok(Heard { verdict, response })
+        Ok(Heard {
+            verdict,
+            response,
+            from: None,
+        })
     }
 }
 

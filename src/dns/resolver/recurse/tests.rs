@@ -858,6 +858,25 @@ fn lame_servers_are_passed_over() {
 
 /// What a hostile server adds to everything it says must not be found afterwards.
 #[test]
+fn servers_that_reply_to_no_avail_are_told_from_those_out_of_reach() {
+    let reason = |server: Server| {
+        let mut servers = small(&[]);
+        servers[2].1 = server;
+        let made = Made::new(servers);
+        let outcome = made.resolve("www.example.test.", A);
+        outcome.trouble().as_unanswered()
+    };
+    let code = |rcode| {
+        let own = zone("example.test.", &["ns 3600 A 192.0.2.3"]);
+        Server::new(vec![own]).hook(move |_, reply| reply.as_mut().unwrap().rcode = rcode)
+    };
+    assert_eq!(reason(Server::dead()), Unanswered::Nobody);
+    assert_eq!(reason(code(5)), Unanswered::Nobody, "refused");
+    let network = Unanswered::Failed(crate::dns::wire::Ede::NetworkError);
+    assert_eq!(reason(code(2)), network, "SERVFAIL");
+}
+
+#[test]
 fn poison_is_not_believed() {
     let poison = [
         "www.bank.test. 86400 A 203.0.113.66",

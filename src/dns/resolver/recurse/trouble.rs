@@ -25,6 +25,9 @@ pub(in super::super) enum Trouble {
     /// No server of the zone gives a usable answer.
     #[error("no server of {0} answers")]
     Unreachable(Dname),
+    /// Servers of the zone reply, but none gives an answer.
+    #[error("the servers of {0} reply to no avail")]
+    Useless(Dname),
     /// It does not validate.
     #[error("{name} does not validate: {why}")]
     Bogus {
@@ -73,6 +76,7 @@ impl Trouble {
             Self::Busy(_) => Unanswered::Busy,
             Self::Depth | Self::Aliases => Unanswered::Failed(Ede::Other),
             Self::Unreachable(_) => Unanswered::Nobody,
+            Self::Useless(_) => Unanswered::Failed(Ede::NetworkError),
             Self::Bogus { why, .. } => Unanswered::Failed(match why {
                 Bogus::Signature | Bogus::Checks => Ede::DnssecBogus,
                 Bogus::Expired => Ede::SignatureExpired,

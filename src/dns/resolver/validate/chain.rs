@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::recurse::dname::Dname;
@@ -73,6 +72,8 @@ struct Found {
     until_ns: u64,
     /// The fact without what did not hold and is not needed.
     what: Option<What>,
+    /// The wildcard it was made from, with NSEC records to show that it was.
+    wildcard: Option<Dname>,
 }
 
 type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'a>>;
@@ -91,88 +92,81 @@ impl<N: Net> Errand<'_, N> {
             let Some(dnssec) = &self.world.config.dnssec else {
                 return Ok(fact);
             };
-            if fact.status != Status::Unchecked {
-                return Ok(fact);
-            }
-            // Another errand that waited for the same may have checked it meanwhile.
-            let now = self.now();
-            if let Some(known) = (self.world.facts)
-                .find(fact.kept_at(name), fact.kept_as(qtype), now)
-                .filter(|known| known.status != Status::Unchecked)
-            {
-                return Ok(known);
-            }
-            let anchors = &dnssec.anchors;
-            let found = match &fact.what {
-                What::Set { set, proof } => self.check_set(anchors, set, proof, depth).await,
-                What::Nothing(nothing) => {
-                    self.check_nothing(anchors, name, qtype, nothing, depth)
-                        .await
-                }
-            };
-            let facts = &self.world.facts;
-            match found {
-                Ok(found) => {
-                    let checked = Arc::new(Fact {
-                        what: found.what.unwrap_or_else(|| fact.what.clone()),
-                        status: found.status,
-                        until_ns: fact.until_ns.min(found.until_ns),
-                    });
-                    let now = self.now();
-                    let (at, rtype) = (checked.kept_at(name), checked.kept_as(qtype));
-                    facts.keep(at, rtype, Arc::clone(&checked), now);
-                    Ok(checked)
-                }
-                Err(error) => {
-                    if matches!(error, Trouble::Bogus { .. }) {
-                        facts.drop_one(fact.kept_at(name), fact.kept_as(qtype));
+            let mut fact = fact;
+            let mut avoided = Vec::new();
+            loop {
+                let trouble = match self.prove(&dnssec.anchors, name, qtype, &fact, depth).await {
+                    Err(Trouble::Bogus { name, why }) => Trouble::Bogus { name, why },
+                    proven => return proven,
+                };
+                (self.world.facts).drop_one(fact.kept_at(name), fact.kept_as(qtype));
+                match self
+                    .ask_another(name, qtype, &fact, &trouble, &mut avoided, depth)
+                    .await
+                {
+                    Some(other) => fact = other,
+                    None => {
+                        let anchors = &dnssec.anchors;
+                        return Err(self.blame(anchors, name, qtype, trouble, depth).await);
                     }
-                    Err(self.blame(anchors, name, qtype, error, depth).await)
                 }
             }
         })
     }
 
-    /// The same trouble, or that the upstreams are to blame for it: they do not even pass on the signatures over the keys at the anchor.
-    async fn blame(
+    /// Proves `fact`, and keeps it with what is proven.
+    async fn prove(
         &mut self,
         anchors: &Anchors,
         name: &Dname,
         qtype: u16,
-        trouble: Trouble,
+        fact: &Arc<Fact>,
         depth: u8,
-    ) -> Trouble {
-        let Trouble::Bogus {
-            name: culprit,
-            why: Bogus::Unsigned | Bogus::Denial | Bogus::Dnskey,
-        } = &trouble
-        else {
-            return trouble;
-        };
-        let relayed = |name: &Dname, qtype| self.world.upstreams(name, qtype).is_some();
-        let Some(anchor) = anchors.of(name) else {
-            return trouble;
-        };
-        if !relayed(name, qtype) || !relayed(&anchor.zone, rtype::DNSKEY) {
-            return trouble;
+    ) -> Result<Arc<Fact>, Trouble> {
+        if fact.status != Status::Unchecked {
+            return Ok(Arc::clone(fact));
         }
-        let stripped = match self.lookup(&anchor.zone, rtype::DNSKEY, depth).await {
-            Ok(fact) => match &fact.what {
-                What::Set { set, .. } => set.sigs.is_empty(),
-                What::Nothing(_) => true,
-            },
-            Err(_) => false,
-        };
-        if !stripped {
-            return trouble;
+        // Another errand that waited for the same may have checked it meanwhile.
+        let now = self.now();
+        if let Some(known) = (self.world.facts)
+            .find(fact.kept_at(name), fact.kept_as(qtype), now)
+            .filter(|known| known.status != Status::Unchecked)
+        {
+            return Ok(known);
         }
-        if !self.world.stripped.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                anchor = %anchor.zone,
-                "upstreams pass on no signatures, so nothing they say validates (resolver.dnssec)"
-            );
+        let found = match &fact.what {
+            What::Set { set, proof } => self.check_set(anchors, set, proof, depth).await,
+            What::Nothing(nothing) => {
+                self.check_nothing(anchors, name, qtype, nothing, depth)
+                    .await
+            }
+        }?;
+        let checked = Arc::new(Fact {
+            what: found.what.unwrap_or_else(|| fact.what.clone()),
+            status: found.status,
+            from: fact.from,
+            until_ns: fact.until_ns.min(found.until_ns),
+        });
+        let now = self.now();
+        let (at, rtype) = (checked.kept_at(name), checked.kept_as(qtype));
+        let facts = &self.world.facts;
+        facts.keep(at, rtype, Arc::clone(&checked), now);
+        if let (Some(wildcard), What::Set { set, .. }) = (found.wildcard, &checked.what) {
+            // What it was made from, for other names that it stands for.
+            let what = What::Set {
+                set: Arc::new(RrSet {
+                    owner: wildcard.clone(),
+                    ..RrSet::clone(set)
+                }),
+                proof: Vec::new(),
+            };
+            let fact = Arc::new(Fact {
+                what,
+                ..Fact::clone(&checked)
+            });
+            facts.keep(&wildcard, rtype, fact, now);
         }
-        bogus(culprit, Bogus::Stripped)
+        Ok(checked)
     }
 
     async fn check_set(
@@ -201,19 +195,32 @@ impl<N: Net> Errand<'_, N> {
                 status: Status::Secure,
                 until_ns: self.until(verified.ttl),
                 what: None,
+                wildcard: None,
             });
         };
         let (proof, ttl) = self.verify_all(proof, &zone, &keys)?;
         let account = &mut self.account;
         let proven = Proofs::new(&proof, &zone, account).expanded(&set.owner, &encloser, account);
         self.count_reached();
+        let until_ns = self.until(ttl.min(verified.ttl));
+        let by_nsec = proof.iter().any(|set| set.rtype == rtype::NSEC);
+        let wildcard = (proven == Proof::Secure && by_nsec && set.rtype != rtype::DNAME)
+            .then(|| encloser.wildcard())
+            .flatten();
+        if wildcard.is_some() {
+            let most = self.now().plus(self.world.config.negative_max_ttl).mono_ns;
+            let now = self.now();
+            let ranges = &self.world.ranges;
+            ranges.keep(&zone, None, &proof, until_ns.min(most), now);
+        }
         Ok(Found {
             status: status(proven).ok_or_else(|| bogus(&set.owner, Bogus::Denial))?,
-            until_ns: self.until(ttl.min(verified.ttl)),
+            until_ns,
             what: Some(What::Set {
                 set: Arc::clone(set),
                 proof,
             }),
+            wildcard,
         })
     }
 
@@ -273,7 +280,7 @@ impl<N: Net> Errand<'_, N> {
             let now = self.now();
             self.world
                 .ranges
-                .keep(&zone, soa, &proof, until_ns.min(most), now);
+                .keep(&zone, Some(soa), &proof, until_ns.min(most), now);
         }
         Ok(Found {
             status: status(proven).ok_or_else(|| bogus(name, Bogus::Denial))?,
@@ -283,6 +290,7 @@ impl<N: Net> Errand<'_, N> {
                 soa,
                 proof,
             })),
+            wildcard: None,
         })
     }
 
@@ -408,21 +416,32 @@ impl<N: Net> Errand<'_, N> {
             if let Some(trust) = self.world.trusts.find(zone, rtype::DNSKEY, now) {
                 return Ok(trust.keys.clone());
             }
-            let found = match &fact.what {
-                What::Set { set, .. } if set.rtype == rtype::DNSKEY => {
-                    self.entry(zone, set, &ds, own)
+            let mut fact = fact;
+            let mut avoided = Vec::new();
+            let found = loop {
+                let found = match &fact.what {
+                    What::Set { set, .. } if set.rtype == rtype::DNSKEY => {
+                        self.entry(zone, set, &ds, own)
+                    }
+                    _ => Err(Bogus::Dnskey),
+                };
+                let Err(why) = found else { break found };
+                self.world.facts.drop_one(zone, rtype::DNSKEY);
+                let trouble = bogus(zone, why);
+                match self
+                    .ask_another(zone, rtype::DNSKEY, &fact, &trouble, &mut avoided, depth)
+                    .await
+                {
+                    Some(other) => fact = other,
+                    None => break Err(why),
                 }
-                _ => Err(Bogus::Dnskey),
             };
             let (keys, until_ns) = match found {
                 Ok((keys, ttl)) => {
                     let until_ns = until_ns.min(fact.until_ns).min(self.until(ttl));
                     (Keys::Secure(keys), until_ns)
                 }
-                Err(why) => {
-                    self.world.facts.drop_one(zone, rtype::DNSKEY);
-                    (Keys::Bogus(why), self.until(BOGUS))
-                }
+                Err(why) => (Keys::Bogus(why), self.until(BOGUS)),
             };
             // Who has run out of checks has not seen whether they hold.
             if !matches!(keys, Keys::Bogus(Bogus::Checks)) {
@@ -559,10 +578,11 @@ fn insecure() -> Found {
         status: Status::Insecure,
         until_ns: u64::MAX,
         what: None,
+        wildcard: None,
     }
 }
 
-fn bogus(name: &Dname, why: Bogus) -> Trouble {
+pub(super) fn bogus(name: &Dname, why: Bogus) -> Trouble {
     Trouble::Bogus {
         name: name.clone(),
         why,

@@ -3,7 +3,7 @@
 //! From ground to roof, all functions of their arguments: `crypto` (ring: signatures and digests), [`anchor`] (where trust
 //! begins), `signature` (one RRset under one zone's keys), `denial` (what NSEC and NSEC3 sets prove), `ranges` (what
 //! they prove of names never asked for). The walk along the
-//! chain of trust, `chain`, is part of an errand of [`super::recurse`]: keys and DS records are looked up on the account of the
+//! chain of trust, `chain` (and who is to `blame` where it breaks), is part of an errand of [`super::recurse`]: keys and DS records are looked up on the account of the
 //! client query that needs them.
 
 use self::anchor::Anchors;
@@ -19,6 +19,8 @@ pub(super) mod denial;
 pub(super) mod ranges;
 
 pub(super) mod chain;
+
+mod blame;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,8 @@ pub struct Config {
     pub nsec3_iterations: u16,
     /// Names hashed for one client query.
     pub nsec3_hashes: u32,
+    /// How often what does not validate is asked of another server of the zone, for one client query.
+    pub other_servers: u32,
     /// NSEC ranges kept to deny names never asked for (RFC 8198); 0: none.
     pub ranges: usize,
 }

@@ -33,8 +33,8 @@ struct Zones {
 
 #[derive(Debug)]
 struct Zone {
-    soa: Arc<RrSet>,
-    soa_until_ns: u64,
+    /// With the time it holds; none: only of names a wildcard stands for has something been proven.
+    soa: Option<(Arc<RrSet>, u64)>,
     ranges: BTreeMap<Dname, Range>,
 }
 
@@ -57,7 +57,7 @@ impl Ranges {
     pub(super) fn keep(
         &self,
         zone: &Dname,
-        soa: &Arc<RrSet>,
+        soa: Option<&Arc<RrSet>>,
         proof: &[Arc<RrSet>],
         until_ns: u64,
         now: Now,
@@ -72,12 +72,16 @@ impl Ranges {
                 return;
             }
             let known = zones.zones.entry(zone.clone()).or_insert_with(|| Zone {
-                soa: Arc::clone(soa),
-                soa_until_ns: until_ns,
+                soa: None,
                 ranges: BTreeMap::new(),
             });
-            if known.soa_until_ns < until_ns {
-                (known.soa, known.soa_until_ns) = (Arc::clone(soa), until_ns);
+            if let Some(soa) = soa
+                && known
+                    .soa
+                    .as_ref()
+                    .is_none_or(|(_, until)| *until < until_ns)
+            {
+                known.soa = Some((Arc::clone(soa), until_ns));
             }
             let range = Range {
                 nsec: Arc::clone(nsec),
@@ -97,27 +101,13 @@ impl Ranges {
         now: Now,
         speaks: impl Fn(&[u8]) -> bool,
     ) -> Option<Arc<Fact>> {
-        let mut zones = self.lock();
-        let zone = name.ancestors().find(|above| {
-            // Of the DS the parent speaks.
-            zones.zones.contains_key(*above) && (qtype != rtype::DS || above.len() < name.len())
-        })?;
-        if !speaks(zone) {
-            return None;
-        }
-        let zone = Dname::new(zone);
-        let Zone {
-            soa,
-            soa_until_ns,
-            ranges,
-        } = zones.zones.get_mut(&zone)?;
+        let zones = self.lock();
+        let (zone, known) = zones.of(name, qtype, speaks)?;
+        let (soa, soa_until_ns) = known.soa.as_ref()?;
         if now.mono_ns >= *soa_until_ns {
             return None;
         }
-        let at_or_before = |name: &Dname| {
-            let (_, range) = ranges.range::<Dname, _>(..=name).next_back()?;
-            (now.mono_ns < range.until_ns).then(|| range.clone())
-        };
+        let at_or_before = |name: &Dname| known.at_or_before(name, now);
         let first = at_or_before(name)?;
         let mut proof = vec![Arc::clone(&first.nsec)];
         let mut until_ns = first.until_ns.min(*soa_until_ns);
@@ -147,8 +137,33 @@ impl Ranges {
                 proof,
             }),
             status: Status::Secure,
+            from: None,
             until_ns,
         }))
+    }
+
+    /// That `name` is not there, and which wildcard may stand for it, if that is proven at `now` by a zone that `speaks`.
+    pub(in super::super) fn absent(
+        &self,
+        name: &Dname,
+        qtype: u16,
+        now: Now,
+        speaks: impl Fn(&[u8]) -> bool,
+    ) -> Option<Absent> {
+        let zones = self.lock();
+        let (zone, known) = zones.of(name, qtype, speaks)?;
+        let range = known.at_or_before(name, now)?;
+        let proof = [Arc::clone(&range.nsec)];
+        let mut account = Account::new(None);
+        let proofs = Proofs::new(&proof, &zone, &mut account);
+        let encloser = proofs.encloser(name)?;
+        let absent = proofs.expanded(name, &encloser, &mut account) == Proof::Secure;
+        let wildcard = encloser.wildcard().filter(|_| absent)?;
+        Some(Absent {
+            wildcard,
+            nsec: range.nsec,
+            until_ns: range.until_ns,
+        })
     }
 
     /// Forgets all.
@@ -161,7 +176,44 @@ impl Ranges {
     }
 }
 
+/// A name that is not there.
+#[derive(Debug)]
+pub(in super::super) struct Absent {
+    /// The wildcard that may stand for it.
+    pub(in super::super) wildcard: Dname,
+    /// What proves it.
+    pub(in super::super) nsec: Arc<RrSet>,
+    pub(in super::super) until_ns: u64,
+}
+
+impl Zone {
+    /// What begins at `name`, or else closest before it.
+    fn at_or_before(&self, name: &Dname, now: Now) -> Option<Range> {
+        let (_, range) = self.ranges.range::<Dname, _>(..=name).next_back()?;
+        (now.mono_ns < range.until_ns).then(|| range.clone())
+    }
+}
+
 impl Zones {
+    /// The closest zone of which something is known and that has a say in (`name`, `qtype`), if it `speaks`.
+    fn of(
+        &self,
+        name: &Dname,
+        qtype: u16,
+        speaks: impl Fn(&[u8]) -> bool,
+    ) -> Option<(Dname, &Zone)> {
+        let zone = name.ancestors().find(|above| {
+            // Of the DS the parent speaks.
+            self.zones.contains_key(*above) && (qtype != rtype::DS || above.len() < name.len())
+        })?;
+        if !speaks(zone) {
+            return None;
+        }
+        let zone = Dname::new(zone);
+        let known = self.zones.get(&zone)?;
+        Some((zone, known))
+    }
+
     /// Drops what has run out; if that is not a quarter of all, whole zones as well, the largest first.
     fn make_room(&mut self, most: usize, now: Now) {
         for zone in self.zones.values_mut() {
@@ -213,7 +265,7 @@ mod tests {
         let ranges = Ranges::new(most);
         let until_ns = START.plus(Duration::from_secs(60)).mono_ns;
         let soa = set("z.test.", rtype::SOA, vec![0; 22]);
-        ranges.keep(&name("z.test."), &soa, all, until_ns, START);
+        ranges.keep(&name("z.test."), Some(&soa), all, until_ns, START);
         ranges
     }
 

@@ -22,6 +22,8 @@ struct Scene {
     delegated: bool,
     root: Signing,
     test: Signing,
+    /// Whether `example.test.` has a second server, at 192.0.2.4, that nothing is done to.
+    twin: bool,
 }
 
 impl Default for Scene {
@@ -41,6 +43,7 @@ impl Default for Scene {
             delegated: true,
             root: Signing::at(1, UNIX),
             test: Signing::at(2, UNIX),
+            twin: false,
         }
     }
 }
@@ -74,14 +77,17 @@ impl Scene {
             "sub.example.test.",
             &["ns 300 A 192.0.2.3", "www 300 A 198.51.100.9"],
         );
-        let mut test = zone(
-            "test.",
-            &[
-                "ns 3600 A 192.0.2.2",
-                "example 3600 NS ns.example",
-                "ns.example 3600 A 192.0.2.3",
-            ],
-        );
+        let twin = [
+            "example 3600 NS ns2.example",
+            "ns2.example 3600 A 192.0.2.4",
+        ];
+        let lines = [
+            "ns 3600 A 192.0.2.2",
+            "example 3600 NS ns.example",
+            "ns.example 3600 A 192.0.2.3",
+        ];
+        let twin: &[&str] = if self.twin { &twin } else { &[] };
+        let mut test = zone("test.", &[&lines[..], twin].concat());
         if self.delegated {
             test.delegate_securely(&example);
         }
@@ -93,6 +99,7 @@ impl Scene {
         let servers = vec![
             ("192.0.2.1", Server::new(vec![top])),
             ("192.0.2.2", Server::new(vec![test])),
+            ("192.0.2.4", Server::new(vec![example.clone(), sub.clone()])),
             ("192.0.2.3", change(Server::new(vec![example, sub]))),
         ];
         let digest: String = anchor[4..].iter().map(|b| format!("{b:02X}")).collect();
@@ -112,6 +119,7 @@ fn config(anchors: Anchors) -> Config {
         ds_records: 8,
         nsec3_iterations: 50,
         nsec3_hashes: 150,
+        other_servers: 3,
         ranges: 1_000,
     }
 }
@@ -227,6 +235,119 @@ fn names_never_asked_for_are_denied_by_what_is_proven() {
     ] {
         assert_eq!(made.resolve(name, A).data().len(), 1, "{name}");
     }
+}
+
+#[test]
+fn wildcard_that_is_known_stands_for_names_proven_not_to_be_there() {
+    let made = Scene::default().made();
+    assert!(made.resolve("x.wild.example.test.", A).authentic());
+    for name in ["y.wild.example.test.", "a.b.wild.example.test."] {
+        let outcome = made.resolve(name, A);
+        assert_eq!(outcome.data(), ["A 198.51.100.2"], "{name}");
+        assert_eq!((outcome.packets, outcome.authentic()), (0, true), "{name}");
+        let message = outcome.answer.unwrap();
+        assert_eq!(message.answers[0].name.to_ascii(), name);
+        // Whoever validates needs the signature and the proof, too.
+        assert_eq!(u16::from(message.answers[1].record_type()), internet::RRSIG);
+        let mut proof = message.authorities.iter();
+        assert!(proof.any(|r| u16::from(r.record_type()) == internet::NSEC));
+    }
+    assert_eq!(made.metrics.resolver.denied.get(), 2);
+    // Another type has to be asked for; names elsewhere, too; and it ends with its TTL.
+    assert!(made.resolve("y.wild.example.test.", 16).packets > 0);
+    assert_eq!(
+        made.resolve("www.example.test.", A).data(),
+        ["A 198.51.100.1"]
+    );
+    made.pass(301);
+    assert!(made.resolve("z.wild.example.test.", A).packets > 0);
+}
+
+/// One of two servers serves what does not validate.
+#[test]
+fn bogus_answer_is_asked_of_another_server_first() {
+    type Spoil = fn(&Asked, &mut Reply);
+    let data: Spoil = |asked, reply| {
+        for record in &mut reply.answer {
+            if asked.qtype == A && record.rtype == A {
+                record.rdata = vec![198, 51, 100, 66];
+            }
+        }
+    };
+    let keys: Spoil = |asked, reply| {
+        if asked.qtype == internet::DNSKEY {
+            reply
+                .answer
+                .retain(|record| record.rtype == internet::RRSIG);
+        }
+    };
+    let signatures: Spoil = |_, reply| {
+        for section in [&mut reply.answer, &mut reply.authority] {
+            section.retain(|record| record.rtype != internet::RRSIG);
+        }
+    };
+    let proofs: Spoil = |_, reply| {
+        reply
+            .authority
+            .retain(|record| record.rtype != internet::NSEC);
+    };
+    let mut spoilt = 0;
+    for (n, spoil) in [data, keys, signatures, proofs].into_iter().enumerate() {
+        let scene = Scene {
+            twin: true,
+            ..Scene::default()
+        };
+        let made = scene.made_with(
+            |server| {
+                server.hook(move |asked, reply| {
+                    if let Some(reply) = reply {
+                        spoil(asked, reply);
+                    }
+                })
+            },
+            |_| {},
+        );
+        for name in ["www.example.test.", "nobody.example.test."] {
+            let outcome = made.resolve(name, A);
+            assert!(outcome.authentic(), "{n} {name}");
+            assert!(outcome.packets <= 12, "{n} {name}: {}", outcome.packets);
+        }
+        spoilt += made.asked("192.0.2.3").len();
+    }
+    assert!(spoilt >= 4, "the bad one is asked, too: {spoilt}");
+}
+
+#[test]
+fn bogus_answers_are_asked_for_again_no_more_often_than_allowed() {
+    let spoil = |server: Server| {
+        server.hook(|asked, reply| {
+            for record in reply.iter_mut().flat_map(|reply| &mut reply.answer) {
+                if asked.qtype == A && record.rtype == A {
+                    record.rdata = vec![198, 51, 100, 66];
+                }
+            }
+        })
+    };
+    let scene = || Scene {
+        twin: true,
+        ..Scene::default()
+    };
+    // The only one that has not been asked is spoilt, or none is left to be asked.
+    let alone = Scene::default().made_with(spoil, |_| {});
+    let outcome = alone.resolve("www.example.test.", A);
+    check_bogus(&outcome, Bogus::Signature);
+    assert!(outcome.packets <= 8, "{}", outcome.packets);
+    let never = scene().made_with(spoil, |config| config.other_servers = 0);
+    let limit = &never.metrics.resolver.limits.other_servers;
+    let mut failed = 0;
+    for name in [
+        "www.example.test.",
+        "x.wild.example.test.",
+        "a.empty.example.test.",
+    ] {
+        failed += u64::from(never.resolve(name, A).answer.is_err());
+    }
+    assert_eq!(limit.get(), failed);
 }
 
 #[test]
