@@ -14,4 +14,5 @@ mod policy;
 mod recursion;
 mod replication;
 mod resolver;
+mod truncation;
 mod zones;

@@ -19,6 +19,8 @@ mod dig;
 
 mod dnstap;
 
+mod edns;
+
 mod encrypted;
 
 mod masterfile;

@@ -90,10 +90,8 @@ const FILES: &[File] = &[
     taken("out of the zone", "a.example. A 192.0.2.1\n").unlike(&[("NSD", "we leave the record out and warn, as BIND and Knot do")]),
     taken("a delegation without glue", "sub NS ns.sub\n").unlike(&[("Knot", "we warn, as BIND does: the rest of the zone is fine")]),
     taken("an alias as a name server", "sub NS c\nc CNAME ns\n").unlike(&[("Knot", "we warn, as BIND does")]),
-    taken("an own name server without address", "@ NS gone\n").unlike(&[
-        ("BIND", "we warn, as NSD does: the zone has another name server, and a zone refused answers nothing at all"),
-        ("Knot", "as BIND"),
-    ]),
+    refused("an own name server without address", "@ NS gone\n").unlike(&[("NSD", "it looks at no names but owners")]),
+    refused("an own name server that is an alias", "@ NS c\nc CNAME ns\n").unlike(&[("NSD", "it looks at no names but owners")]),
     taken("mail to an alias or nowhere", "a MX 10 gone\nb MX 10 c\nc CNAME ns\n"),
     taken("a service at an alias or nowhere", "_a._tcp SRV 0 0 1 gone\n_b._tcp SRV 0 0 1 c\nc CNAME ns\n"),
     taken("TTLs that differ", "a 10 A 192.0.2.1\na 20 A 192.0.2.2\n"),

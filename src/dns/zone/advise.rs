@@ -4,11 +4,11 @@ use super::name;
 use super::path::Path;
 use super::rdata;
 use super::report::{At, Report};
-use super::tree::{A, AAAA, CNAME, Found, MX, NO_NODE, NS, SRV, Zone, target_offset};
+use super::tree::{A, AAAA, APEX, CNAME, Found, MX, NO_NODE, NS, SRV, Zone, target_offset};
 
 impl Zone {
-    /// Warns of name servers, mail exchangers and servers of services in the zone that have no address or are aliases. `at` gives the
-    /// place of a record.
+    /// Warns of name servers, mail exchangers and servers of services in the zone that have no address or are aliases; of the
+    /// zone's own name servers that is a fault. `at` gives the place of a record.
     pub(super) fn check_targets(&self, report: &mut Report, at: impl Fn(u32, u16, usize) -> At) {
         for node in 0..self.nodes.len() as u32 {
             for rrset in self
@@ -28,8 +28,13 @@ impl Zone {
                     let data = record.data_expanded(rrset.rtype, &owner, &self.apex);
                     let name = &data[target_offset(rrset.rtype).unwrap_or(0)..];
                     let place = || at(node, rrset.rtype, index);
-                    if let Some(message) = self.target_warning(node, rrset.rtype, name, target) {
-                        report.warn(place(), message);
+                    let warning = self.target_warning(node, rrset.rtype, name, target);
+                    match warning {
+                        Some(message) if node == APEX && rrset.rtype == NS => {
+                            report.fault(place(), message);
+                        }
+                        Some(message) => report.warn(place(), message),
+                        None => {}
                     }
                 }
             }

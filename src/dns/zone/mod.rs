@@ -163,7 +163,7 @@ impl Sink for Records {
 }
 
 fn build(config: &ZoneConfig, read: impl FnOnce(&mut Reader<'_>)) -> Result<Loaded, Vec<Problem>> {
-    let mut report = Report::default();
+    let mut report = Report::strict();
     let mut apex = Vec::new();
     if let Err(problem) = name::from_text(config.name.as_bytes(), b"\0", &mut apex) {
         let file = report.file(config.file.display().to_string());

@@ -14,6 +14,8 @@ pub(in crate::dns) struct At {
 /// Errors and warnings with their places.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    /// Whether faults are errors.
+    strict: bool,
     files: Vec<String>,
     errors: Notes,
     warnings: Notes,
@@ -26,6 +28,14 @@ struct Notes {
 }
 
 impl Report {
+    /// For what an operator has written here and can correct: its faults are errors.
+    pub(super) fn strict() -> Self {
+        Self {
+            strict: true,
+            ..Self::default()
+        }
+    }
+
     /// Notes a file that is read now; returns its number.
     pub(super) fn file(&mut self, name: String) -> u16 {
         self.files.push(name);
@@ -40,6 +50,15 @@ impl Report {
     /// The zone must not be served like this.
     pub(super) fn error(&mut self, at: At, message: impl Into<String>) {
         self.errors.add(at, message.into());
+    }
+
+    /// A mistake that BIND refuses to load: an error in a master file, a warning of what others have put into a zone.
+    pub(super) fn fault(&mut self, at: At, message: impl Into<String>) {
+        if self.strict {
+            self.error(at, message);
+        } else {
+            self.warn(at, message);
+        }
     }
 
     /// Legal but unwise.

@@ -261,7 +261,7 @@ mod tests {
             name: name.to_owned(),
             ..ZoneConfig::default()
         };
-        let text = format!("@ 60 SOA ns h {serial} 2 3 4 5\n@ 60 NS ns.test.\n");
+        let text = format!("@ 60 SOA ns h {serial} 2 3 4 5\n@ 60 NS ns.elsewhere.\n");
         let loaded = super::super::load_text(&config, text.as_bytes());
         loaded.expect("a good zone").zone
     }
