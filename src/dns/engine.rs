@@ -209,7 +209,9 @@ impl Engine {
         let now = Now::read();
         if Exchange::concerns(packet) {
             let outcome;
-            (*out, outcome) = self.exchange.answer(packet, client, transport, now).await;
+            // Boxed, as what follows: a query that only wants an upstream asked has no use for the room.
+            let answer = Box::pin(self.exchange.answer(packet, client, transport, now));
+            (*out, outcome) = answer.await;
             return outcome;
         }
         // The fast path declines no others but good queries.
@@ -218,7 +220,7 @@ impl Engine {
         };
         let limit = self.limit(&query, transport);
         if query.tsig.is_some() {
-            return self.signed(packet, client, transport, limit, out).await;
+            return Box::pin(self.signed(packet, client, transport, limit, out)).await;
         }
         let mut options = OptionsOut::new();
         let standing = self.options(query.edns, packet, client, transport, now, &mut options);
@@ -240,7 +242,10 @@ impl Engine {
                 let alias = resolver.policy().alias(query);
                 match alias {
                     None => resolver.resolve(query, limit, &budget, out).await,
-                    Some(alias) => self.alias(&alias, query, client, limit, &budget, out).await,
+                    Some(alias) => {
+                        let answer = self.alias(&alias, query, client, limit, &budget, out);
+                        Box::pin(answer).await
+                    }
                 }
             }
             _ => {
