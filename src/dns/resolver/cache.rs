@@ -1,22 +1,24 @@
-//! The resolver cache: wire answers on moka, freshness decided by the `now` given.
+//! The resolver cache: wire answers in a bounded table, freshness decided by the `now` given.
 //!
-//! Moka decides only what is kept: by bytes, by use (TinyLFU), and no longer than TTL and stale window together.
+//! The table decides only what is kept: by bytes, by use, and no longer than TTL and stale window together.
 //! Whether an answer is fresh is a field of it. So a test moves time by an argument, and an expired answer is still
 //! there when no upstream answers.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
 use super::CacheConfig;
 use super::entry::{Age, Entry};
-use super::key::{Kept, Key, Parts};
+use super::key::{Key, Parts};
 use super::near::{Near, Versions};
 pub use super::partition::Partition;
 use super::reply::{Bounds, Invalid, Reply};
+use super::table::Table;
 use super::wanted::Wanted;
 use crate::dns::wire::Query;
 use crate::dns::zone::path::Path;
@@ -26,7 +28,9 @@ use crate::time::Now;
 
 /// The cache.
 pub struct Cache {
-    entries: moka::sync::Cache<Kept, Arc<Entry>, RandomState>,
+    entries: Table,
+    /// Of keys: where the table looks.
+    hasher: RandomState,
     config: CacheConfig,
     /// Counts flushes: what was fetched before one must not come in after it.
     generation: AtomicU64,
@@ -59,19 +63,14 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(config: CacheConfig, metrics: Arc<Metrics>) -> Self {
-        let entries = moka::sync::Cache::builder()
-            .name("resolver")
-            .max_capacity(config.size - near_bytes(config.size))
-            .weigher(|key: &Kept, entry: &Arc<Entry>| {
-                u32::try_from(key.len() + entry.weight() + OVERHEAD).unwrap_or(u32::MAX)
-            })
-            .expire_after(Life {
-                stale: config.stale,
-            })
-            .build_with_hasher(RandomState::default());
+        // What all threads share, and what each has of its own, is of its bytes.
+        let fixed = near_bytes(config.size) + Versions::BYTES;
+        let bytes = config.size.saturating_sub(fixed).max(config.size / 2);
+        let entries = Table::new(usize::try_from(bytes).unwrap_or(usize::MAX), config.stale);
         let (waiting, limits) = (config.refreshes_waiting, &metrics.resolver.limits);
         Self {
             entries,
+            hasher: RandomState::default(),
             config,
             generation: AtomicU64::new(0),
             versions: Versions::new(),
@@ -104,7 +103,7 @@ impl Cache {
             return Cached::Miss;
         }
         let key = Key::of(query, partition);
-        match self.entries.get(&*key) {
+        match self.held(&key) {
             Some(entry) => self.answer_from(&key, &entry, query, now, limit, out),
             None => Cached::Miss,
         }
@@ -145,7 +144,7 @@ impl Cache {
             return self.fresh(len, negative);
         }
         let key = Key::of(query, partition);
-        let Some(entry) = self.entries.get(&*key) else {
+        let Some(entry) = self.held(&key) else {
             return Cached::Miss;
         };
         near.keep(spot, &entry, now);
@@ -225,10 +224,11 @@ impl Cache {
         let keep = self.may_keep(&reply);
         let entry = Arc::new(Entry::new(reply, now));
         if keep && self.generation() == begun {
-            self.entries.insert(Kept::from(key), Arc::clone(&entry));
+            let hash = self.hash(key);
+            self.entries.insert(hash, key, Arc::clone(&entry), now);
             // A flush counts first and removes then; if it has counted since, it may have looked before we put.
             if self.generation() != begun {
-                self.entries.invalidate(key);
+                self.entries.remove(hash, key);
             }
             self.versions.change(Key::parts(key).name);
         }
@@ -272,21 +272,29 @@ impl Cache {
     }
 
     /// Keeps an entry that was kept before.
-    pub(super) fn put(&self, key: &[u8], entry: Entry) -> Arc<Entry> {
+    pub(super) fn put(&self, key: &[u8], entry: Entry, now: Now) -> Arc<Entry> {
         let entry = Arc::new(entry);
-        self.entries.insert(Kept::from(key), Arc::clone(&entry));
+        self.entries
+            .insert(self.hash(key), key, Arc::clone(&entry), now);
         self.versions.change(Key::parts(key).name);
         entry
     }
 
     /// All that is held. Does not count as use.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Arc<Kept>, Arc<Entry>)> + '_ {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> + '_ {
         self.entries.iter()
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        hasher.finish()
     }
 
     /// The entry of a key, whatever its age.
     pub(super) fn held(&self, key: &[u8]) -> Option<Arc<Entry>> {
-        self.entries.get(key)
+        self.entries.get(self.hash(key), key)
     }
 
     /// What is to be refreshed before it expires.
@@ -302,12 +310,7 @@ impl Cache {
     /// Drops every entry whose key `matches`; returns how many. Walks the whole cache.
     pub(super) fn flush(&self, matches: impl Fn(&[u8]) -> bool) -> usize {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        let gone = self
-            .entries
-            .iter()
-            .filter(|(key, _)| matches(key))
-            .filter(|(key, _)| self.entries.remove(&***key).is_some())
-            .count();
+        let gone = self.entries.flush(matches);
         // All, since copies may outlive their entry.
         self.versions.change_all();
         gone
@@ -316,21 +319,23 @@ impl Cache {
     /// Drops an entry as the cache does when it needs room: the copies do not hear of it.
     #[cfg(test)]
     pub(super) fn evict(&self, key: &[u8]) {
-        self.entries.invalidate(key);
+        self.entries.remove(self.hash(key), key);
     }
 
     /// The entries whose key `matches`. Walks the whole cache; does not count as use.
-    pub(super) fn find(&self, matches: impl Fn(&[u8]) -> bool) -> Vec<(Arc<Kept>, Arc<Entry>)> {
+    pub(super) fn find(&self, matches: impl Fn(&[u8]) -> bool) -> Vec<(Key, Arc<Entry>)> {
         self.entries
             .iter()
             .filter(|(key, _)| matches(key))
             .collect()
     }
 
-    /// Does the bookkeeping that moka has put off, then returns entries and bytes held.
-    pub(super) fn settle(&self) -> (u64, u64) {
-        self.entries.run_pending_tasks();
-        (self.entries.entry_count(), self.entries.weighted_size())
+    /// Drops some of what not even its stale window keeps at `now`, then returns entries and bytes held; the copies take theirs
+    /// beside that.
+    pub(super) fn settle(&self, now: Now) -> (u64, u64) {
+        self.entries.sweep(now);
+        let (entries, bytes) = self.entries.size();
+        (entries as u64, bytes as u64)
     }
 }
 
@@ -343,39 +348,6 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// Entry life: TTL and stale window. Always some time: moka keeps an entry without one for ever, and has had bugs where
-/// a replacement changed from one to the other.
-struct Life {
-    stale: Duration,
-}
-
-impl Life {
-    fn of(&self, entry: &Entry) -> Duration {
-        entry.fresh().saturating_add(self.stale)
-    }
-}
-
-impl moka::Expiry<Kept, Arc<Entry>> for Life {
-    fn expire_after_create(
-        &self,
-        _key: &Kept,
-        entry: &Arc<Entry>,
-        _at: Instant,
-    ) -> Option<Duration> {
-        Some(self.of(entry))
-    }
-
-    fn expire_after_update(
-        &self,
-        _key: &Kept,
-        entry: &Arc<Entry>,
-        _at: Instant,
-        _left: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(self.of(entry))
-    }
-}
-
 /// What of a cache of `size` bytes the workers' copies may take.
 fn near_bytes(size: u64) -> u64 {
     (size / NEAR_SHARE).min(NEAR_MAX)
@@ -384,9 +356,6 @@ fn near_bytes(size: u64) -> u64 {
 fn secs(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
-
-/// What moka and the allocator take per entry beside key and entry: hash bucket, entry info, two queue nodes, timer node.
-const OVERHEAD: usize = 300;
 
 /// The part of the cache's size that is set aside for the workers' copies, and the most of it, bytes: what fifteen
 /// workers use.
@@ -596,7 +565,7 @@ mod tests {
             let message = message(&name, 1, 0, &[&record], &[]);
             assert!(cache.store(&asked.query(), Partition(0), &message, START));
         }
-        let (entries, bytes) = cache.settle();
+        let (entries, bytes) = cache.settle(START);
         assert!(bytes <= 100_000, "{bytes}");
         assert!(entries > 100, "{entries}");
     }

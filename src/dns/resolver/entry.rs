@@ -10,16 +10,15 @@ use super::dump::Saved;
 use super::key::Parts;
 use super::message;
 use super::reply::Reply;
-use crate::dns::wire::{BLOCK, CODE_LEN_MAX, Ede, Opt, Query, Reason};
+use crate::dns::wire::{BLOCK, CODE_LEN_MAX, Ede, HEADER_LEN, Opt, Query, Reason};
 use crate::time::Now;
 
 /// One answer and when it was fetched.
 #[derive(Debug)]
 pub(crate) struct Entry {
     facts: Facts,
-    wire: Box<[u8]>,
-    /// Where its TTLs lie.
-    ttls: Box<[u16]>,
+    /// The message, then the places of its TTLs.
+    bytes: Box<[u8]>,
     /// Until when a refresh need not be tried, since one has failed (RFC 8767 section 5); [`CLAIMED`]: one has been asked for.
     recheck_ns: AtomicU64,
 }
@@ -29,8 +28,10 @@ pub(crate) struct Entry {
 pub(super) struct Facts {
     /// When it was fetched, on the monotonic clock.
     stored_ns: u64,
-    /// How long it is fresh from then on, nanoseconds.
-    fresh_ns: u64,
+    /// How long it is fresh from then on, seconds.
+    ttl: u32,
+    /// Where the message ends.
+    wire_end: u16,
     /// Where the answer section ends.
     answers_end: u16,
     authentic: bool,
@@ -50,17 +51,22 @@ pub(crate) enum Age {
 impl Entry {
     /// An entry fetched at `now`.
     pub(crate) fn new(reply: Reply, now: Now) -> Self {
+        let (wire, places) = (&reply.wire, &reply.ttls);
+        let mut bytes = Vec::with_capacity(wire.len() + places.len() * 2);
+        bytes.extend_from_slice(wire);
+        bytes.extend(places.iter().flat_map(|place| place.to_ne_bytes()));
         Self {
             facts: Facts {
                 stored_ns: now.mono_ns,
-                fresh_ns: u64::from(reply.ttl) * NANOS,
+                ttl: reply.ttl,
+                // Messages have at most 65,535 octets.
+                wire_end: u16::try_from(wire.len()).unwrap_or(u16::MAX),
                 answers_end: u16::try_from(reply.answers_end).unwrap_or(u16::MAX),
                 authentic: reply.authentic,
                 negative: reply.negative,
                 rcode: reply.rcode,
             },
-            wire: reply.wire.into(),
-            ttls: reply.ttls.into(),
+            bytes: bytes.into(),
             recheck_ns: AtomicU64::new(0),
         }
     }
@@ -70,9 +76,21 @@ impl Entry {
         self.facts
     }
 
-    /// Where the TTLs lie in [`Entry::wire`], in their order.
-    pub(super) fn ttls(&self) -> &[u16] {
-        &self.ttls
+    /// Where the TTLs lie in [`Entry::wire`], in their order: numbers of this machine's byte order.
+    #[inline]
+    pub(super) fn ttls(&self) -> &[Place] {
+        self.bytes[usize::from(self.facts.wire_end)..].as_chunks().0
+    }
+
+    /// Name (wire form, lower case) and type of its question.
+    pub(super) fn question(&self) -> (&[u8], u16) {
+        let rest = &self.wire()[HEADER_LEN..];
+        let mut end = 0;
+        while rest[end] != 0 {
+            end += 1 + usize::from(rest[end]);
+        }
+        end += 1;
+        (&rest[..end], u16::from_be_bytes([rest[end], rest[end + 1]]))
     }
 
     /// NXDOMAIN or NODATA.
@@ -82,7 +100,8 @@ impl Entry {
 
     /// NXDOMAIN for the very name asked about: no alias led elsewhere, and a SOA says how long.
     pub(super) fn is_bare_nxdomain(&self) -> bool {
-        self.facts.rcode == NXDOMAIN && self.wire[6..8] == [0, 0] && self.wire[8..10] != [0, 0]
+        let wire = self.wire();
+        self.facts.rcode == NXDOMAIN && wire[6..8] == [0, 0] && wire[8..10] != [0, 0]
     }
 
     /// Whether the upstream, or we, have validated it.
@@ -96,13 +115,14 @@ impl Entry {
     }
 
     /// The message as kept: no id, no flags of a client, the question in lower case, TTLs as fetched.
+    #[inline]
     pub(crate) fn wire(&self) -> &[u8] {
-        &self.wire
+        &self.bytes[..usize::from(self.facts.wire_end)]
     }
 
     /// How long it is fresh from when it was fetched.
     pub(crate) fn fresh(&self) -> Duration {
-        Duration::from_nanos(self.facts.fresh_ns)
+        Duration::from_secs(self.facts.ttl.into())
     }
 
     /// Its age at `now` if it is fresh then.
@@ -114,8 +134,7 @@ impl Entry {
     /// Seconds of freshness left at `now`; negative: expired that long ago.
     pub(crate) fn ttl_left(&self, now: Now) -> i64 {
         let age = i64::try_from(now.mono_ns.saturating_sub(self.facts.stored_ns) / NANOS);
-        let fresh = i64::try_from(self.facts.fresh_ns / NANOS);
-        fresh.unwrap_or(i64::MAX) - age.unwrap_or(i64::MAX)
+        i64::from(self.facts.ttl) - age.unwrap_or(i64::MAX)
     }
 
     /// Whether it was within its stale window at `now`: expired, but for less than `window`.
@@ -148,8 +167,13 @@ impl Entry {
             Some(Age::Fresh(age)) => age,
             _ => u32::MAX,
         };
-        let mut wire = self.wire.to_vec();
-        for &at in &self.ttls {
+        let mut wire = self.wire().to_vec();
+        let ttls: Vec<u16> = self
+            .ttls()
+            .iter()
+            .map(|&at| u16::from_ne_bytes(at))
+            .collect();
+        for &at in &ttls {
             let at = usize::from(at);
             if let Some(field) = wire.get_mut(at..at + 4).and_then(|f| f.first_chunk_mut()) {
                 *field = u32::from_be_bytes(*field).saturating_sub(age).to_be_bytes();
@@ -157,7 +181,7 @@ impl Entry {
         }
         Reply {
             wire,
-            ttls: self.ttls.to_vec(),
+            ttls,
             answers_end: self.facts.answers_end.into(),
             ttl: u32::try_from(self.ttl_left(now)).unwrap_or(0),
             negative: self.facts.negative,
@@ -179,13 +203,13 @@ impl Entry {
         let age_ms = now.mono_ns.saturating_sub(self.facts.stored_ns) / 1_000_000;
         Saved {
             fetched_ms: now.unix_ms.saturating_sub(age_ms),
-            ttl: u32::try_from(self.facts.fresh_ns / NANOS).unwrap_or(u32::MAX),
+            ttl: self.facts.ttl,
             dnssec_ok: question.dnssec_ok,
             checking_disabled: question.checking_disabled,
             authentic: self.facts.authentic,
             negative: self.facts.negative,
             zone,
-            wire: &self.wire,
+            wire: self.wire(),
         }
     }
 
@@ -204,21 +228,22 @@ impl Entry {
                 .is_ok()
     }
 
-    /// Bytes it takes, bookkeeping included.
+    /// Bytes it takes of the heap behind an [`Arc`](std::sync::Arc).
     pub(crate) fn weight(&self) -> usize {
-        size_of::<Self>() + self.wire.len() + self.ttls.len() * 2
+        const COUNTS: usize = 2 * size_of::<usize>();
+        allocated(COUNTS + size_of::<Self>()) + allocated(self.bytes.len())
     }
 
     /// Room enough for [`Entry::write`].
     pub(crate) fn room(&self) -> usize {
-        self.wire.len() + CODE_LEN_MAX + usize::from(BLOCK)
+        self.wire().len() + CODE_LEN_MAX + usize::from(BLOCK)
     }
 
     /// Writes the answer to `query` into `out`; see [`Facts::write`].
     #[inline]
     pub(crate) fn write(&self, query: &Query<'_>, age: Age, limit: usize, out: &mut [u8]) -> usize {
         self.facts
-            .write(&self.wire, &self.ttls, query, age, limit, out)
+            .write(self.wire(), self.ttls(), query, age, limit, out)
     }
 }
 
@@ -233,14 +258,20 @@ impl Facts {
     #[inline]
     pub(super) fn age(&self, now: Now) -> Option<Age> {
         let age = now.mono_ns.saturating_sub(self.stored_ns);
-        (age < self.fresh_ns).then(|| Age::Fresh(u32::try_from(age / NANOS).unwrap_or(u32::MAX)))
+        (age < self.fresh_ns()).then(|| Age::Fresh(u32::try_from(age / NANOS).unwrap_or(u32::MAX)))
     }
 
     /// Whether less than a tenth of its life is left at `now`.
     #[inline]
     pub(super) fn is_ending(&self, now: Now) -> bool {
         let age = now.mono_ns.saturating_sub(self.stored_ns);
-        self.fresh_ns >= REFRESHED_FROM && age >= self.fresh_ns - self.fresh_ns / 10
+        let fresh = self.fresh_ns();
+        fresh >= REFRESHED_FROM && age >= fresh - fresh / 10
+    }
+
+    #[inline]
+    fn fresh_ns(&self) -> u64 {
+        u64::from(self.ttl) * NANOS
     }
 
     /// Writes the answer to `query` into `out`, at most `limit` bytes; returns its length. `wire` and `ttls` are those
@@ -255,7 +286,7 @@ impl Facts {
     pub(super) fn write(
         &self,
         wire: &[u8],
-        ttls: &[u16],
+        ttls: &[Place],
         query: &Query<'_>,
         age: Age,
         limit: usize,
@@ -300,7 +331,7 @@ impl Facts {
         out[12..question_end].copy_from_slice(query.question());
 
         for &at in ttls {
-            let at = usize::from(at);
+            let at = usize::from(u16::from_ne_bytes(at));
             if at >= end {
                 break;
             }
@@ -383,6 +414,16 @@ impl Cut {
         }
         cut
     }
+}
+
+/// Where a TTL lies in a message, in this machine's byte order.
+pub(super) type Place = [u8; 2];
+
+/// What the allocator takes for `len` bytes: a header, and a multiple of its grain.
+fn allocated(len: usize) -> usize {
+    const HEADER: usize = 8;
+    const GRAIN: usize = 16;
+    (len + HEADER).next_multiple_of(GRAIN).max(2 * GRAIN)
 }
 
 /// A refresh has been asked for. As a time it is long past.

@@ -1,7 +1,7 @@
 //! The caching resolver: it forwards, or resolves from the root and validates.
 //!
 //! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
-//! `partition` and `key` (which questions are one), `entry` and [`cache`] (wire answers on moka),
+//! `partition` and `key` (which questions are one), `entry`, `table` and [`cache`] (wire answers in bounded memory),
 //! [`near`] (a worker's copies of the hottest), [`policy`] (what is answered here, or not as asked), `failure` (what not to
 //! ask again), `cuts` (names known not to exist), `flight` (one fetch for equal questions), `dump` (the cache as bytes),
 //! [`upstream`] (asking one server), `forward` (which of several), [`recurse`] and [`validate`] (from the root, DNSSEC), `fetch`
@@ -47,6 +47,8 @@ mod partition;
 mod key;
 
 mod entry;
+
+mod table;
 
 pub mod cache;
 
@@ -432,7 +434,7 @@ impl Resolver {
     /// What the cache holds and did.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        let (entries, bytes) = self.inner.cache.settle();
+        let (entries, bytes) = self.inner.cache.settle(Now::read());
         let requests = &self.inner.metrics.resolver.cache;
         CacheStats {
             entries,
@@ -454,7 +456,7 @@ impl Resolver {
         };
         let now = Now::read();
         let mut found = self.inner.cache.find(|key| is(key, &wire, qtype));
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found.sort_by(|(a, _), (b, _)| (**a).cmp(b));
         found
             .iter()
             .map(|(key, entry)| {
@@ -532,7 +534,7 @@ async fn keep_honest(inner: Weak<Inner>) {
         };
         let metrics = &inner.metrics.resolver;
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let (entries, bytes) = inner.cache.settle();
+        let (entries, bytes) = inner.cache.settle(Now::read());
         metrics.cache_entries.set(gauge(entries));
         metrics.cache_bytes.set(gauge(bytes));
         metrics.failures.set(gauge(inner.failures.settle()));

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::entry::{Entry, Facts};
+use super::entry::{Entry, Facts, Place};
 use super::key::TAIL;
 use crate::dns::wire::Query;
 use crate::dns::zone::path::Path;
@@ -58,7 +58,7 @@ struct Cell {
     used: bool,
     /// The key behind the name.
     tail: [u8; TAIL],
-    ttls: [u16; TTLS],
+    ttls: [Place; TTLS],
     /// Begins with the second line.
     wire: [u8; WIRE],
 }
@@ -98,6 +98,9 @@ impl Versions {
             count.fetch_add(1, Ordering::Release);
         }
     }
+
+    /// Bytes the counts take.
+    pub(super) const BYTES: u64 = (VERSIONS * size_of::<AtomicU32>()) as u64;
 
     #[inline]
     fn count(&self, hash: u64) -> &AtomicU32 {
@@ -311,7 +314,7 @@ impl Cell {
             uses_left: USES - 1,
             used: false,
             tail: spot.tail,
-            ttls: [0; TTLS],
+            ttls: [[0; 2]; TTLS],
             wire: [0; WIRE],
         };
         cell.wire.get_mut(..message.len())?.copy_from_slice(message);

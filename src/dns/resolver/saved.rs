@@ -188,7 +188,7 @@ fn take(inner: &Inner, saved: &Saved<'_>, now: Now) -> Option<bool> {
     if entry.is_gone(now, inner.config.cache.stale) || inner.cache.held(&key).is_some() {
         return Some(false);
     }
-    let entry = inner.cache.put(&key, entry);
+    let entry = inner.cache.put(&key, entry, now);
     inner.cuts.learn(&key, &entry);
     Some(true)
 }

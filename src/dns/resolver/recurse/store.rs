@@ -122,5 +122,6 @@ impl<T> moka::Expiry<Kept, Slot<T>> for Life {
     }
 }
 
-/// What moka and the allocator take per entry.
-const OVERHEAD: usize = 300;
+/// What moka and the allocator take per entry beside key and entry: measured, 405 bytes at first and 640 once most have been
+/// replaced.
+const OVERHEAD: usize = 600;
