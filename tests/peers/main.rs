@@ -8,6 +8,7 @@ mod harness;
 mod answer;
 
 mod catalog;
+mod attack;
 
 mod authoritative;
 
@@ -37,6 +38,7 @@ mod replication;
 
 mod resolver;
 
+mod restart;
 mod rollover;
 
 mod shapes;
