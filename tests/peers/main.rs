@@ -26,6 +26,8 @@ mod encrypted;
 
 mod masterfile;
 
+mod memory;
+
 mod mirror;
 
 mod mutated;
@@ -39,6 +41,7 @@ mod replication;
 mod resolver;
 
 mod restart;
+
 mod rollover;
 
 mod shapes;
