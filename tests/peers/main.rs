@@ -7,8 +7,8 @@ mod harness;
 
 mod answer;
 
-mod catalog;
 mod attack;
+mod catalog;
 
 mod authoritative;
 
