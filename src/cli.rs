@@ -297,7 +297,9 @@ fn check_files(source: &Source, settings: &Settings) -> bool {
     let mut good = true;
     // The embedded default's zone file and directory are made by the first start.
     let first = |path: &std::path::Path| source.file.is_none() && !path.exists();
-    let primary = |z: &&ZoneConfig| z.primaries.is_empty() && !first(&z.file);
+    // Secondaries and catalogs made here have no file that an operator writes.
+    let primary =
+        |z: &&ZoneConfig| z.primaries.is_empty() && z.catalog.is_none() && !first(&z.file);
     for config in settings.zones.iter().filter(primary) {
         match zone::load(config) {
             Ok(loaded) => {

@@ -205,6 +205,7 @@ fn role(zone: &Zone) -> String {
     let role = &zone.role;
     match (&zone.catalog, zone.members) {
         (Some(catalog), _) => format!("{role} (member of {catalog})"),
+        (None, Some(1)) => format!("{role} (1 member)"),
         (None, Some(members)) => format!("{role} ({members} members)"),
         (None, None) => role.clone(),
     }

@@ -209,6 +209,22 @@ fn serial(node: &Node) -> u64 {
 }
 
 #[test]
+fn catalog_made_here_has_no_file_that_a_check_could_miss() {
+    let node = producer(free_port());
+    let mut command = super::harness::headwater();
+    command.arg("check").arg("--config");
+    let checked = run(command.arg(node.path("config.toml")));
+    checked.assert_success();
+    assert!(
+        checked.stdout.ends_with("good: 3 zones\n"),
+        "{}",
+        checked.stdout
+    );
+    let shown = node.control(&["zone", "list"]).stdout;
+    assert!(shown.contains("catalog (2 members)"), "{shown}");
+}
+
+#[test]
 fn knot_follows_our_catalog() {
     let mut peer = Peer::new();
     let node = producer(peer.port);

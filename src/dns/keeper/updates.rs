@@ -40,13 +40,15 @@ pub(super) struct Updates {
     rewrite_at: u64,
 }
 
+/// How an update ended: the serial after it, and whether anything differs; or the code of the answer.
+type Done = Result<(u32, bool), Rcode>;
+
 /// An update that waits for its turn.
 #[derive(Debug)]
 pub(super) struct Pending {
     prerequisites: Vec<Entry>,
     changes: Vec<Entry>,
-    /// How it ended: the serial after it, and whether anything differs.
-    done: Mutex<Option<Result<(u32, bool), Rcode>>>,
+    done: Mutex<Option<Done>>,
 }
 
 /// What a command did.
@@ -127,7 +129,7 @@ impl Keeper {
         kept: &Arc<Kept>,
         updates: &mut Updates,
         waiting: &[Arc<Pending>],
-    ) -> Result<Vec<Result<(u32, bool), Rcode>>, Rcode> {
+    ) -> Result<Vec<Done>, Rcode> {
         let config = lock(&kept.config).clone();
         if !config.primaries.is_empty() || config.catalog.is_some() {
             return Err(Rcode::Refused);

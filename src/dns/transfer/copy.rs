@@ -84,7 +84,7 @@ pub(in crate::dns) fn entries<T>(
 }
 
 /// The entry at the start of `rest`, and what follows it. `None`: it is not whole.
-fn first<'r, T>(rest: &'r [u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<(T, &'r [u8])> {
+fn first<T>(rest: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<(T, &[u8])> {
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (digest, rest) = rest.split_first_chunk::<{ blake3::OUT_LEN }>()?;
     let (body, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
