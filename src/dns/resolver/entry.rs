@@ -51,16 +51,16 @@ pub(crate) enum Age {
 impl Entry {
     /// An entry fetched at `now`.
     pub(crate) fn new(reply: Reply, now: Now) -> Self {
-        let (wire, places) = (&reply.wire, &reply.ttls);
-        let mut bytes = Vec::with_capacity(wire.len() + places.len() * 2);
-        bytes.extend_from_slice(wire);
-        bytes.extend(places.iter().flat_map(|place| place.to_ne_bytes()));
+        let mut bytes = reply.wire;
+        // Messages have at most 65,535 octets.
+        let wire_end = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        bytes.reserve_exact(reply.ttls.len() * size_of::<Place>());
+        bytes.extend(reply.ttls.iter().flat_map(|place| place.to_ne_bytes()));
         Self {
             facts: Facts {
                 stored_ns: now.mono_ns,
                 ttl: reply.ttl,
-                // Messages have at most 65,535 octets.
-                wire_end: u16::try_from(wire.len()).unwrap_or(u16::MAX),
+                wire_end,
                 answers_end: u16::try_from(reply.answers_end).unwrap_or(u16::MAX),
                 authentic: reply.authentic,
                 negative: reply.negative,
