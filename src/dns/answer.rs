@@ -369,7 +369,13 @@ impl<'a> Answer<'a, '_> {
             .then(|| zone.some_signatures(node))
             .flatten();
         let rrset = match self.qtype {
-            ANY => zone.rrsets_of(node).first(),
+            // Signatures alone would be of no use.
+            ANY => {
+                let mut all = zone.rrsets_of(node).iter();
+                all.clone()
+                    .find(|rrset| rrset.rtype != RRSIG)
+                    .or(all.next())
+            }
             RRSIG => some.as_ref(),
             rtype => zone.rrset(node, rtype),
         };

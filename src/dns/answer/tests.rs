@@ -315,6 +315,15 @@ fn answer_any_is_one_rrset() {
 }
 
 #[test]
+fn answer_any_is_no_signature_alone() {
+    let text = "@ SOA ns h 1 2 3 4 5\n@ NS ns.other.\nh HTTPS 1 . alpn=h3\n\
+        h RRSIG HTTPS 13 2 300 20300101000000 20200101000000 1 test. AAAA\n";
+    let zones = zones(&[("test.", text)]);
+    let text = render(&ask(&zones, "h.test. ANY", 0).0);
+    assert!(text.contains("HTTPS") && !text.contains("RRSIG"), "{text}");
+}
+
+#[test]
 fn answer_below_a_dname_is_an_alias_made_for_it() {
     let zones = zones(&[("test.", ZONE)]);
     let (message, outcome, _) = ask(&zones, "h.old.test. A", 0);
