@@ -371,10 +371,9 @@ impl<'a> Answer<'a, '_> {
         let rrset = match self.qtype {
             // Signatures alone would be of no use.
             ANY => {
-                let mut all = zone.rrsets_of(node).iter();
-                all.clone()
-                    .find(|rrset| rrset.rtype != RRSIG)
-                    .or(all.next())
+                let all = zone.rrsets_of(node);
+                let best = all.iter().find(|rrset| rrset.rtype != RRSIG);
+                best.or_else(|| all.first())
             }
             RRSIG => some.as_ref(),
             rtype => zone.rrset(node, rtype),
