@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn batch_of_good_and_bad_packets_has_the_path_of_each_name() {
-        let mut text = String::from("$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns.test.\nns A 192.0.2.1\n");
+        let mut text =
+            String::from("$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns.test.\nns A 192.0.2.1\n");
         for host in 0..5_000 {
             text.push_str(&format!("h{host} A 192.0.2.1\n"));
         }
