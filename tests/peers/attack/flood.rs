@@ -39,9 +39,9 @@ fn memory(node: &Node) -> u64 {
 #[test]
 fn names_beneath_a_dead_zone_cost_others_nothing_and_little_memory() {
     let lines = [
-        format!("dead 3600 NS ns1.dead"),
+        String::from("dead 3600 NS ns1.dead"),
         format!("ns1.dead 3600 A {}", DEAD[0]),
-        format!("dead 3600 NS ns2.dead"),
+        String::from("dead 3600 NS ns2.dead"),
         format!("ns2.dead 3600 A {}", DEAD[1]),
     ];
     let mut hosts = top(&[("good", GOOD)], &lines);

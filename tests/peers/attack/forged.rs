@@ -160,7 +160,7 @@ fn node_answers_after_five_thousand_mutated_replies_as_before() {
             }
             round += 1;
             replies += internet.take().iter().filter(|seen| seen.at == bad).count();
-            if round % 16 == 0 {
+            if round.is_multiple_of(16) {
                 // What failed is remembered, and would not be asked again.
                 node.control(&["cache", "flush", "--all"]).assert_success();
             }
