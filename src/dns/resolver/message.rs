@@ -151,8 +151,39 @@ pub(super) fn rdata(
             }
         }
     }
-    out.extend(whole.get(at..)?);
-    Some(out)
+    let rest = whole.get(at..)?;
+    out.extend(rest);
+    ends_well(rtype, rest).then_some(out)
+}
+
+/// Whether RDATA may end so, behind its [`fields`]. Checked where a client would take the message apart by it: the types of
+/// RFC 1035, addresses, and what is a name to its end. A reply with a record that does not is malformed as a whole.
+fn ends_well(rtype: u16, rest: &[u8]) -> bool {
+    match rtype {
+        // A (RFC 1035 section 3.4.1), AAAA (RFC 3596 section 2.2)
+        1 => rest.len() == 4,
+        28 => rest.len() == 16,
+        // Five numbers of a SOA (RFC 1035 section 3.3.13)
+        6 => rest.len() == 20,
+        // HINFO; TXT, SPF (RFC 1035 sections 3.3.2, 3.3.14, RFC 7208 section 3.1)
+        13 => strings(rest) == Some(2),
+        16 | 99 => strings(rest).is_some_and(|count| count > 0),
+        // A signature (RFC 4034 section 3.1.8)
+        24 | 46 => !rest.is_empty(),
+        // The bitmap behind the name of NXT is opaque here.
+        30 => true,
+        rtype => fields(rtype).is_empty() || rest.is_empty(),
+    }
+}
+
+/// How many character strings `rest` is made of; `None`: the last one runs over.
+fn strings(rest: &[u8]) -> Option<usize> {
+    let (mut rest, mut count) = (rest, 0);
+    while let Some((&length, tail)) = rest.split_first() {
+        rest = tail.get(usize::from(length)..)?;
+        count += 1;
+    }
+    Some(count)
 }
 
 /// The record at `at`, without its names: where its owner ends, its type, and where it ends itself.
@@ -241,8 +272,9 @@ impl Writer {
                 }
             }
         }
-        self.bytes.extend(whole.get(at..)?);
-        Some(())
+        let rest = whole.get(at..)?;
+        self.bytes.extend(rest);
+        ends_well(rtype, rest).then_some(())
     }
 
     fn name(&mut self, name: &[u8], compress: bool) {
@@ -355,6 +387,33 @@ mod tests {
             "comes back to itself"
         );
         assert!(Name::read(b"\x05abc", 0).is_none(), "runs over");
+    }
+
+    #[test]
+    fn rdata_of_another_length_than_its_type_has_is_malformed() {
+        let check = |rtype: u16, good: &[u8]| {
+            let read = |data: &[u8]| rdata(data, rtype, 0..data.len(), false);
+            assert_eq!(read(good).as_deref(), Some(good), "type {rtype}");
+            assert_eq!(read(&good[..good.len() - 1]), None, "type {rtype}, cut");
+            let longer = [good, &[7]].concat();
+            assert_eq!(read(&longer), None, "type {rtype}, longer");
+            let mut writer = Writer::new(b"\0", rtype);
+            assert_eq!(writer.rdata(good, rtype, 0..good.len()), Some(()));
+            let mut writer = Writer::new(b"\0", rtype);
+            assert_eq!(writer.rdata(&longer, rtype, 0..longer.len()), None);
+        };
+        check(1, &[192, 0, 2, 1]);
+        check(28, &[0; 16]);
+        for alias in [2, 5, 12, 39] {
+            check(alias, b"\x01a\0");
+        }
+        check(6, &[&b"\x01a\0\x01b\0"[..], &[0; 20]].concat());
+        check(15, b"\0\x0A\x01a\0");
+        check(33, b"\0\0\0\0\0\x35\x01a\0");
+        check(13, b"\x01a\x01b");
+        check(16, b"\x02ab\x01c");
+        assert_eq!(rdata(&[], 16, 0..0, false), None, "TXT of no string");
+        assert!(rdata(&[1, 2, 3], 65_280, 0..3, false).is_some(), "opaque");
     }
 
     #[test]
