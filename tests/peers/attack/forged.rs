@@ -93,7 +93,8 @@ fn right_reply_wins_over_a_thousand_forged_before_it() {
 
 #[test]
 fn node_answers_after_five_thousand_mutated_replies_as_before() {
-    const REPLIES: usize = 5_000;
+    // A quarter of them mutated.
+    const REPLIES: usize = 20_000;
     let bad = Ipv4Addr::new(198, 18, 1, 2);
     let good = zone("good.test.", AT, &[String::from("www 300 A 192.0.2.1")]);
     let mut lines: Vec<String> = [
@@ -119,6 +120,10 @@ fn node_answers_after_five_thousand_mutated_replies_as_before() {
             *seed ^= *seed << 17;
             (*seed % bound as u64) as usize
         };
+        // Three of four are as they were: a server that says nothing of use three times in a row rests.
+        if below(4) > 0 {
+            return vec![reply];
+        }
         for _ in 0..=below(3) {
             // The id stays, or nothing of it would be read.
             let at = 2 + below(reply.len() - 2);
