@@ -104,7 +104,7 @@ enum Spot {
 }
 
 /// Names looked for at once.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// A batch of fewer packets gains nothing by a second look.
 const WORTH: usize = 3;

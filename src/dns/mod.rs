@@ -203,6 +203,9 @@ impl Outcome {
     }
 }
 
+/// Answers in one packet for the kernel at most: the least bound of any kernel (`UDP_MAX_SEGMENTS`), and no fewer than a batch has.
+pub const UDP_SEGMENTS: usize = 64;
+
 /// Settings of the front. Limits named after TCP are those of TLS, HTTPS and QUIC, too.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -212,6 +215,8 @@ pub struct Config {
     pub workers: usize,
     /// Largest answer over UDP, bytes, whatever the client advertises (512 without EDNS).
     pub udp_payload: u16,
+    /// Answers of one length to one client that the kernel gets as one packet to cut, at most; 1: none.
+    pub udp_segments: usize,
     /// EDNS options looked at per query.
     pub edns_options: usize,
     /// Aliases followed through own zones for one query.

@@ -194,6 +194,10 @@ const OTHERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "the next packet takes what one does not",
+        &["dns.udp_segments"],
+    ),
+    (
         "the answer itself says that it was cut (TC)",
         &["dns.udp_payload"],
     ),

@@ -17,6 +17,7 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
         listen: addresses(section, "listen"),
         workers: section.integer("workers", 0..=1_024),
         udp_payload: section.integer("udp_payload", 512..=4_096),
+        udp_segments: section.integer("udp_segments", 1..=dns::UDP_SEGMENTS),
         edns_options: section.integer("edns_options", 1..=1_000),
         cname_chain: section.integer("cname_chain", 0..=dns::answer::CHAIN_MAX),
         queries_in_flight: section.integer("queries_in_flight", 1..=1_000_000),

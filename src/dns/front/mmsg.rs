@@ -4,6 +4,9 @@
 //! information. What leaves it is safe: packets as slices, room for an answer, a list of replies.
 //! On a socket bound to a wildcard the address a query was sent to is taken along (`IP_PKTINFO`,
 //! `IPV6_PKTINFO`), so that the answer leaves from there; other sockets do not pay for it.
+//!
+//! Answers of one length to one address and port (a load balancer or a forwarder asks by few sockets) are given to the kernel
+//! as one long packet to cut (`UDP_SEGMENT`): it is routed, filtered and delivered once, and what arrives are the same datagrams.
 #![allow(unsafe_code)]
 #![allow(
     clippy::unnecessary_cast,
@@ -18,6 +21,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dns::UDP_SEGMENTS;
+
 /// Buffers for one worker: the packets received last, and their answers.
 ///
 /// The headers hold pointers into the vectors beside them. None of these vectors is ever grown, and their
@@ -28,6 +33,8 @@ pub(super) struct Batch {
     pktinfo: bool,
     answer_stride: usize,
     answer_size: usize,
+    /// Answers in a run, at most; 1: each is sent as a packet of its own.
+    segments: usize,
     slots: Vec<Slot>,
     requests: Vec<u8>,
     answers: Vec<u8>,
@@ -36,8 +43,33 @@ pub(super) struct Batch {
     reply_parts: Vec<libc::iovec>,
     received_headers: Vec<libc::mmsghdr>,
     reply_headers: Vec<libc::mmsghdr>,
+    /// For each run: the control messages of its packet.
+    controls: Vec<Control>,
     received: usize,
-    replies: usize,
+    /// Answers to send.
+    listed: Vec<Listed>,
+    runs: Vec<Run>,
+    /// By address, port and length: the number of the run begun last, plus one.
+    open: [u8; OPEN],
+}
+
+/// An answer to send.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    /// Of the packet it answers.
+    index: u16,
+    len: u16,
+    run: u16,
+}
+
+/// Answers that leave as one packet.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Of the first packet answered: where the run goes.
+    index: u16,
+    /// Of each answer.
+    len: u16,
+    count: u16,
 }
 
 /// One packet of a [`Batch`].
@@ -76,12 +108,13 @@ union Name {
 }
 
 /// Room for control messages, aligned for their header.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
 impl Batch {
-    /// Buffers for `capacity` packets and answers of at most `answer_size` bytes. Sets the time `receive` waits.
+    /// Buffers for `capacity` packets and answers of at most `answer_size` bytes. Sets the time `receive` waits. Up to `segments`
+    /// answers to one client are one packet for the kernel, where it can cut them.
     ///
     /// # Errors
     /// What the kernel said of `getsockname` or `setsockopt`.
@@ -89,8 +122,13 @@ impl Batch {
         socket: Arc<UdpSocket>,
         capacity: usize,
         answer_size: usize,
+        segments: usize,
         wait: Duration,
     ) -> io::Result<Self> {
+        assert!(
+            capacity <= UDP_SEGMENTS && answer_size <= usize::from(u16::MAX),
+            "batches and answers are small"
+        );
         socket.set_nonblocking(false)?;
         socket.set_read_timeout(Some(wait))?;
         // A full send buffer must not stop the worker for longer than an empty receive buffer does.
@@ -110,6 +148,8 @@ impl Batch {
                 libc::IP_PMTUDISC_PROBE,
             )?;
         }
+        // A kernel that does not know the option would send a run as it is.
+        let cuts = set(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         // An odd number of cache lines: with a power of two all packets would share a few cache sets.
         let answer_stride = answer_size.next_multiple_of(128) + 64;
         let slot = Slot {
@@ -125,7 +165,7 @@ impl Batch {
         let mut requests = vec![0; capacity * REQUEST_STRIDE];
         let answers = vec![0; capacity * answer_stride];
         let mut request_parts = Vec::with_capacity(capacity);
-        let mut reply_parts = vec![
+        let reply_parts = vec![
             libc::iovec {
                 iov_base: ptr::null_mut(),
                 iov_len: 0
@@ -155,17 +195,14 @@ impl Batch {
             }
             header.msg_hdr.msg_iovlen = 1;
             received_headers.push(header);
-            let mut header = empty_header();
-            // SAFETY: as above.
-            header.msg_hdr.msg_iov = unsafe { reply_parts.as_mut_ptr().add(i) };
-            header.msg_hdr.msg_iovlen = 1;
-            reply_headers.push(header);
+            reply_headers.push(empty_header());
         }
         Ok(Self {
             socket,
             pktinfo,
             answer_stride,
             answer_size,
+            segments: if cuts { segments.max(1) } else { 1 },
             slots,
             requests,
             answers,
@@ -173,9 +210,12 @@ impl Batch {
             reply_parts,
             received_headers,
             reply_headers,
+            controls: vec![Control([0; CONTROL]); capacity],
             // Every header is prepared by the first `receive`.
             received: capacity,
-            replies: 0,
+            listed: Vec::with_capacity(capacity),
+            runs: Vec::with_capacity(capacity),
+            open: [0; OPEN],
         })
     }
 
@@ -192,7 +232,8 @@ impl Batch {
             header.msg_namelen = NAME_LEN;
             header.msg_controllen = if self.pktinfo { CONTROL as _ } else { 0 };
         }
-        (self.received, self.replies) = (0, 0);
+        self.received = 0;
+        self.clear();
         let flags = if wait {
             libc::MSG_WAITFORONE
         } else {
@@ -283,64 +324,162 @@ impl Batch {
     /// # Panics
     /// If the packet was not received, the answer is longer than its room, or the list is full.
     pub(super) fn reply(&mut self, index: usize, len: usize) {
-        assert!(index < self.received && len <= self.answer_size && self.replies < self.received);
-        // SAFETY: `index` and `replies` are below the capacity.
-        unsafe {
-            let slot = self.slots.as_mut_ptr().add(index);
-            let part = &mut *self.reply_parts.as_mut_ptr().add(self.replies);
-            let header = &mut (*self.reply_headers.as_mut_ptr().add(self.replies)).msg_hdr;
-            part.iov_base = self
-                .answers
-                .as_mut_ptr()
-                .add(index * self.answer_stride)
-                .cast();
-            part.iov_len = len;
-            header.msg_name = (&raw mut (*slot).name).cast();
-            header.msg_namelen = (*slot).name_len;
-            if self.pktinfo && (*slot).control_len > 0 {
-                header.msg_control = (&raw mut (*slot).control).cast();
-                header.msg_controllen = (*slot).control_len as _;
-            } else {
-                header.msg_control = ptr::null_mut();
-                header.msg_controllen = 0;
+        assert!(
+            index < self.received && len <= self.answer_size && self.listed.len() < self.received
+        );
+        let run = self.run(index, len);
+        self.runs[run].count += 1;
+        // Batches have at most UDP_SEGMENTS packets, and `new` has seen the length.
+        #[expect(clippy::cast_possible_truncation, reason = "small, see above")]
+        self.listed.push(Listed {
+            index: index as u16,
+            len: len as u16,
+            run: run as u16,
+        });
+    }
+
+    /// The run an answer of `len` bytes to packet `index` belongs to: the one begun last of those to the same client, or a new one.
+    fn run(&mut self, index: usize, len: usize) -> usize {
+        let slot = &self.slots[index];
+        let place = (slot.spread() ^ len) % OPEN;
+        if let Some(run) = usize::from(self.open[place]).checked_sub(1) {
+            let known = &self.runs[run];
+            let count = usize::from(known.count) + 1;
+            if usize::from(known.len) == len
+                && count <= self.segments
+                && count * len <= RUN
+                && self.slots[usize::from(known.index)].same(slot)
+            {
+                return run;
             }
         }
-        self.replies += 1;
+        #[expect(clippy::cast_possible_truncation, reason = "as in `reply`")]
+        self.runs.push(Run {
+            index: index as u16,
+            len: len as u16,
+            count: 0,
+        });
+        // Longer answers may not fit the path in one piece, so each is sent by itself.
+        if len <= UNFRAGMENTED {
+            self.open[place] = u8::try_from(self.runs.len()).expect("at most UDP_SEGMENTS");
+        }
+        self.runs.len() - 1
     }
 
     /// Sends the listed replies; one the kernel does not take is left out. Returns how many were.
     pub(super) fn send(&mut self) -> usize {
+        self.lay_out();
         let (mut done, mut failed) = (0, 0);
-        while done < self.replies {
-            // SAFETY: the headers from `done` to `replies` point to names, parts and control buffers of `self`,
-            // set by `reply`; the socket is open.
+        while done < self.runs.len() {
+            // SAFETY: the headers from `done` to the number of runs point to names, parts and control buffers of `self`,
+            // set by `lay_out`; the socket is open.
             let n = unsafe {
                 libc::sendmmsg(
                     self.socket.as_raw_fd(),
                     self.reply_headers.as_mut_ptr().add(done),
-                    as_count(self.replies - done),
+                    as_count(self.runs.len() - done),
                     0,
                 )
             };
             match usize::try_from(n) {
                 Ok(n) if n > 0 => done += n,
-                _ => match io::Error::last_os_error().kind() {
-                    io::ErrorKind::Interrupted => {}
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
                     // The send buffer stayed full for the whole wait: the others would fare no better.
-                    io::ErrorKind::WouldBlock => {
-                        failed += self.replies - done;
-                        done = self.replies;
+                    error if error.kind() == io::ErrorKind::WouldBlock => {
+                        let left = &self.runs[done..];
+                        failed += left.iter().map(|run| usize::from(run.count)).sum::<usize>();
+                        done = self.runs.len();
                     }
-                    // The first one is at fault: no route, a filter, an address that cannot be.
-                    _ => {
-                        failed += 1;
+                    // The first one is at fault: no route, a filter, an address that cannot be; or a path that does not take runs.
+                    error => {
+                        failed += self.send_apart(done);
+                        if error.raw_os_error() == Some(libc::EIO) {
+                            // The device on the way computes no checksums, so nobody can cut.
+                            self.segments = 1;
+                        }
                         done += 1;
                     }
                 },
             }
         }
-        self.replies = 0;
+        self.clear();
         failed
+    }
+
+    /// Points the headers of all runs to their answers, those of a run beside each other.
+    fn lay_out(&mut self) {
+        let mut next = [0; UDP_SEGMENTS];
+        let mut first = 0;
+        for (next, run) in next.iter_mut().zip(&self.runs) {
+            *next = first;
+            first += usize::from(run.count);
+        }
+        for listed in &self.listed {
+            let place = &mut next[usize::from(listed.run)];
+            // SAFETY: the packet's answer room lies within `answers`.
+            self.reply_parts[*place] = libc::iovec {
+                iov_base: unsafe {
+                    let at = usize::from(listed.index) * self.answer_stride;
+                    self.answers.as_mut_ptr().add(at).cast()
+                },
+                iov_len: usize::from(listed.len),
+            };
+            *place += 1;
+        }
+        let mut first = 0;
+        for number in 0..self.runs.len() {
+            let run = self.runs[number];
+            let count = usize::from(run.count);
+            // SAFETY: `index` and `number` are below the capacity, and `first` and the `count` parts from it on as well.
+            unsafe {
+                let slot = self.slots.as_mut_ptr().add(usize::from(run.index));
+                let header = &mut (*self.reply_headers.as_mut_ptr().add(number)).msg_hdr;
+                header.msg_name = (&raw mut (*slot).name).cast();
+                header.msg_namelen = (*slot).name_len;
+                header.msg_iov = self.reply_parts.as_mut_ptr().add(first);
+                header.msg_iovlen = count as _;
+                let control = self.controls.as_mut_ptr().add(number);
+                let mut len = (*slot).control_len;
+                if count == 1 {
+                    header.msg_control = (&raw mut (*slot).control).cast();
+                } else {
+                    (&mut (*control).0)[..len].copy_from_slice(&(&(*slot).control.0)[..len]);
+                    len = put_control(
+                        &mut *control,
+                        len,
+                        libc::SOL_UDP,
+                        libc::UDP_SEGMENT,
+                        &run.len,
+                    );
+                    header.msg_control = control.cast();
+                }
+                header.msg_controllen = len as _;
+            }
+            first += count;
+        }
+    }
+
+    /// Sends the answers of run `number` each as a packet of its own. Returns how many the kernel did not take.
+    fn send_apart(&mut self, number: usize) -> usize {
+        let run = self.runs[number];
+        if run.count == 1 {
+            return 1;
+        }
+        let peer = Peer(self.slots[usize::from(run.index)]);
+        let mine = |listed: &&Listed| usize::from(listed.run) == number;
+        let unsent = self.listed.iter().filter(mine).filter(|listed| {
+            let at = usize::from(listed.index) * self.answer_stride;
+            let answer = &self.answers[at..at + usize::from(listed.len)];
+            send(&self.socket, &peer, answer).is_err()
+        });
+        unsent.count()
+    }
+
+    fn clear(&mut self) {
+        self.listed.clear();
+        self.runs.clear();
+        self.open = [0; OPEN];
     }
 
     /// Where the answer to packet `index` goes, for one that is sent later.
@@ -355,6 +494,38 @@ impl Batch {
 }
 
 impl Slot {
+    /// A number that differs for most clients.
+    fn spread(&self) -> usize {
+        // SAFETY: every octet of the union is initialised; in both variants the port is the second field.
+        let (port, address) = unsafe {
+            let v4 = self.name.v4;
+            if libc::c_int::from(v4.sin_family) == libc::AF_INET {
+                (v4.sin_port, v4.sin_addr.s_addr)
+            } else {
+                let octets = self.name.v6.sin6_addr.s6_addr;
+                (
+                    v4.sin_port,
+                    u32::from_ne_bytes([octets[4], octets[7], octets[14], octets[15]]),
+                )
+            }
+        };
+        let mixed = (u32::from(port) << 16 | u32::from(port)) ^ address;
+        (mixed.wrapping_mul(0x9e37_79b1) >> 20) as usize
+    }
+
+    /// Whether answers to both leave alike: to the same address and port, from the same address.
+    fn same(&self, other: &Self) -> bool {
+        // SAFETY: every octet of the union is initialised, and a structure of the C library may be read as octets.
+        let octets = |slot: &Self| unsafe {
+            mem::transmute::<libc::sockaddr_in6, [u8; size_of::<Name>()]>(slot.name.v6)
+        };
+        // A socket has addresses of one family, so what lies behind a shorter one is zero in both.
+        octets(self) == octets(other)
+            && self.control_len == other.control_len
+            && (self.control_len == 0
+                || self.control.0[..self.control_len] == other.control.0[..other.control_len])
+    }
+
     fn client(&self) -> (IpAddr, u16) {
         // SAFETY: both variants begin with the family, the kernel (or `zeroed`) set it, and it says which
         // variant the rest is; every octet of the union is initialised.
@@ -415,7 +586,7 @@ fn keep_source(header: &libc::msghdr, control: &mut Control) -> usize {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) if has(size_of::<libc::in_pktinfo>()) => {
                     let mut info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
                     info.ipi_ifindex = 0;
-                    return put_control(control, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+                    return put_control(control, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if has(size_of::<libc::in6_pktinfo>()) => {
                     let mut info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());
@@ -423,7 +594,7 @@ fn keep_source(header: &libc::msghdr, control: &mut Control) -> usize {
                     if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
                         info.ipi6_ifindex = 0;
                     }
-                    return put_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+                    return put_control(control, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
                 }
                 _ => message = libc::CMSG_NXTHDR(header, message),
             }
@@ -432,25 +603,29 @@ fn keep_source(header: &libc::msghdr, control: &mut Control) -> usize {
     0
 }
 
-/// Writes one control message of plain data and returns the length with padding.
+/// Writes one control message of plain data behind the first `at` octets of others, and returns where it ends with padding.
 fn put_control<T: Copy>(
     control: &mut Control,
+    at: usize,
     level: libc::c_int,
     kind: libc::c_int,
     data: &T,
 ) -> usize {
     let size = as_count(size_of::<T>());
-    // SAFETY: `control` is aligned for a header and CONTROL octets hold one and any of the two structures
+    // SAFETY: `control` is aligned for a header, and so is `at`, where an earlier message ended with its padding; the message fits
     // (checked below); CMSG_LEN and CMSG_SPACE only compute.
     unsafe {
-        let space = libc::CMSG_SPACE(size) as usize;
-        assert!(space <= CONTROL, "one control message fits");
-        let header: *mut libc::cmsghdr = control.0.as_mut_ptr().cast();
+        let end = at + libc::CMSG_SPACE(size) as usize;
+        assert!(
+            end <= CONTROL && at.is_multiple_of(align_of::<libc::cmsghdr>()),
+            "the control messages fit"
+        );
+        let header: *mut libc::cmsghdr = control.0.as_mut_ptr().add(at).cast();
         (*header).cmsg_len = libc::CMSG_LEN(size) as _;
         (*header).cmsg_level = level;
         (*header).cmsg_type = kind;
         ptr::write_unaligned(libc::CMSG_DATA(header).cast(), *data);
-        space
+        end
     }
 }
 
@@ -510,6 +685,12 @@ impl std::fmt::Debug for Peer {
 /// networks of both kinds carry today.
 const UNFRAGMENTED: usize = 1232;
 
+/// Octets of a run at most; with headers they must fit 65,535.
+const RUN: usize = 65_000;
+
+/// Places of `Batch::open`; some more than there are packets, so that few clients share one.
+const OPEN: usize = 256;
+
 /// Longest query that is read; an honest one with every option is shorter.
 const REQUEST: usize = 1536;
 
@@ -518,7 +699,7 @@ const REQUEST_STRIDE: usize = REQUEST + 64;
 
 const NAME_LEN: libc::socklen_t = size_of::<Name>() as libc::socklen_t;
 
-/// Room for the packet information and, on sockets of others' making, some more.
+/// Room for the packet information, the length of segments and, on sockets of others' making, some more.
 const CONTROL: usize = 128;
 
 #[cfg(test)]
@@ -537,7 +718,7 @@ mod tests {
             return;
         };
         let port = socket.local_addr().unwrap().port();
-        let mut batch = Batch::new(Arc::new(socket), 4, 512, WAIT).unwrap();
+        let mut batch = Batch::new(Arc::new(socket), 4, 512, UDP_SEGMENTS, WAIT).unwrap();
         let ask = SocketAddr::new(ask.parse().unwrap(), port);
         let client = UdpSocket::bind(SocketAddr::new(
             if bind.is_ipv6() { "::1" } else { "127.0.0.1" }
@@ -600,7 +781,7 @@ mod tests {
     fn answers_that_fit_every_path_are_sent_uncut() {
         let discovery = |answer_size| {
             let socket = Arc::new(crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap());
-            let _batch = Batch::new(Arc::clone(&socket), 1, answer_size, WAIT).unwrap();
+            let _batch = Batch::new(Arc::clone(&socket), 1, answer_size, 1, WAIT).unwrap();
             let mut value: libc::c_int = -1;
             let mut len = size_of_val(&value) as libc::socklen_t;
             // SAFETY: the value is an int, and its length is given.
@@ -624,7 +805,7 @@ mod tests {
     fn batch_with_a_packet_beyond_any_query_says_so() {
         let socket = crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
-        let mut batch = Batch::new(Arc::new(socket), 4, 512, WAIT).unwrap();
+        let mut batch = Batch::new(Arc::new(socket), 4, 512, UDP_SEGMENTS, WAIT).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(&[7; REQUEST + 1], address).unwrap();
         assert_eq!(batch.receive(true).unwrap(), 1);
@@ -637,7 +818,7 @@ mod tests {
     fn batch_with_one_unsendable_reply_sends_the_others() {
         let socket = crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
-        let mut batch = Batch::new(Arc::new(socket), 4, 512, WAIT).unwrap();
+        let mut batch = Batch::new(Arc::new(socket), 4, 512, UDP_SEGMENTS, WAIT).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(WAIT)).unwrap();
         for packet in [b"a", b"b", b"c"] {
@@ -649,18 +830,116 @@ mod tests {
             n = batch.receive(true).unwrap();
             assert!(n == 3, "{n}");
         }
+        // Port 0 cannot be sent to.
+        batch.slots[1].name.v4.sin_port = 0;
         for i in 0..n {
             let m = batch.message(i);
             m.answer[0] = m.packet[0];
             batch.reply(i, 1);
         }
-        // Port 0 cannot be sent to.
-        batch.slots[1].name.v4.sin_port = 0;
         assert_eq!(batch.send(), 1);
         for expected in [b"a", b"c"] {
             let mut buffer = [0; 4];
             let len = client.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..len], expected);
+        }
+    }
+
+    /// Sends the answers to packets of two clients, of two lengths, with `prepare` done to the socket. Returns the number of runs.
+    #[track_caller]
+    fn check_runs(segments: usize, prepare: impl Fn(&UdpSocket)) -> usize {
+        let socket = Arc::new(crate::net::bind_udp("127.0.0.1:0".parse().unwrap()).unwrap());
+        let address = socket.local_addr().unwrap();
+        let mut batch = Batch::new(Arc::clone(&socket), 16, 512, segments, WAIT).unwrap();
+        prepare(&socket);
+        let clients: [_; 2] = std::array::from_fn(|_| {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(WAIT)).unwrap();
+            client
+        });
+        let packets = ["a1", "b2", "ccc", "d4", "eee", "f6"];
+        for packet in packets {
+            for client in &clients {
+                client.send_to(packet.as_bytes(), address).unwrap();
+            }
+        }
+        // All are in the buffer before the first is taken out.
+        assert_eq!(batch.receive(true).unwrap(), 12);
+        for i in 0..12 {
+            let m = batch.message(i);
+            let len = m.packet.len();
+            m.answer[..len].copy_from_slice(m.packet);
+            batch.reply(i, len);
+        }
+        let runs = batch.runs.len();
+        assert_eq!(batch.send(), 0);
+        for client in &clients {
+            let mut seen: Vec<_> = packets
+                .iter()
+                .map(|_| {
+                    let mut buffer = [0; 512];
+                    let (len, from) = client.recv_from(&mut buffer).unwrap();
+                    assert_eq!(from, address);
+                    String::from_utf8(buffer[..len].to_vec()).unwrap()
+                })
+                .collect();
+            seen.sort();
+            assert_eq!(seen, packets);
+        }
+        runs
+    }
+
+    #[test]
+    fn answers_of_one_length_to_one_client_leave_as_one_packet() {
+        assert_eq!(check_runs(UDP_SEGMENTS, |_| {}), 4);
+        // Of the four short ones three fit, of the two long ones both.
+        assert_eq!(check_runs(3, |_| {}), 6);
+        assert_eq!(check_runs(1, |_| {}), 12);
+    }
+
+    #[test]
+    fn runs_the_kernel_does_not_take_are_sent_one_by_one() {
+        // Without a checksum nothing is cut.
+        let prepare = |socket: &UdpSocket| {
+            set(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        };
+        assert_eq!(check_runs(UDP_SEGMENTS, prepare), 4);
+    }
+
+    #[test]
+    fn runs_of_a_wildcard_leave_from_the_address_asked() {
+        for (bind, ask) in [
+            ("0.0.0.0:0", ["127.0.0.2", "127.0.0.3"]),
+            ("[::]:0", ["::1", "::1"]),
+        ] {
+            let Ok(socket) = crate::net::bind_udp(bind.parse().unwrap()) else {
+                assert_eq!(bind, "[::]:0", "IPv4 is everywhere");
+                continue;
+            };
+            let port = socket.local_addr().unwrap().port();
+            let mut batch = Batch::new(Arc::new(socket), 4, 512, UDP_SEGMENTS, WAIT).unwrap();
+            let any = if bind == "[::]:0" {
+                "[::1]:0"
+            } else {
+                "127.0.0.1:0"
+            };
+            let client = UdpSocket::bind(any).unwrap();
+            client.set_read_timeout(Some(WAIT)).unwrap();
+            let asked = ask.map(|ask| SocketAddr::new(ask.parse().unwrap(), port));
+            for at in [asked[0], asked[0], asked[1], asked[1]] {
+                client.send_to(b"x", at).unwrap();
+            }
+            assert_eq!(batch.receive(true).unwrap(), 4);
+            for i in 0..4 {
+                batch.reply(i, 1);
+            }
+            assert!(batch.runs.len() < 4, "{:?}", batch.runs);
+            assert_eq!(batch.send(), 0);
+            let mut from: Vec<_> = (0..4)
+                .map(|_| client.recv_from(&mut [0; 8]).unwrap().1)
+                .collect();
+            from.sort();
+            assert_eq!(from, [asked[0], asked[0], asked[1], asked[1]]);
         }
     }
 }

@@ -186,6 +186,7 @@ impl Front {
                     beat,
                     stop: Arc::clone(&stopping.flag),
                     payload: usize::from(self.config.udp_payload.max(UDP_PLAIN)),
+                    segments: self.config.udp_segments,
                     workers: copies,
                 })?);
             }
@@ -358,6 +359,7 @@ pub(super) mod tests {
             listen: vec![],
             workers: 1,
             udp_payload: 1232,
+            udp_segments: crate::dns::UDP_SEGMENTS,
             edns_options: 32,
             cname_chain: 11,
             queries_in_flight: 4096,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::Beat;
 use super::mmsg::Batch;
 use super::slow::Slow;
-use crate::dns::ahead::Ahead;
+use crate::dns::ahead::{AT_ONCE, Ahead};
 use crate::dns::engine::{Engine, Fast, Snapshot, error};
 use crate::dns::log::Log;
 use crate::dns::rrl;
@@ -34,6 +34,8 @@ pub(super) struct Worker {
     pub(super) stop: Arc<AtomicBool>,
     /// Largest answer, bytes.
     pub(super) payload: usize,
+    /// Answers to one client in one packet for the kernel, at most.
+    pub(super) segments: usize,
     /// UDP workers in all.
     pub(super) workers: usize,
 }
@@ -44,7 +46,8 @@ impl Worker {
     /// # Errors
     /// What the kernel said, if receiving failed [`FAILURES`] times in a row.
     pub(super) fn run(self) -> io::Result<()> {
-        let mut batch = Batch::new(Arc::clone(&self.socket), BATCH, self.payload, WAIT)?;
+        let socket = Arc::clone(&self.socket);
+        let mut batch = Batch::new(socket, BATCH, self.payload, self.segments, WAIT)?;
         let mut tally = Tally::new(Transport::Udp);
         let mut near = self.engine.near(self.workers);
         let mut buckets = self.engine.rate_limit();
@@ -169,7 +172,7 @@ impl Worker {
 }
 
 /// Packets per system call, at most.
-const BATCH: usize = 64;
+const BATCH: usize = AT_ONCE;
 
 /// An idle worker turns its loop this often: it sees the stop and feeds the watchdog.
 const WAIT: Duration = Duration::from_millis(500);

@@ -243,6 +243,7 @@ pub(super) fn config() -> Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         workers: 2,
         udp_payload: 1232,
+        udp_segments: 64,
         edns_options: 32,
         cname_chain: 11,
         queries_in_flight: 4096,
