@@ -48,8 +48,8 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let dnssec = dnssec::settings(&root.section("dnssec"));
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));
-    let publish = content::publish(&root.sections("publish"), &paths);
-    let mirrors = content::mirrors(&root.sections("mirror"), &publish);
+    let publish = content::publish(&root.sections("publish"), &paths, &mut http.rules);
+    let mirrors = content::mirrors(&root.sections("mirror"), &publish, &mut http.rules);
     let store = content::store(&root.section("store"), &state);
     let link = link::settings(&root.section("link"));
     let (metrics_listen, metrics_connections) = metrics(&root.section("metrics"));
@@ -163,6 +163,10 @@ fn log(
         "" => section.error("access", "found \"\", expected \"off\" or a file"),
         file => http.access_log = Some(paths.resolve(section, "access", file)),
     }
+    http.access_format = match section.choice("access_format", &["combined", "json"]) {
+        "json" => http::access::Format::Json,
+        _ => http::access::Format::Combined,
+    };
     http.access_lines = section.integer("access_lines", 1..=10_000_000);
     let queries = match section.text("queries").as_str() {
         "off" => None,

@@ -64,6 +64,11 @@ impl Stamp {
         Ok(regular.then(|| Self::of(&stat)))
     }
 
+    /// Its last modification, seconds since 1970.
+    pub(super) fn modified_secs(&self) -> u64 {
+        u64::try_from(self.modified_ns / 1_000_000_000).unwrap_or(0)
+    }
+
     /// When the file was last touched, nanoseconds since 1970.
     pub(super) fn touched_ns(&self) -> i64 {
         self.modified_ns.max(self.changed_ns)

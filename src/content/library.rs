@@ -80,10 +80,10 @@ struct Slot {
 pub enum Entry {
     /// An object.
     Object(Arc<Object>),
-    /// A directory without an index file: its listing (names, directories with a final `/`), if allowed.
+    /// A directory without an index file: its listing, if allowed.
     Listing {
-        /// In order.
-        names: Vec<String>,
+        /// In the order of their names.
+        items: Vec<Listed>,
         /// There are more than are listed.
         more: bool,
     },
@@ -91,6 +91,24 @@ pub enum Entry {
     Directory,
     /// Nothing.
     None,
+}
+
+/// One name of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The name; that of a directory ends with `/`.
+    pub name: String,
+    /// What is known of a file.
+    pub file: Option<ListedFile>,
+}
+
+/// A file of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Its size, bytes.
+    pub size: u64,
+    /// Last modification, Unix seconds.
+    pub modified: u64,
 }
 
 /// One object with its state, for `content list`.
@@ -164,16 +182,25 @@ impl Library {
             Ok(mut items) => {
                 let more = items.len() > LISTED;
                 items.truncate(LISTED);
-                let mut names: Vec<_> = items
+                let mut items: Vec<_> = items
                     .into_iter()
                     .filter_map(|item| match item.look {
-                        Look::File(_) => Some(item.name),
-                        Look::Directory => Some(item.name + "/"),
+                        Look::File(stamp) => Some(Listed {
+                            name: item.name,
+                            file: Some(ListedFile {
+                                size: stamp.size,
+                                modified: stamp.modified_secs(),
+                            }),
+                        }),
+                        Look::Directory => Some(Listed {
+                            name: item.name + "/",
+                            file: None,
+                        }),
                         Look::None => None,
                     })
                     .collect();
-                names.sort_unstable();
-                Entry::Listing { names, more }
+                items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+                Entry::Listing { items, more }
             }
             Err(_) => Entry::None,
         });

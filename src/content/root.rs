@@ -198,7 +198,7 @@ fn digest(
         path: path.to_owned(),
         layout,
         media_type: media_type(path).to_owned(),
-        modified: u64::try_from(stamp.modified_ns / 1_000_000_000).unwrap_or(0),
+        modified: stamp.modified_secs(),
         sha256: whole.finalize().into(),
         chunks,
     };

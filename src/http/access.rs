@@ -2,10 +2,11 @@
 //!
 //! A request never waits for the log: when the queue is full or the file is at fault, its line is dropped and
 //! counted. The writer is a thread of its own; it ends when the last [`Log`] is gone, after writing what is queued.
-//! A line is in the combined format, then the outcome in brackets:
+//! A line is in the combined format, as other servers write it, or a JSON object with the outcome, the time taken and the host beside that:
 //!
 //! ```text
-//! 192.0.2.7 - - [22/Nov/2026:17:52:00 +0000] "GET /video.bin HTTP/1.1" 206 1048576 "-" "curl/8" [partial]
+//! 192.0.2.7 - - [22/Nov/2026:17:52:00 +0000] "GET /video.bin HTTP/1.1" 206 1048576 "-" "curl/8"
+//! {"time":"2026-11-22T17:52:00.123Z","address":"192.0.2.7","method":"GET","target":"/video.bin","version":"HTTP/1.1","status":206,…}
 //! ```
 
 use std::fmt::Write as _;
@@ -17,16 +18,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use serde::Serialize;
 
-use super::fresh::http_date;
+use super::fresh::{http_date, rfc3339};
 use crate::metrics::Metrics;
 use crate::metrics::http::Outcome;
+use crate::time::Now;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As Apache's and nginx's `combined`.
+    Combined,
+    /// A JSON object.
+    Json,
+}
 
 /// A handle to the log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Log {
     queue: SyncSender<Item>,
+    format: Format,
     reopen: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
@@ -35,12 +48,13 @@ pub struct Log {
 #[derive(Debug)]
 pub struct Entry {
     address: IpAddr,
-    /// Seconds since 1970.
-    at: u64,
-    /// Request line, without quotes.
-    request: String,
-    referer: String,
-    agent: String,
+    begun: Now,
+    method: Method,
+    target: String,
+    version: Version,
+    host: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -55,11 +69,17 @@ impl Log {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn open(path: &Path, lines: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn open(
+        path: &Path,
+        format: Format,
+        lines: usize,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let file = append(path)?;
         let (queue, items) = sync_channel(lines);
         let log = Self {
             queue,
+            format,
             reopen: Arc::new(AtomicBool::new(false)),
             metrics,
         };
@@ -94,7 +114,10 @@ impl Log {
 
     /// Queues the line of a request that ended.
     pub fn write(&self, entry: &Entry, status: StatusCode, bytes: u64, outcome: Outcome) {
-        let line = entry.line(status, bytes, outcome);
+        let line = match self.format {
+            Format::Combined => entry.combined(status, bytes),
+            Format::Json => entry.json(status, bytes, outcome, Now::read()),
+        };
         if self.queue.try_send(Item::Line(line)).is_err() {
             self.metrics.http.access_dropped.inc();
         }
@@ -102,58 +125,104 @@ impl Log {
 }
 
 impl Entry {
-    /// Takes what is logged of a request.
+    /// Takes what is logged of a request that begins now.
     #[must_use]
     pub fn new(
         address: IpAddr,
-        at: u64,
+        begun: Now,
         method: &Method,
         target: &Uri,
         version: Version,
         headers: &HeaderMap,
     ) -> Self {
-        let field = |name| {
-            let mut text = String::new();
-            match headers.get(name) {
-                Some(value) => escape(value.as_bytes(), &mut text),
-                None => text.push('-'),
-            }
-            text
-        };
-        let mut request = String::new();
-        escape(method.as_str().as_bytes(), &mut request);
-        request.push(' ');
-        let target = target
-            .path_and_query()
-            .map_or_else(|| target.path(), |target| target.as_str());
-        escape(target.as_bytes(), &mut request);
-        let _ = write!(request, " {version:?}");
+        let path = target.path_and_query();
         Self {
             address,
-            at,
-            request,
-            referer: field(header::REFERER),
-            agent: field(header::USER_AGENT),
+            begun,
+            method: method.clone(),
+            target: path
+                .map_or_else(|| target.path(), |path| path.as_str())
+                .to_owned(),
+            version,
+            host: match target.authority() {
+                // HTTP/2 names it in the target.
+                Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+                None => headers.get(header::HOST).cloned(),
+            },
+            referer: headers.get(header::REFERER).cloned(),
+            agent: headers.get(header::USER_AGENT).cloned(),
         }
     }
 
-    fn line(&self, status: StatusCode, bytes: u64, outcome: Outcome) -> String {
+    fn combined(&self, status: StatusCode, bytes: u64) -> String {
         // "Sun, 06 Nov 1994 08:49:37 GMT" has fixed columns.
-        let date = http_date(self.at);
-        format!(
-            "{} - - [{}/{}/{}:{} +0000] \"{}\" {} {bytes} \"{}\" \"{}\" [{}]\n",
+        let date = http_date(self.begun.unix_ms / 1000);
+        let mut line = format!(
+            "{} - - [{}/{}/{}:{} +0000] \"",
             self.address,
             &date[5..7],
             &date[8..11],
             &date[12..16],
             &date[17..25],
-            self.request,
-            status.as_u16(),
-            self.referer,
-            self.agent,
-            outcome.label(),
-        )
+        );
+        escape(self.method.as_str().as_bytes(), &mut line);
+        line.push(' ');
+        escape(self.target.as_bytes(), &mut line);
+        let _ = write!(line, " {:?}\" {} {bytes}", self.version, status.as_u16());
+        for field in [&self.referer, &self.agent] {
+            line.push_str(" \"");
+            match field {
+                Some(value) => escape(value.as_bytes(), &mut line),
+                None => line.push('-'),
+            }
+            line.push('"');
+        }
+        line.push('\n');
+        line
     }
+
+    fn json(&self, status: StatusCode, bytes: u64, outcome: Outcome, now: Now) -> String {
+        let text = |field: &Option<HeaderValue>| {
+            let text = field.as_ref()?.as_bytes();
+            Some(String::from_utf8_lossy(text).into_owned())
+        };
+        let line = Json {
+            time: rfc3339(self.begun.unix_ms),
+            address: self.address,
+            method: self.method.as_str(),
+            host: text(&self.host),
+            target: &self.target,
+            version: format!("{:?}", self.version),
+            status: status.as_u16(),
+            bytes,
+            outcome: outcome.label(),
+            micros: u64::try_from(now.since(self.begun).as_micros()).unwrap_or(u64::MAX),
+            referer: text(&self.referer),
+            agent: text(&self.agent),
+        };
+        let mut line = serde_json::to_string(&line).unwrap_or_default();
+        line.push('\n');
+        line
+    }
+}
+
+/// A line of the JSON format; what the client did not say is null.
+#[derive(Serialize)]
+struct Json<'a> {
+    time: String,
+    address: IpAddr,
+    method: &'a str,
+    host: Option<String>,
+    target: &'a str,
+    version: String,
+    status: u16,
+    /// Of the body, handed to the connection.
+    bytes: u64,
+    outcome: &'static str,
+    /// From the head of the request to the end of the answer's body.
+    micros: u64,
+    referer: Option<String>,
+    agent: Option<String>,
 }
 
 /// Bytes that could end a field or a line, or are not ASCII, are written `\xHH`.
@@ -240,7 +309,10 @@ mod tests {
         headers.insert(header::USER_AGENT, agent.parse().unwrap());
         Entry::new(
             "192.0.2.7".parse().unwrap(),
-            784_111_777,
+            Now {
+                mono_ns: 5_000,
+                unix_ms: 784_111_777_123,
+            },
             &Method::GET,
             &Uri::from_static(target),
             Version::HTTP_11,
@@ -264,22 +336,55 @@ mod tests {
     #[test]
     fn line_is_in_the_combined_format() {
         assert_eq!(
-            entry("/a?b", "curl/8").line(StatusCode::OK, 12, Outcome::Ok),
-            "192.0.2.7 - - [06/Nov/1994:08:49:37 +0000] \"GET /a?b HTTP/1.1\" 200 12 \"-\" \"curl/8\" [ok]\n"
+            entry("/a?b", "curl/8").combined(StatusCode::OK, 12),
+            "192.0.2.7 - - [06/Nov/1994:08:49:37 +0000] \"GET /a?b HTTP/1.1\" 200 12 \"-\" \"curl/8\"\n"
+        );
+    }
+
+    #[test]
+    fn line_is_a_json_object() {
+        let now = Now {
+            mono_ns: 1_505_000,
+            unix_ms: 0,
+        };
+        let entry = entry("http://a.test/a?b", "x\"y\\\t");
+        assert_eq!(
+            entry.json(StatusCode::PARTIAL_CONTENT, 12, Outcome::Partial, now),
+            concat!(
+                r#"{"time":"1994-11-06T08:49:37.123Z","address":"192.0.2.7","method":"GET","host":"a.test","target":"/a?b","#,
+                r#""version":"HTTP/1.1","status":206,"bytes":12,"outcome":"partial","micros":1500,"referer":null,"agent":"x\"y\\\t"}"#,
+                "\n"
+            )
         );
     }
 
     #[test]
     fn quote_in_a_field_cannot_end_it() {
-        let line = entry("/", "x\" 200 \\\t").line(StatusCode::OK, 0, Outcome::Ok);
+        let line = entry("/", "x\" 200 \\\t").combined(StatusCode::OK, 0);
         assert!(line.contains(r#""x\x22 200 \x5c\x09""#), "{line}");
+    }
+
+    #[test]
+    fn lines_beyond_the_queue_are_dropped_and_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let (queue, _held) = sync_channel(2);
+        let log = Log {
+            queue,
+            format: Format::Json,
+            reopen: Arc::default(),
+            metrics: Arc::clone(&metrics),
+        };
+        for _ in 0..5 {
+            log.write(&entry("/x", "a"), StatusCode::OK, 1, Outcome::Ok);
+        }
+        assert_eq!(metrics.http.access_dropped.get(), 3);
     }
 
     #[test]
     fn log_is_reopened_after_a_rename() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let log = Log::open(&path, 8_192, Arc::new(Metrics::new())).unwrap();
+        let log = Log::open(&path, Format::Combined, 8_192, Arc::new(Metrics::new())).unwrap();
         log.write(&entry("/first", "a"), StatusCode::OK, 1, Outcome::Ok);
         wait(&path, |text| text.contains("/first"));
         std::fs::rename(&path, dir.path().join("old")).unwrap();
@@ -293,7 +398,7 @@ mod tests {
     fn flushed_lines_are_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let log = Log::open(&path, 8_192, Arc::new(Metrics::new())).unwrap();
+        let log = Log::open(&path, Format::Combined, 8_192, Arc::new(Metrics::new())).unwrap();
         for _ in 0..100 {
             log.write(&entry("/x", "a"), StatusCode::OK, 1, Outcome::Ok);
         }

@@ -130,6 +130,17 @@ pub fn http_date(seconds: u64) -> String {
     httpdate::fmt_http_date(at)
 }
 
+/// `ms` since 1970 as an RFC 3339 date with milliseconds.
+#[must_use]
+pub fn rfc3339(ms: u64) -> String {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    // "Sun, 06 Nov 1994 08:49:37 GMT" has fixed columns.
+    let date = http_date(ms / 1000);
+    let month = MONTHS.find(&date[8..11]).map_or(0, |at| at / 3 + 1);
+    let (year, day, time) = (&date[12..16], &date[5..7], &date[17..25]);
+    format!("{year}-{month:02}-{day}T{time}.{:03}Z", ms % 1000)
+}
+
 /// 9999-12-31T23:59:59Z, the last moment an HTTP date can name.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -254,6 +265,12 @@ mod tests {
             verdict(&Method::PUT, &[("if-none-match", "*")]),
             PreconditionFailed
         );
+    }
+
+    #[test]
+    fn rfc3339_date_is_that_of_the_http_date() {
+        assert_eq!(rfc3339(MODIFIED * 1000 + 5), "1994-11-06T08:49:37.005Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

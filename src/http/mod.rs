@@ -1,6 +1,6 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
-//! From ground to roof: [`range`], [`fresh`], [`route`], [`screen`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
+//! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
 //! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
 //! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`server`]
 //! (listeners, connections, limits).
@@ -14,6 +14,12 @@ pub mod range;
 pub mod fresh;
 
 pub mod route;
+
+pub mod rules;
+
+pub mod digest;
+
+pub mod listing;
 
 pub mod screen;
 
@@ -72,6 +78,10 @@ pub struct Config {
     pub fill_wait: Duration,
     /// Access log; `None`: off.
     pub access_log: Option<PathBuf>,
+    /// How its lines are written.
+    pub access_format: access::Format,
     /// Lines of it that may wait for its writer.
     pub access_lines: usize,
+    /// What is said of the answers beneath each prefix.
+    pub rules: Vec<rules::Rule>,
 }

@@ -20,12 +20,15 @@ use prometheus::IntCounter;
 
 use super::access::Log;
 use super::body::{Body, Fault, Piece, Reader};
+use super::digest::{self, CONTENT_DIGEST, REPR_DIGEST, Want, base64};
 use super::fresh::{self, Validators, Verdict};
+use super::listing;
 use super::range::{self, Plan};
 use super::receipt::{Client, Receipt};
 use super::route::{self, Route};
+use super::rules::{Rules, encode};
 use crate::content::chunk::Digest;
-use crate::content::library::{Entry, Library};
+use crate::content::library::{Entry, Library, Listed};
 use crate::content::manifest::Manifest;
 use crate::content::object::{self, Object};
 use crate::metrics::Metrics;
@@ -48,6 +51,8 @@ pub struct Site {
     pub fill_wait: Duration,
     /// Headers of objects served lately.
     pub heads: Heads,
+    /// What is said of the answers beneath each prefix.
+    pub rules: Rules,
 }
 
 /// Handles of `headwater_content_requests_total`.
@@ -137,11 +142,7 @@ fn dispatch(parts: Parts, receipt: Receipt) -> Answer {
     let path = match route::route(&parts.method, &parts.uri) {
         Route::Object(path) => path,
         Route::Peer => return Answer::Later(Box::pin(peer(parts, receipt))),
-        Route::Options => {
-            let mut response = empty(receipt, StatusCode::NO_CONTENT, Role::None, Outcome::Ok);
-            allow(&mut response);
-            return response.into();
-        }
+        Route::Options => return options(&parts, receipt).into(),
         Route::NotFound => return not_found(receipt).into(),
         Route::MethodNotAllowed => {
             let text = "only GET, HEAD and OPTIONS are served";
@@ -167,6 +168,19 @@ fn allow(response: &mut Response<Body>) {
     response
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static(route::ALLOW));
+}
+
+/// Says what may be asked of a path, and by scripts of which pages.
+fn options(parts: &Parts, receipt: Receipt) -> Response<Body> {
+    let site = Arc::clone(&receipt.client().site);
+    let mut response = empty(receipt, StatusCode::NO_CONTENT, Role::None, Outcome::Ok);
+    allow(&mut response);
+    if let Ok(path) = route::normalise(parts.uri.path())
+        && let Some(rule) = site.rules.of(&path)
+    {
+        rule.preflight(&parts.headers, route::ALLOW, response.headers_mut());
+    }
+    response
 }
 
 /// Hands a request of another node on.
@@ -201,14 +215,31 @@ async fn find(parts: Parts, path: String, mut receipt: Receipt) -> Response<Body
     let site = Arc::clone(&receipt.client().site);
     let entry = site.library.find(&path).await;
     receipt.waits(false);
-    match entry {
-        Entry::Object(object) => match serve(&parts, object, receipt) {
-            Answer::Now(response) => response.expect("an answer just made was not taken"),
-            Answer::Later(future) => future.await,
-        },
+    let mut response = match entry {
+        Entry::Object(object) => {
+            return match serve(&parts, object, receipt) {
+                Answer::Now(response) => response.expect("an answer just made was not taken"),
+                Answer::Later(future) => future.await,
+            };
+        }
+        Entry::Listing { items, more } => {
+            let mut response = listed(&parts, receipt, &path, &items, more);
+            if let Some(rule) = site.rules.of(&path) {
+                rule.keep(response.headers_mut());
+            }
+            return response;
+        }
         Entry::Directory => redirect(receipt, &path),
-        Entry::Listing { names, more } => listing(receipt, &path, &names, more),
         Entry::None => not_found(receipt),
+    };
+    share(&site, &path, &mut response);
+    response
+}
+
+/// Lets scripts of other pages read an answer, if the rule of `path` does.
+fn share(site: &Site, path: &str, response: &mut Response<Body>) {
+    if let Some(rule) = site.rules.of(path) {
+        rule.share(response.headers_mut());
     }
 }
 
@@ -233,15 +264,19 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
                 role,
                 Outcome::NotModified,
             );
-            let head = site.heads.of(&object);
+            let head = site.heads.of(&object, &site.rules);
             if let Some(etag) = head.get(header::ETAG) {
                 response.headers_mut().insert(header::ETAG, etag.clone());
+            }
+            if let Some(rule) = site.rules.of(&manifest.path) {
+                rule.keep(response.headers_mut());
             }
             return response.into();
         }
         Verdict::PreconditionFailed => {
             let text = "the object is not the version asked for";
             let mut response = plain(receipt, StatusCode::PRECONDITION_FAILED, text);
+            share(&site, &manifest.path, &mut response);
             response.body_mut().relabel(role);
             return response.into();
         }
@@ -254,7 +289,7 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
         size,
         site.ranges,
     );
-    let mut head = site.heads.of(&object);
+    let mut head = site.heads.of(&object, &site.rules);
     let (status, pieces, length) = match plan {
         Plan::Full => {
             if parts.method == Method::GET && parts.headers.contains_key(header::RANGE) {
@@ -280,6 +315,7 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
                 header::CONTENT_RANGE,
                 value(format!("bytes */{size}"), "bytes */0"),
             );
+            share(&site, &manifest.path, &mut response);
             response.body_mut().relabel(role);
             return response.into();
         }
@@ -289,6 +325,15 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
     } else {
         Outcome::Partial
     };
+    if digest::want(&parts.headers, &digest::WANT_REPR_DIGEST) == Want::Unwanted {
+        head.remove(REPR_DIGEST);
+    }
+    if status == StatusCode::OK
+        && digest::want(&parts.headers, &digest::WANT_CONTENT_DIGEST) == Want::Welcome
+    {
+        // The content of this message is the whole object.
+        head.insert(CONTENT_DIGEST, digest_value(manifest));
+    }
     if parts.method == Method::HEAD {
         head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         receipt.answer(status, role, outcome, 0);
@@ -425,7 +470,7 @@ impl Heads {
     }
 
     /// The header fields of `object`.
-    fn of(&self, object: &Object) -> HeaderMap {
+    fn of(&self, object: &Object, rules: &Rules) -> HeaderMap {
         let id = object.id();
         let place = usize::from(u16::from_le_bytes([id.0[0], id.0[1]])) % self.slots.len();
         let slot = &self.slots[place];
@@ -434,7 +479,7 @@ impl Heads {
         {
             return held.1.clone();
         }
-        let head = make_head(object);
+        let head = make_head(object, rules);
         slot.store(Some(Arc::new((id, head.clone()))));
         head
     }
@@ -448,40 +493,25 @@ impl std::fmt::Debug for Heads {
     }
 }
 
-fn make_head(object: &Object) -> HeaderMap {
+fn make_head(object: &Object, rules: &Rules) -> HeaderMap {
     let manifest = object.manifest();
     let modified = fresh::http_date(manifest.modified);
-    let digest = format!("sha-256=:{}:", base64(&manifest.sha256));
     // Room for Content-Length, Content-Range, Connection and Date as well.
     let mut head = HeaderMap::with_capacity(12);
     head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     head.insert(header::CONTENT_TYPE, media_type(manifest));
     head.insert(header::ETAG, value(object.etag().to_owned(), "\"\""));
     head.insert(header::LAST_MODIFIED, value(modified, ""));
-    head.insert(REPR_DIGEST, value(digest, ""));
+    head.insert(REPR_DIGEST, digest_value(manifest));
+    if let Some(rule) = rules.of(&manifest.path) {
+        rule.keep(&mut head);
+        rule.link(&manifest.path, &base64(&manifest.sha256), &mut head);
+    }
     head
 }
 
-/// RFC 4648 section 4, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group
-            .iter()
-            .chain(&[0, 0])
-            .take(3)
-            .fold(0u32, |bits, b| bits << 8 | u32::from(*b));
-        for place in 0..4 {
-            if place <= group.len() {
-                let digit = bits >> (18 - 6 * place) & 0x3f;
-                out.push(char::from(ALPHABET[digit as usize]));
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
+fn digest_value(manifest: &Manifest) -> HeaderValue {
+    value(format!("sha-256=:{}:", base64(&manifest.sha256)), "")
 }
 
 fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
@@ -563,63 +593,37 @@ fn redirect(receipt: Receipt, path: &str) -> Response<Body> {
     response
 }
 
-fn listing(receipt: Receipt, path: &str, names: &[String], more: bool) -> Response<Body> {
-    let title = escape(path);
-    let mut html = format!(
-        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n"
-    );
-    for name in names {
-        // "./" keeps a name such as "a:b" from reading as another scheme.
-        let _ = writeln!(
-            html,
-            "<li><a href=\"./{}\">{}</a>",
-            encode(name),
-            escape(name)
-        );
-    }
-    html.push_str("</ul>\n");
-    if more {
-        let _ = writeln!(html, "<p>{} names, and there are more", names.len());
-    }
-    page(
+/// The listing of a directory, in the form the client would rather have.
+fn listed(
+    parts: &Parts,
+    receipt: Receipt,
+    path: &str,
+    items: &[Listed],
+    more: bool,
+) -> Response<Body> {
+    let (text, media_type) = if listing::wants_json(&parts.headers) {
+        (listing::json(items), "application/json")
+    } else {
+        (listing::html(path, items, more), "text/html; charset=utf-8")
+    };
+    let mut response = page(
         receipt,
         StatusCode::OK,
         Outcome::Ok,
-        html.into(),
-        "text/html; charset=utf-8",
-    )
-}
-
-/// Percent-encodes what may not stand in a path.
-fn encode(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~!$()*+,;=:@".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
+        text.into(),
+        media_type,
+    );
+    let head = response.headers_mut();
+    head.insert(header::VARY, HeaderValue::from_static("accept"));
+    if more {
+        head.insert(LISTING_TRUNCATED, HeaderValue::from_static("?1"));
     }
-    out
+    response
 }
 
-/// Escapes text for HTML.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
+/// On a listing that leaves out names.
+const LISTING_TRUNCATED: header::HeaderName =
+    header::HeaderName::from_static("headwater-listing-truncated");
 
 const OCTETS: &str = "application/octet-stream";
 
@@ -629,31 +633,6 @@ const RETRY_AFTER: &str = "2";
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check_base64(bytes: &str, expected: &str) {
-        assert_eq!(base64(bytes.as_bytes()), expected);
-    }
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        check_base64("", "");
-        check_base64("f", "Zg==");
-        check_base64("fo", "Zm8=");
-        check_base64("foo", "Zm9v");
-        check_base64("foobar", "Zm9vYmFy");
-        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
-    }
-
-    #[test]
-    fn name_in_a_listing_can_neither_end_its_link_nor_its_text() {
-        assert_eq!(
-            escape("<a href='x'>\"&"),
-            "&lt;a href=&#39;x&#39;&gt;&quot;&amp;"
-        );
-        assert_eq!(encode("a b\"<é%"), "a%20b%22%3C%C3%A9%25");
-        assert_eq!(encode("/a/b-1.bin"), "/a/b-1.bin");
-    }
 
     #[test]
     fn value_that_could_split_a_response_is_replaced() {

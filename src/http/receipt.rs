@@ -49,7 +49,7 @@ impl Receipt {
         let entry = client.site.access.as_ref().map(|_| {
             Box::new(Entry::new(
                 client.address,
-                Now::read().unix_ms / 1000,
+                Now::read(),
                 &request.method,
                 &request.uri,
                 request.version,

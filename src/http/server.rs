@@ -30,6 +30,7 @@ use super::access::Log;
 use super::line::Line;
 use super::object::{self, Answer, Heads, Site, Supply};
 use super::receipt::Client;
+use super::rules::Rules;
 use super::seldom::Seldom;
 use super::watch::{Judgement, Limits, Pulse, Watch, Watched};
 use crate::content::library::Library;
@@ -81,7 +82,8 @@ impl Server {
             .access_log
             .as_ref()
             .map(|path| {
-                Log::open(path, config.access_lines, Arc::clone(&metrics))
+                let format = config.access_format;
+                Log::open(path, format, config.access_lines, Arc::clone(&metrics))
                     .with_context(|| format!("http: access log {}", path.display()))
             })
             .transpose()?;
@@ -93,6 +95,7 @@ impl Server {
             ranges: config.ranges,
             fill_wait: config.fill_wait,
             heads: Heads::new(HEADS),
+            rules: Rules::new(config.rules.clone()),
         };
         Ok(Self {
             config,

@@ -617,9 +617,10 @@ async fn published_directory_is_scanned_watched_and_found_below() {
         assert!(matches!(entry, Entry::None), "{absent}: {entry:?}");
     }
     assert!(matches!(library.find("/sub").await, Entry::Directory));
-    let Entry::Listing { names, .. } = library.find("/sub/").await else {
+    let Entry::Listing { items, .. } = library.find("/sub/").await else {
         panic!("no listing");
     };
+    let names: Vec<_> = items.iter().map(|item| item.name.as_str()).collect();
     assert_eq!(names, ["deep/", "page.html"]);
     eventually("all are scanned", || library.list().len() == 3).await;
     // Watched.

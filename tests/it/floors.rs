@@ -89,6 +89,9 @@ const GROUND: &[&str] = &[
     "http/range.rs",
     "http/fresh.rs",
     "http/route.rs",
+    "http/rules.rs",
+    "http/digest.rs",
+    "http/listing.rs",
     "peer/message.rs",
     "peer/schedule.rs",
 ];

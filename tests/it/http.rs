@@ -15,6 +15,8 @@ use headwater::content::publish::Publisher;
 use headwater::content::store::Store;
 use headwater::content::{PublishConfig, StoreConfig};
 use headwater::http::Config;
+use headwater::http::access::Format;
+use headwater::http::rules::Rule;
 use headwater::http::server::Server;
 use headwater::metrics::Metrics;
 use headwater::metrics::content::Limit;
@@ -66,6 +68,8 @@ fn config_of_tests() -> Config {
         ranges: 16,
         fill_wait: Duration::from_millis(200),
         access_log: None,
+        access_format: Format::Combined,
+        rules: Vec::new(),
         access_lines: 8_192,
     }
 }
@@ -554,9 +558,9 @@ async fn every_request_is_one_line_of_the_access_log() {
     check_log(
         &path,
         &[
-            "\"GET /small.txt HTTP/1.1\" 200 16 \"-\" \"a \\x22b\\x22\" [ok]",
-            "\"GET /big.bin HTTP/1.1\" 206 4 \"-\" \"-\" [partial]",
-            "\"GET /missing HTTP/1.1\" 404 35 \"-\" \"-\" [not_found]",
+            "\"GET /small.txt HTTP/1.1\" 200 16 \"-\" \"a \\x22b\\x22\"",
+            "\"GET /big.bin HTTP/1.1\" 206 4 \"-\" \"-\"",
+            "\"GET /missing HTTP/1.1\" 404 35 \"-\" \"-\"",
         ],
     );
 }
@@ -570,4 +574,115 @@ fn check_log(path: &Path, expected: &[&str]) {
         assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
         assert!(line.ends_with(end), "{line}");
     }
+}
+
+#[tokio::test]
+async fn digest_is_sent_as_it_is_wanted() {
+    let node = Node::start(config_of_tests()).await;
+    let whole = format!("sha-256=:{}:", base64(&Sha256::digest(SMALL)));
+    for (fields, repr, content) in [
+        (&[("Range", "bytes=3-5")][..], Some(&whole), None),
+        (&[("Want-Repr-Digest", "sha-256=10")], Some(&whole), None),
+        (&[("Want-Repr-Digest", "sha-512=10")], Some(&whole), None),
+        (&[("Want-Repr-Digest", "sha-256=0, sha-512=1")], None, None),
+        (&[("Want-Repr-Digest", "what?")], Some(&whole), None),
+        (
+            &[("Want-Content-Digest", "sha-256=1")],
+            Some(&whole),
+            Some(&whole),
+        ),
+        // The digest of these bytes alone is not known.
+        (
+            &[("Want-Content-Digest", "sha-256=1"), ("Range", "bytes=3-5")],
+            Some(&whole),
+            None,
+        ),
+    ] {
+        for method in ["GET", "HEAD"] {
+            // A range is for GET alone.
+            if method == "HEAD" && fields.iter().any(|(name, _)| *name == "Range") {
+                continue;
+            }
+            let reply = node.ask(method, "/small.txt", fields).await;
+            assert_eq!(reply.fields.get("repr-digest"), repr, "{fields:?}");
+            assert_eq!(reply.fields.get("content-digest"), content, "{fields:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rule_of_the_prefix_goes_with_every_answer() {
+    let rule = |prefix: &str, cache: &'static str, cors| Rule {
+        prefix: prefix.into(),
+        cache_control: Some(http::HeaderValue::from_static(cache)),
+        cors,
+        ..Rule::default()
+    };
+    let mut config = config_of_tests();
+    config.rules = vec![
+        rule("/", "no-cache", false),
+        rule("/films/", "public, max-age=60", true),
+    ];
+    let node = Node::start(config).await;
+    let etag = node.get("/small.txt", &[]).await.field("etag").to_owned();
+    let reply = node.get("/small.txt", &[("If-None-Match", &etag)]).await;
+    assert_eq!(
+        (reply.status, reply.field("cache-control")),
+        (304, "no-cache")
+    );
+    assert!(!reply.fields.contains_key("access-control-allow-origin"));
+    let film = "/films/a%20%3Cb%3E&%22c.txt";
+    let film = film.replace('"', "%22");
+    for (target, fields, status, kept) in [
+        (film.as_str(), &[][..], 200, true),
+        (&film, &[("Range", "bytes=0-0")], 206, true),
+        (&film, &[("If-None-Match", "*")], 304, true),
+        (&film, &[("If-Match", "\"x\"")], 412, false),
+        (&film, &[("Range", "bytes=9-")], 416, false),
+        ("/films/", &[], 200, true),
+        ("/films/none", &[], 404, false),
+    ] {
+        let reply = node.get(target, fields).await;
+        assert_eq!(reply.status, status, "{target} {fields:?}");
+        assert_eq!(reply.field("access-control-allow-origin"), "*");
+        let cache_control = reply.fields.get("cache-control").map(String::as_str);
+        assert_eq!(
+            cache_control,
+            kept.then_some("public, max-age=60"),
+            "{status}"
+        );
+    }
+    let asked = [
+        ("Origin", "http://page.test"),
+        ("Access-Control-Request-Method", "GET"),
+        ("Access-Control-Request-Headers", "range"),
+    ];
+    let open = node.ask("OPTIONS", "/films/x", &asked).await;
+    assert_eq!(open.status, 204);
+    assert_eq!(
+        open.field("access-control-allow-methods"),
+        "GET, HEAD, OPTIONS"
+    );
+    assert!(open.field("access-control-allow-headers").contains("Range"));
+    let shut = node.ask("OPTIONS", "/x", &asked).await;
+    assert!(!shut.fields.contains_key("access-control-allow-methods"));
+}
+
+#[tokio::test]
+async fn listing_is_json_for_whom_that_is_dearer() {
+    let node = Node::start(config_of_tests()).await;
+    let reply = node.get("/films/", &[("Accept", "application/json")]).await;
+    assert_eq!(reply.field("content-type"), "application/json");
+    assert_eq!(reply.field("vary"), "accept");
+    let items: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(items[0]["name"], "a <b>&\"c.txt");
+    assert_eq!(
+        (&items[0]["type"], &items[0]["size"]),
+        (&"file".into(), &3.into())
+    );
+    let date = items[0]["mtime"].as_str().unwrap();
+    let film = node.ask("HEAD", "/films/a%20%3Cb%3E&%22c.txt", &[]).await;
+    assert_eq!(film.field("last-modified"), date);
+    let reply = node.get("/films/", &[("Accept", "text/html, */*")]).await;
+    assert_eq!(reply.field("content-type"), "text/html; charset=utf-8");
 }

@@ -3,13 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ::http::HeaderValue;
+
 use super::super::read::Section;
 use super::super::units;
 use super::values::{Paths, bytes, ms, secs};
 use crate::content::{PublishConfig, StoreConfig};
+use crate::http::rules::{Rule, is_cache_control};
 use crate::peer::MirrorConfig;
 
-pub(super) fn publish(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<PublishConfig> {
+pub(super) fn publish(
+    sections: &[Section<'_, '_>],
+    paths: &Paths<'_>,
+    rules: &mut Vec<Rule>,
+) -> Vec<PublishConfig> {
     let mut prefixes = BTreeSet::new();
     let mut publish = Vec::new();
     for section in sections {
@@ -29,6 +36,7 @@ pub(super) fn publish(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<Pu
             );
         }
         let listing = section.boolean_or("listing", false);
+        rules.push(rule(section, &prefix, Vec::new()));
         section.end();
         publish.push(PublishConfig {
             prefix,
@@ -43,6 +51,7 @@ pub(super) fn publish(sections: &[Section<'_, '_>], paths: &Paths<'_>) -> Vec<Pu
 pub(super) fn mirrors(
     sections: &[Section<'_, '_>],
     publish: &[PublishConfig],
+    rules: &mut Vec<Rule>,
 ) -> Vec<MirrorConfig> {
     let mut prefixes = BTreeSet::new();
     let mut mirrors = Vec::new();
@@ -67,6 +76,7 @@ pub(super) fn mirrors(
         let interval = section.duration_or("interval", ms(100)..=secs(86_400), secs(5));
         let in_flight = section.integer_or("in_flight", 1..=1_024, 8);
         let filling = section.integer_or("filling", 1..=1_024, 4);
+        rules.push(rule(section, &prefix, from.clone()));
         section.end();
         mirrors.push(MirrorConfig {
             prefix,
@@ -108,6 +118,46 @@ pub(super) fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
     config
 }
 
+/// What is said of the answers beneath `prefix`; `duplicates` are known to have the same unless others are written.
+fn rule(section: &Section<'_, '_>, prefix: &str, duplicates: Vec<String>) -> Rule {
+    let cache_control = section.text_or("cache_control", "");
+    let value = HeaderValue::try_from(&cache_control).ok();
+    let good = cache_control.is_empty() || is_cache_control(&cache_control) && value.is_some();
+    if !good {
+        let expected = "expected directives such as \"public, max-age=3600\", or \"\" for none";
+        section.error(
+            "cache_control",
+            format!("found {cache_control:?}, {expected}"),
+        );
+    }
+    let written = section.list_or_none("duplicates", SERVER_EXPECTED, server_url);
+    Rule {
+        prefix: prefix.to_owned(),
+        cache_control: value.filter(|_| good && !cache_control.is_empty()),
+        cors: section.boolean_or("cors", false),
+        duplicates: if written.is_empty() {
+            duplicates
+        } else {
+            written
+        },
+    }
+}
+
+/// The base URL of a server, without a final slash.
+fn server_url(text: &str) -> Result<String, String> {
+    let good = text.parse::<::http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|a| !a.as_str().contains('@'))
+            && uri.path() == "/"
+            && uri.query().is_none()
+    });
+    if good && !text.contains(['<', '>', '"', '#']) {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(format!("found {text:?}, expected {SERVER_EXPECTED}"))
+    }
+}
+
 /// A URL path prefix, `/` unless configured.
 fn prefix(section: &Section<'_, '_>) -> String {
     let prefix = section.text_or("prefix", "/");
@@ -143,6 +193,8 @@ fn node_url(text: &str) -> Result<String, String> {
         Err(format!("found {text:?}, expected {NODE_EXPECTED}"))
     }
 }
+
+const SERVER_EXPECTED: &str = "the base URL of a server such as \"https://mirror.example:8443\"";
 
 const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080\"";
 

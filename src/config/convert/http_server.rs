@@ -23,7 +23,9 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         ranges: section.integer("ranges", 1..=1_000),
         fill_wait: section.duration("fill_wait", ms(100)..=secs(3_600)),
         access_log: None,
+        access_format: http::access::Format::Combined,
         access_lines: 0,
+        rules: Vec::new(),
     };
     if config.connections_per_address > config.connections {
         let found = config.connections_per_address;
