@@ -191,13 +191,16 @@ impl Node {
             front = Some(bound);
         }
         let mut http = None;
-        if !settings.http.listen.is_empty() {
+        if settings.http.is_on() {
             let (config, metrics) = (settings.http.clone(), self.metrics.clone());
             let bound = Server::bind(config, sockets.http, self.library.clone(), metrics)?;
-            let addresses = bound.local_addrs();
-            addresses
-                .iter()
-                .for_each(|a| listening("http", a.to_string()));
+            let bound = bound.certified(&self.certificates)?;
+            for address in bound.local_addrs() {
+                listening("http", address.to_string());
+            }
+            for address in bound.encrypted_addrs() {
+                listening("https", address.to_string());
+            }
             http = Some(bound);
         }
         let mut pages = None;

@@ -65,13 +65,15 @@ impl Sockets {
     ) -> Result<(), anyhow::Error> {
         if settings.dns.listen.contains(&address) {
             self.dns.tcp.push(tcp);
-        } else if settings.http.listen.contains(&address) {
+        } else if settings.http.listen.contains(&address)
+            || settings.http.tls_listen.contains(&address)
+        {
             self.http.push(tcp);
         } else if settings.metrics_listen == Some(address) {
             self.metrics = Some(tcp);
         } else {
             bail!(
-                "systemd handed over TCP {address}, which is not in dns.listen, http.listen or metrics.listen"
+                "systemd handed over TCP {address}, which is not in dns.listen, http.listen, http.tls_listen or metrics.listen"
             );
         }
         Ok(())

@@ -10,6 +10,7 @@ use self::values::{ADDRESS_OR_EMPTY, Paths, SOCKET_PATH_MAX, resolve};
 use super::Settings;
 use super::load::Source;
 use super::read::Section;
+use crate::dns as dns_config;
 use crate::dns::log as dns_log;
 use crate::{http, trace};
 
@@ -41,13 +42,18 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         state: &state,
     };
     let dns = dns::settings(&root.section("dns"), &paths);
-    let tls = dns::tls(&root.section("tls"), &paths, &dns);
+    let (mut http, http_workers) = http_server::settings(&root.section("http"));
+    let encrypted = [
+        ("dns", dns.is_encrypted()),
+        ("http", !http.tls_listen.is_empty()),
+    ];
+    let user = encrypted.iter().find(|(_, is)| *is).map(|(user, _)| *user);
+    let tls = dns::tls(&root.section("tls"), &paths, user);
     let tsig = key::settings(&root.sections("key"), &paths);
     let templates = zone::templates(&root.sections("template"), &tsig);
     let zones = zone::settings(&root.sections("zone"), &paths, &tsig, &templates);
     let dnssec = dnssec::settings(&root.section("dnssec"));
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
-    let (mut http, http_workers) = http_server::settings(&root.section("http"));
     let publish = content::publish(&root.sections("publish"), &paths, &mut http.rules);
     let mirrors = content::mirrors(&root.sections("mirror"), &publish, &mut http.rules);
     let store = content::store(&root.section("store"), &state);
@@ -56,8 +62,8 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let (admin_socket, admin_connections) = admin(&root.section("admin"), &paths);
     let (log, query_log) = log(&root.section("log"), &paths, &node, &mut http);
     root.end();
-    listeners(root, &dns.listen, &http.listen, metrics_listen);
-    if resolver.is_some() && zones.is_empty() && !dns.is_on() && http.listen.is_empty() {
+    listeners(root, &dns, &http, metrics_listen);
+    if resolver.is_some() && zones.is_empty() && !dns.is_on() && !http.is_on() {
         root.warning(
             "dns",
             "nothing is served: dns.listen and http.listen are empty",
@@ -205,12 +211,20 @@ fn log(
 /// No two services may want one TCP address (port 0 asks for a free one).
 fn listeners(
     root: &Section<'_, '_>,
-    dns: &[SocketAddr],
-    http: &[SocketAddr],
+    dns: &dns_config::Config,
+    http: &http::Config,
     metrics: Option<SocketAddr>,
 ) {
-    let all = dns.iter().map(|a| ("dns.listen", *a));
-    let all = all.chain(http.iter().map(|a| ("http.listen", *a)));
+    let all = [
+        ("dns.listen", &dns.listen),
+        ("dns.tls_listen", &dns.tls_listen),
+        ("dns.https_listen", &dns.https_listen),
+        ("http.listen", &http.listen),
+        ("http.tls_listen", &http.tls_listen),
+    ];
+    let all = all
+        .into_iter()
+        .flat_map(|(key, addresses)| addresses.iter().map(move |a| (key, *a)));
     let all = all.chain(metrics.map(|a| ("metrics.listen", a)));
     let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
     for (key, address) in all {
@@ -219,24 +233,22 @@ fn listeners(
         }
         if let Some((first, _)) = seen.iter().find(|(_, a)| *a == address) {
             // Said of the one that was written, if the other is a default.
-            let default = section(root, key).is_default("listen");
-            let (key, other) = if default {
+            let (at, name) = section(root, key);
+            let (key, other) = if at.is_default(name) {
                 (*first, key)
             } else {
                 (key, *first)
             };
             let message = format!("found {address}, which {other} has already, expected another");
-            section(root, key).error("listen", message);
+            let (at, name) = section(root, key);
+            at.error(name, message);
         }
         seen.push((key, address));
     }
 }
 
-/// The section of a `….listen` key.
-fn section<'r, 'a>(root: &Section<'r, 'a>, key: &str) -> Section<'r, 'a> {
-    root.section(match key {
-        "dns.listen" => "dns",
-        "http.listen" => "http",
-        _ => "metrics",
-    })
+/// The section of a key, and its name there.
+fn section<'r, 'a>(root: &Section<'r, 'a>, key: &'static str) -> (Section<'r, 'a>, &'static str) {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    (root.section(section), name)
 }

@@ -1,7 +1,7 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
 //! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
-//! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
+//! [`watch`] (what a connection does, and when that is too little), [`wire`] (its stream, watched), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
 //! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`server`]
 //! (listeners, connections, limits).
 
@@ -29,6 +29,8 @@ pub mod line;
 
 pub mod watch;
 
+pub mod wire;
+
 pub mod access;
 
 pub mod receipt;
@@ -46,6 +48,10 @@ pub mod server;
 pub struct Config {
     /// Where cleartext HTTP/1.1 and h2c are served; empty: off.
     pub listen: Vec<SocketAddr>,
+    /// Where HTTP/1.1 and HTTP/2 are served over TLS; empty: off.
+    pub tls_listen: Vec<SocketAddr>,
+    /// A TLS handshake must be done within this.
+    pub tls_handshake: Duration,
     /// Connections at once.
     pub connections: usize,
     /// Connections at once per address.
@@ -84,4 +90,12 @@ pub struct Config {
     pub access_lines: usize,
     /// What is said of the answers beneath each prefix.
     pub rules: Vec<rules::Rule>,
+}
+
+impl Config {
+    /// Whether anything is listened on.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.listen.is_empty() || !self.tls_listen.is_empty()
+    }
 }

@@ -19,6 +19,8 @@ pub struct Client {
     pub site: Arc<Site>,
     /// Where it comes from.
     pub address: IpAddr,
+    /// Whether it speaks TLS.
+    pub encrypted: bool,
     /// The connection's marks.
     pub pulse: Arc<Pulse>,
 }

@@ -20,8 +20,11 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,38 +35,45 @@ use super::object::{self, Answer, Heads, Site, Supply};
 use super::receipt::Client;
 use super::rules::Rules;
 use super::seldom::Seldom;
-use super::watch::{Judgement, Limits, Pulse, Watch, Watched};
+use super::watch::{Judgement, Limits, Pulse, Watch};
+use super::wire::{Watched, Wire};
 use crate::content::library::Library;
 use crate::metrics::Metrics;
 use crate::metrics::http::{Closed, Refused};
 use crate::net;
 use crate::time::Now;
+use crate::tls::Certificates;
 
 /// Bound and not served yet.
-#[derive(Debug)]
 pub struct Server {
     config: Config,
-    listeners: Vec<TcpListener>,
-    addrs: Vec<SocketAddr>,
+    clear: Listeners,
+    encrypted: Listeners,
+    acceptor: Option<TlsAcceptor>,
     site: Arc<Site>,
 }
 
-impl Server {
-    /// Binds every address of `config.listen` (using `inherited` sockets for the same addresses) and opens the
-    /// access log.
-    ///
-    /// # Errors
-    /// The address or file, and what the kernel said.
-    pub fn bind(
-        config: Config,
-        inherited: Vec<TcpListener>,
-        library: Library,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, anyhow::Error> {
-        let mut inherited = inherited;
-        let mut listeners = Vec::with_capacity(config.listen.len());
-        let mut addrs = Vec::with_capacity(config.listen.len());
-        for address in &config.listen {
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("clear", &self.clear)
+            .field("encrypted", &self.encrypted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sockets, and the addresses they have.
+#[derive(Debug, Default)]
+struct Listeners {
+    sockets: Vec<TcpListener>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds `addresses`, but for those among `inherited`.
+    fn bind(addresses: &[SocketAddr], inherited: &mut Vec<TcpListener>) -> anyhow::Result<Self> {
+        let mut listeners = Self::default();
+        for address in addresses {
             let held = inherited
                 .iter()
                 .position(|l| l.local_addr().is_ok_and(|local| local == *address));
@@ -75,9 +85,28 @@ impl Server {
             listener
                 .set_nonblocking(true)
                 .with_context(|| format!("http: listen on {address}"))?;
-            addrs.push(listener.local_addr()?);
-            listeners.push(listener);
+            listeners.addrs.push(listener.local_addr()?);
+            listeners.sockets.push(listener);
         }
+        Ok(listeners)
+    }
+}
+
+impl Server {
+    /// Binds every address of `config.listen` and `config.tls_listen` (using `inherited` sockets for the same addresses) and opens the
+    /// access log.
+    ///
+    /// # Errors
+    /// The address or file, and what the kernel said.
+    pub fn bind(
+        config: Config,
+        inherited: Vec<TcpListener>,
+        library: Library,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, anyhow::Error> {
+        let mut inherited = inherited;
+        let clear = Listeners::bind(&config.listen, &mut inherited)?;
+        let encrypted = Listeners::bind(&config.tls_listen, &mut inherited)?;
         let access = config
             .access_log
             .as_ref()
@@ -99,16 +128,34 @@ impl Server {
         };
         Ok(Self {
             config,
-            listeners,
-            addrs,
+            clear,
+            encrypted,
+            acceptor: None,
             site: Arc::new(site),
         })
     }
 
-    /// Where it listens, ports resolved.
+    /// Has the encrypted listeners show what `certificates` has at the time of each handshake.
+    ///
+    /// # Errors
+    /// What the TLS library said.
+    pub fn certified(mut self, certificates: &Arc<Certificates>) -> Result<Self, anyhow::Error> {
+        let config = certificates.server(&[b"h2", b"http/1.1"]);
+        let config = Arc::new(config.context("http: TLS")?);
+        self.acceptor = Some(TlsAcceptor::from(config));
+        Ok(self)
+    }
+
+    /// Where it listens in the clear, ports resolved.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.addrs.clone()
+        self.clear.addrs.clone()
+    }
+
+    /// Where it listens for TLS, ports resolved.
+    #[must_use]
+    pub fn encrypted_addrs(&self) -> Vec<SocketAddr> {
+        self.encrypted.addrs.clone()
     }
 
     /// The access log, to have it reopened after a rotation.
@@ -127,20 +174,30 @@ impl Server {
         let shared = Arc::new(Shared {
             builder: builder(&self.config, &tracker),
             limits: Limits::new(&self.config),
+            handshake: self.config.tls_handshake,
             unsent: self.config.unsent,
             places: Places::new(&self.config),
             site: self.site,
             tracker,
             stop,
         });
-        let mut listeners = Vec::with_capacity(self.listeners.len());
-        for listener in self.listeners {
-            listeners.push(tokio::net::TcpListener::from_std(listener)?);
+        let mut listeners = Vec::new();
+        for listener in self.clear.sockets {
+            listeners.push((tokio::net::TcpListener::from_std(listener)?, None));
+        }
+        for listener in self.encrypted.sockets {
+            let acceptor = self.acceptor.clone();
+            let acceptor = acceptor.context("http: no certificates for the encrypted listeners")?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            listeners.push((listener, Some(acceptor)));
         }
         if listeners.is_empty() {
             shared.stop.cancelled().await;
         }
-        join_all(listeners.into_iter().map(|l| accept(l, &shared))).await;
+        let accepting = listeners
+            .into_iter()
+            .map(|(listener, tls)| accept(listener, tls, &shared));
+        join_all(accepting).await;
         shared.tracker.close();
         shared.tracker.wait().await;
         if let Some(log) = access {
@@ -154,6 +211,8 @@ impl Server {
 struct Shared {
     builder: Builder<Spawn>,
     limits: Limits,
+    /// A TLS handshake must be done within this.
+    handshake: Duration,
     /// Bytes the kernel may hold unsent for one connection.
     unsent: u32,
     places: Arc<Places>,
@@ -202,7 +261,8 @@ fn builder(config: &Config, tracker: &TaskTracker) -> Builder<Spawn> {
     builder
 }
 
-async fn accept(listener: tokio::net::TcpListener, shared: &Arc<Shared>) {
+/// Accepts connections, which begin with a TLS handshake if there is `tls`.
+async fn accept(listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>, shared: &Arc<Shared>) {
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
@@ -213,7 +273,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: &Arc<Shared>) {
         match accepted {
             Ok((stream, address)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                admit(stream, address.ip().to_canonical(), shared);
+                admit(stream, address.ip().to_canonical(), tls.clone(), shared);
             }
             Err(error) if of_one_connection(&error) => {}
             Err(error) => {
@@ -243,7 +303,7 @@ fn of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Gives a new connection its place and task, or closes it.
-fn admit(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
+fn admit(stream: TcpStream, address: IpAddr, tls: Option<TlsAcceptor>, shared: &Arc<Shared>) {
     let metrics = &shared.site.metrics.http;
     let place = match Places::take(&shared.places, address) {
         Ok(place) => place,
@@ -260,7 +320,21 @@ fn admit(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {
-        let reason = serve(line, address, &shared).await;
+        let pulse = Arc::new(Pulse::default());
+        let wire = Wire::new(line.clone(), Arc::clone(&pulse));
+        let client = Client {
+            site: Arc::clone(&shared.site),
+            address,
+            encrypted: tls.is_some(),
+            pulse,
+        };
+        let reason = match tls {
+            None => serve(wire, line, client, &shared).await,
+            Some(tls) => match shake(tls, wire, &shared).await {
+                Ok(stream) => serve(stream, line, client, &shared).await,
+                Err(reason) => reason,
+            },
+        };
         let metrics = &shared.site.metrics.http;
         metrics.connections.dec();
         metrics.close(reason);
@@ -268,15 +342,34 @@ fn admit(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
     });
 }
 
+/// Shakes hands; or says why the connection ended.
+async fn shake(
+    tls: TlsAcceptor,
+    wire: Wire,
+    shared: &Shared,
+) -> Result<Box<TlsStream<Wire>>, Closed> {
+    let shaken = tokio::time::timeout(shared.handshake, tls.accept(wire));
+    tokio::select! {
+        shaken = shaken => match shaken {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                Err(Closed::Unshaken)
+            }
+            Err(_) => Err(Closed::TlsHandshake),
+        },
+        () = shared.stop.cancelled() => Err(Closed::Stop),
+    }
+}
+
 /// Serves one connection to its end; says why it ended.
-async fn serve(line: Line, address: IpAddr, shared: &Shared) -> Closed {
-    let pulse = Arc::new(Pulse::default());
-    let client = Arc::new(Client {
-        site: Arc::clone(&shared.site),
-        address,
-        pulse: Arc::clone(&pulse),
-    });
-    let io = TokioIo::new(Watched::new(line.clone(), Arc::clone(&pulse)));
+async fn serve<S>(stream: S, line: Line, client: Client, shared: &Shared) -> Closed
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = Arc::new(client);
+    let (address, pulse) = (client.address, Arc::clone(&client.pulse));
+    let io = TokioIo::new(Watched::new(stream, line.clone(), Arc::clone(&pulse)));
     let connection = shared.builder.serve_connection(io, Handler(client));
     let mut connection = pin!(connection);
     let stopped = pin!(shared.stop.cancelled());

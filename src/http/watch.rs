@@ -4,28 +4,21 @@
 //! the connection's reads, writes and requests leave marks in a [`Pulse`], and its task looks at them about eight
 //! times in the shortest limit ([`Watch::judge`], pure); a connection that does nothing costs one timer.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Config;
 use super::line::Line;
-use super::screen::Screen;
 use crate::metrics::http::Closed;
 use crate::time::Now;
 
 /// Marks left by one connection. All relaxed: they are read by its own task or much later.
 #[derive(Debug, Default)]
 pub struct Pulse {
-    /// Bytes received.
-    received: AtomicU64,
-    /// Bytes the kernel took.
-    written: AtomicU64,
+    /// Bytes received (of the clear text, within TLS).
+    pub(super) received: AtomicU64,
+    /// Bytes the kernel took (of the records, within TLS).
+    pub(super) written: AtomicU64,
     /// Requests begun.
     requests: AtomicU32,
     /// Requests begun and not ended.
@@ -33,12 +26,12 @@ pub struct Pulse {
     /// Of these, the ones that wait for content and so have nothing to send.
     waiting: AtomicU32,
     /// A request head, or the HTTP/2 preface, has begun and is not whole.
-    head: AtomicBool,
-    preface: AtomicBool,
+    pub(super) head: AtomicBool,
+    pub(super) preface: AtomicBool,
     /// A head was refused.
-    fault: AtomicBool,
+    pub(super) fault: AtomicBool,
     /// All is sent; what the client still sends is taken away.
-    lingering: AtomicBool,
+    pub(super) lingering: AtomicBool,
 }
 
 /// A [`Pulse`] at one moment.
@@ -237,115 +230,6 @@ impl Watch {
         self.finishing
     }
 }
-
-/// A connection's socket for hyper: leaves marks and screens request heads.
-#[derive(Debug)]
-pub struct Watched {
-    line: Line,
-    pulse: Arc<Pulse>,
-    screen: Screen,
-    /// Bytes that may still be taken away after the shutdown.
-    surplus: usize,
-}
-
-impl Watched {
-    /// Wraps `line`.
-    #[must_use]
-    pub fn new(line: Line, pulse: Arc<Pulse>) -> Self {
-        Self {
-            line,
-            pulse,
-            screen: Screen::default(),
-            surplus: SURPLUS,
-        }
-    }
-
-    /// Takes away what the client sends until it ends or the bound is reached. Without this the kernel resets the
-    /// connection for the bytes nobody read, and the client may lose the answer that is on its way.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut bytes = [0; 4096];
-        while self.surplus > 0 {
-            let mut buf = ReadBuf::new(&mut bytes);
-            let read = ready!(self.line.poll_read(cx, &mut buf));
-            let taken = buf.filled().len();
-            if read.is_err() || taken == 0 {
-                break;
-            }
-            self.surplus = self.surplus.saturating_sub(taken);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buf.filled().len();
-        ready!(this.line.poll_read(cx, buf))?;
-        let fresh = &mut buf.filled_mut()[before..];
-        if fresh.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        this.pulse.received.fetch_add(fresh.len() as u64, Relaxed);
-        if this.screen.look(fresh).is_err() {
-            this.pulse.fault.store(true, Relaxed);
-        }
-        this.pulse.head.store(this.screen.within_head(), Relaxed);
-        this.pulse
-            .preface
-            .store(this.screen.within_preface(), Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let taken = ready!(self.line.poll_write(cx, buf))?;
-        self.pulse.written.fetch_add(taken as u64, Relaxed);
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let taken = ready!(self.line.poll_write_vectored(cx, bufs))?;
-        self.pulse.written.fetch_add(taken as u64, Relaxed);
-        Poll::Ready(Ok(taken))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was written is with the kernel.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.pulse.lingering.load(Relaxed) {
-            ready!(self.line.poll_shutdown(cx))?;
-            if !self.screen.leaves_bytes() {
-                return Poll::Ready(Ok(()));
-            }
-            self.pulse.lingering.store(true, Relaxed);
-        }
-        self.poll_linger(cx)
-    }
-}
-
-/// Bytes of a refused request that are taken away at most.
-const SURPLUS: usize = 64 << 10;
 
 /// Bytes per second below which a reader is slow.
 const SLOWEST: u64 = 1024;

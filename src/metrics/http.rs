@@ -73,6 +73,10 @@ pub enum Closed {
     Done,
     /// It sent nothing.
     Silent,
+    /// Its TLS handshake was not done in time.
+    TlsHandshake,
+    /// Its TLS handshake failed.
+    Unshaken,
     /// Its request head was not whole in time.
     Head,
     /// It was idle.
@@ -247,9 +251,11 @@ impl Refused {
 }
 
 impl Closed {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Done,
         Self::Silent,
+        Self::TlsHandshake,
+        Self::Unshaken,
         Self::Head,
         Self::Idle,
         Self::Slow,
@@ -263,6 +269,8 @@ impl Closed {
         match self {
             Self::Done => "done",
             Self::Silent => "silent",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Unshaken => "tls_failed",
             Self::Head => "head",
             Self::Idle => "idle",
             Self::Slow => "slow",

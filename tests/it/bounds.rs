@@ -110,6 +110,7 @@ const BOUNDS: &[(&str, &str)] = &[
         "headwater_http_connections_refused_total{limit=\"address\"}",
     ),
     ("http.silent", CLOSED),
+    ("http.tls_handshake", CLOSED),
     (
         "http.head_time",
         "headwater_http_connections_closed_total{reason=\"head\"}",

@@ -8,7 +8,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("content", &["metrics", "time", "net"]),
     ("dns", &["metrics", "time", "net", "tls"]),
     ("peer", &["content", "metrics", "time", "net"]),
-    ("http", &["content", "peer", "metrics", "time", "net"]),
+    (
+        "http",
+        &["content", "peer", "metrics", "time", "net", "tls"],
+    ),
     ("metrics", &["dns"]),
 ];
 

@@ -21,6 +21,7 @@ use headwater::http::server::Server;
 use headwater::metrics::Metrics;
 use headwater::metrics::content::Limit;
 use headwater::metrics::http::{Closed, Outcome, Refused, Role};
+use headwater::tls::Certificates;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sha2::{Digest, Sha256};
@@ -35,6 +36,7 @@ use crate::harness::rapid_resets;
 
 mod connections;
 mod filling;
+mod tls;
 
 const SMALL: &[u8] = b"Sixteen letters.";
 const LONG: Duration = Duration::from_secs(20);
@@ -44,6 +46,9 @@ const POLL: Duration = Duration::from_millis(2);
 struct Node {
     dir: TempDir,
     address: SocketAddr,
+    /// Where it speaks TLS.
+    encrypted: SocketAddr,
+    certificates: Arc<Certificates>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     server: JoinHandle<Result<(), anyhow::Error>>,
@@ -52,6 +57,8 @@ struct Node {
 fn config_of_tests() -> Config {
     Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        tls_listen: vec!["127.0.0.1:0".parse().unwrap()],
+        tls_handshake: LONG,
         connections: 100,
         connections_per_address: 100,
         silent: LONG,
@@ -134,11 +141,16 @@ impl Node {
         stop: CancellationToken,
     ) -> Self {
         let server = Server::bind(config, Vec::new(), library, Arc::clone(&metrics)).unwrap();
-        let address = server.local_addrs()[0];
+        let certificates = Arc::new(Certificates::default());
+        certificates.set(tls::files(dir.path(), "first.test").read().unwrap());
+        let server = server.certified(&certificates).unwrap();
+        let (address, encrypted) = (server.local_addrs()[0], server.encrypted_addrs()[0]);
         let server = tokio::spawn(server.run(stop.clone()));
         Self {
             dir,
             address,
+            encrypted,
+            certificates,
             metrics,
             stop,
             server,

@@ -640,6 +640,8 @@ pub(crate) fn tool(name: &str) -> PathBuf {
                 "kzonecheck" => "knot-dnssecutils",
                 "nsd-checkzone" => "nsd",
                 "ldns-keygen" | "ldns-signzone" | "ldns-verify-zone" => "ldnsutils",
+                "h2load" => "nghttp2-client",
+                "aria2c" => "aria2",
                 "promtool" => "prometheus",
                 other => other,
             };

@@ -5,6 +5,8 @@
 
 mod harness;
 
+mod https;
+
 mod answer;
 
 mod attack;

@@ -86,11 +86,11 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
     config
 }
 
-/// `[tls]`: certificate and key, which the listeners of `[dns]` need.
+/// `[tls]`: certificate and key, which the encrypted listeners of `user`, if there is one, need.
 pub(super) fn tls(
     section: &Section<'_, '_>,
     paths: &Paths<'_>,
-    config: &dns::Config,
+    user: Option<&str>,
 ) -> Option<tls::Files> {
     let [cert, key] = ["cert", "key"].map(|key| {
         let path = section.text(key);
@@ -106,8 +106,11 @@ pub(super) fn tls(
             Some(files)
         }
         (None, None) => {
-            if config.is_encrypted() && !section.failed("cert") {
-                let message = "found \"\", expected a file: dns has encrypted listeners";
+            if let Some(user) = user
+                && !section.failed("cert")
+            {
+                let message =
+                    format!("found \"\", expected a file: {user} has encrypted listeners");
                 section.error("cert", message);
             }
             None

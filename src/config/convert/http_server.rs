@@ -7,6 +7,8 @@ use crate::http;
 pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
     let config = http::Config {
         listen: addresses(section, "listen"),
+        tls_listen: addresses(section, "tls_listen"),
+        tls_handshake: section.duration("tls_handshake", ms(100)..=secs(60)),
         connections: section.integer("connections", 1..=1_000_000),
         connections_per_address: section.integer("connections_per_address", 1..=1_000_000),
         silent: section.duration("silent", ms(100)..=secs(3_600)),
