@@ -24,6 +24,7 @@ use crate::admin::api::Listener;
 use crate::admin::handles::Handles;
 use crate::admin::server::{Admin, Pages};
 use crate::config::{Settings, Source};
+use crate::content::edition::Editions;
 use crate::content::library::Library;
 use crate::content::publish::Publisher;
 use crate::content::store::Store;
@@ -158,6 +159,7 @@ impl Node {
             engine.set_log(log.context("log.queries: not opened")?);
         }
         let library = Library::new(&settings.store, Arc::clone(&metrics));
+        library.set_editions(Editions::open(&settings.state, Now::read()).context("node key")?);
         Ok(Self {
             source,
             settings,

@@ -34,6 +34,8 @@ pub struct Status {
     pub pid: u32,
     /// Since when it runs.
     pub uptime_seconds: u64,
+    /// Its public key: what it publishes is signed with it.
+    pub key: String,
     /// Its state directory.
     pub state: String,
     /// Whether everything is loaded.
@@ -178,6 +180,10 @@ pub struct Mirror {
     pub filling: usize,
     /// When the index was read last, Unix milliseconds.
     pub seen_unix_ms: Option<u64>,
+    /// Public key of the origin, or of the first of several, once it is known.
+    pub key: Option<String>,
+    /// Version of its catalogue.
+    pub version: Option<u64>,
     /// What went wrong last, until it goes right.
     pub problem: Option<String>,
 }
@@ -413,6 +419,8 @@ pub struct Object {
     pub etag: String,
     /// Hex digest of its manifest.
     pub manifest: String,
+    /// Public key of who signed it; `None`: nobody.
+    pub signed_by: Option<String>,
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
 }

@@ -89,6 +89,7 @@ impl Handles {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: now.since(self.started).as_secs(),
+            key: self.library.editions().key().to_string(),
             state: self.state.display().to_string(),
             ready: self.is_ready(),
             problems,
@@ -296,7 +297,7 @@ impl Handles {
                 let serving = holding.serving;
                 Some(api::Object {
                     serving,
-                    ..object(&found)
+                    ..self.describe(&found)
                 })
             })
             .collect()
@@ -308,7 +309,31 @@ impl Handles {
     /// There is none at that path.
     pub fn object(&self, path: &str) -> Result<api::Object, VerbError> {
         let found = self.library.get(path).ok_or_else(|| no_object(path))?;
-        Ok(object(&found))
+        Ok(self.describe(&found))
+    }
+
+    fn describe(&self, object: &content::object::Object) -> api::Object {
+        let manifest = object.manifest();
+        let have = object.have();
+        let (role, key) = match object.role() {
+            Role::Origin => ("origin", Some(self.library.editions().key())),
+            Role::Mirror => ("mirror", object.seal().map(|seal| seal.key)),
+        };
+        api::Object {
+            path: manifest.path.clone(),
+            role: role.to_owned(),
+            size: manifest.layout.size,
+            chunk: manifest.layout.chunk,
+            serving: true,
+            chunks: have.count(),
+            held: have.held(),
+            media_type: manifest.media_type.clone(),
+            modified: manifest.modified,
+            etag: object.etag().to_owned(),
+            manifest: hex(&object.id().0),
+            signed_by: key.map(|key| key.to_string()),
+            sha256: hex(&manifest.sha256),
+        }
     }
 
     /// Digests the held bytes of one object, or of all, anew. Blocking.
@@ -351,6 +376,8 @@ impl Handles {
                 objects: m.objects,
                 filling: m.filling,
                 seen_unix_ms: m.seen_unix_ms,
+                key: m.key.map(|key| key.to_string()),
+                version: m.version,
                 problem: m.problem,
             })
             .collect()
@@ -440,28 +467,6 @@ fn cache(resolver: &Resolver) -> api::Cache {
         negative: stats.negative,
         stale: stats.stale,
         misses: stats.misses,
-    }
-}
-
-fn object(object: &content::object::Object) -> api::Object {
-    let manifest = object.manifest();
-    let have = object.have();
-    api::Object {
-        path: manifest.path.clone(),
-        role: match object.role() {
-            Role::Origin => "origin".to_owned(),
-            Role::Mirror => "mirror".to_owned(),
-        },
-        size: manifest.layout.size,
-        chunk: manifest.layout.chunk,
-        serving: true,
-        chunks: have.count(),
-        held: have.held(),
-        media_type: manifest.media_type.clone(),
-        modified: manifest.modified,
-        etag: object.etag().to_owned(),
-        manifest: hex(&object.id().0),
-        sha256: hex(&manifest.sha256),
     }
 }
 

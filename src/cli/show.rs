@@ -20,6 +20,7 @@ pub(super) fn status(status: &Status) -> String {
             "uptime".to_owned(),
             duration_text(Duration::from_secs(status.uptime_seconds)),
         ],
+        vec!["key".to_owned(), status.key.clone()],
         vec!["state".to_owned(), status.state.clone()],
         vec!["ready".to_owned(), yes_no(status.ready).to_owned()],
     ]);
@@ -87,10 +88,18 @@ pub(super) fn status(status: &Status) -> String {
             m.from.clone(),
             m.objects.to_string(),
             m.filling.to_string(),
+            m.key.clone().unwrap_or_else(|| "-".to_owned()),
             m.problem.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
-    let heads = ["mirror", "from", "objects", "filling", "problem"];
+    let heads = [
+        "mirror",
+        "from",
+        "objects",
+        "filling",
+        "key of the origin",
+        "problem",
+    ];
     text.push_str(&titled("mirrors", &heads, mirrors.collect()));
     let links = status.links.iter().map(|l| {
         vec![
@@ -296,6 +305,10 @@ pub(super) fn object(object: &Object) -> String {
         ("modified", format!("{} (Unix)", object.modified)),
         ("etag", object.etag.clone()),
         ("manifest", object.manifest.clone()),
+        (
+            "signed by",
+            object.signed_by.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
         ("sha256", object.sha256.clone()),
     ];
     columns(&rows.map(|(name, value)| vec![name.to_owned(), value]))

@@ -399,6 +399,27 @@ impl<'r, 'a> Section<'r, 'a> {
         parsed
     }
 
+    /// As [`Section::list_or_none`]; one text may stand for a list of one.
+    pub(super) fn one_or_more<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let alone = self.table.get(key).filter(|v| !from_outside(v));
+        let Some(ValueKind::String(one)) = alone.map(|v| &v.kind) else {
+            return self.list_or_none(key, expected, parse);
+        };
+        self.ask(key);
+        match parse(one) {
+            Ok(value) => vec![value],
+            Err(message) => {
+                self.error(key, message);
+                Vec::new()
+            }
+        }
+    }
+
     /// As [`Section::list`]; empty when it is absent.
     pub(super) fn list_or_none<T>(
         &self,

@@ -15,7 +15,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::StoreConfig;
+use super::catalogue::SignedCatalogue;
 use super::chunk::Digest;
+use super::edition::Editions;
 use super::file::Source;
 use super::manifest::check_path;
 use super::object::{Change, Digested, Object, Role};
@@ -45,6 +47,10 @@ struct Inner {
     generation: AtomicU64,
     reader: Arc<Reader>,
     published: OnceLock<Published>,
+    /// This node as a publisher.
+    editions: OnceLock<Editions>,
+    /// What others publish, as they signed it; to be passed on.
+    catalogues: ArcSwap<Vec<SignedCatalogue>>,
     /// Looks at the disk for paths that are not known, at once.
     looks: Arc<Semaphore>,
 }
@@ -149,6 +155,8 @@ impl Library {
                 generation: AtomicU64::new(generation),
                 reader: Reader::new(config, metrics),
                 published: OnceLock::new(),
+                editions: OnceLock::new(),
+                catalogues: ArcSwap::default(),
                 looks: Arc::new(Semaphore::new(config.reads)),
             }),
         }
@@ -324,6 +332,41 @@ impl Library {
         published.is_none_or(|published| published.scanned.load(Ordering::Acquire))
     }
 
+    /// Gives the library the key that what it publishes is signed with. Once, before anybody asks for it.
+    pub fn set_editions(&self, editions: Editions) -> bool {
+        self.inner.editions.set(editions).is_ok()
+    }
+
+    /// This node as a publisher. A library that was given no key signs with one that nobody keeps.
+    ///
+    /// # Panics
+    /// The kernel has no random bytes.
+    #[must_use]
+    pub fn editions(&self) -> &Editions {
+        let unkept = || Editions::unkept(Now::read()).expect("the kernel gives random bytes");
+        self.inner.editions.get_or_init(unkept)
+    }
+
+    /// The catalogues of other nodes, to be passed on: the newest of each key for each prefix.
+    #[must_use]
+    pub fn catalogues(&self) -> Arc<Vec<SignedCatalogue>> {
+        self.inner.catalogues.load_full()
+    }
+
+    /// Passes a catalogue on from now on, in place of an older one of its key and prefix.
+    pub fn offer(&self, signed: &SignedCatalogue) {
+        let same = |other: &SignedCatalogue| {
+            other.key() == signed.key() && other.catalogue().prefix == signed.catalogue().prefix
+        };
+        self.inner.catalogues.rcu(|all| {
+            let mut all = Vec::clone(all);
+            all.retain(|other| !same(other));
+            all.push(signed.clone());
+            all
+        });
+        self.inner.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     pub(super) fn reader(&self) -> &Arc<Reader> {
         &self.inner.reader
     }
@@ -485,7 +528,8 @@ impl Library {
     }
 
     /// The published objects.
-    pub(super) fn published_objects(&self) -> Vec<Arc<Object>> {
+    #[must_use]
+    pub fn published_objects(&self) -> Vec<Arc<Object>> {
         self.collect(|slot| slot.published.clone())
     }
 

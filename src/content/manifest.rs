@@ -13,8 +13,13 @@
 //! | 2 + n | length and bytes of the path |
 //! | 2 + n | length and bytes of the media type |
 //! | 4 + 32 n | number of chunks and the BLAKE3 digest of each |
+//!
+//! Between nodes and in the store the publisher's signature stands behind it (see [`super::sign`]): 32 bytes of its
+//! public key, 64 of the signature. It is no part of the version: two nodes that publish the same file give it the
+//! same digest.
 
 use super::chunk::{Digest, Layout};
+use super::sign::{PublicKey, Purpose, Seal, VerifyError};
 
 /// An object's path, shape and digests. Its own digest (BLAKE3 of [`Manifest::encode`]) names the version.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,6 +104,31 @@ impl Manifest {
         };
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// Reads a manifest with the seal behind it. The signature is verified before anything else is read, and its
+    /// key must be `trusted`.
+    ///
+    /// # Errors
+    /// See [`VerifyError`]; then nothing of it is to be believed.
+    pub fn verify(
+        bytes: &[u8],
+        trusted: impl Fn(PublicKey) -> bool,
+    ) -> Result<(Self, Seal), VerifyError> {
+        if bytes.len() > SIZE_MAX + Seal::SIZE {
+            return Err(error("length", bytes.len(), "at most 64 MiB").into());
+        }
+        let (payload, seal) = Seal::split(bytes).ok_or(VerifyError::Unsigned)?;
+        if !seal.holds(Purpose::Manifest, Digest::of(payload)) {
+            return Err(match Self::decode(bytes) {
+                Ok(_) => VerifyError::Unsigned,
+                Err(_) => VerifyError::Wrong(seal.key),
+            });
+        }
+        if !trusted(seal.key) {
+            return Err(VerifyError::OtherKey(seal.key));
+        }
+        Ok((Self::decode(payload)?, seal))
     }
 
     /// Checks every field against the others and against bounds, as [`Manifest::decode`] does.
@@ -193,10 +223,14 @@ fn is_token(text: &str) -> bool {
 }
 
 /// What is left to read.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], ManifestError> {
+    pub(super) fn take(
+        &mut self,
+        field: &'static str,
+        len: usize,
+    ) -> Result<&'a [u8], ManifestError> {
         match self.0.split_at_checked(len) {
             Some((taken, rest)) => {
                 self.0 = rest;
@@ -210,12 +244,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], ManifestError> {
+    pub(super) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], ManifestError> {
         let taken = self.take(field, N)?;
         Ok(taken.try_into().expect("N bytes were taken"))
     }
 
-    fn text(&mut self, field: &'static str) -> Result<String, ManifestError> {
+    pub(super) fn text(&mut self, field: &'static str) -> Result<String, ManifestError> {
         let len = u16::from_le_bytes(self.array(field)?);
         let taken = self.take(field, usize::from(len))?;
         std::str::from_utf8(taken)
@@ -224,7 +261,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn error(
+pub(super) fn error(
     field: &'static str,
     found: impl std::fmt::Display,
     expected: &'static str,
@@ -240,9 +277,9 @@ fn error(
     }
 }
 
-/// Why bytes are not a manifest.
+/// Why bytes are not a manifest, or not a catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("manifest: {field}: found {found}, expected {expected}")]
+#[error("{field}: found {found}, expected {expected}")]
 pub struct ManifestError {
     /// The field.
     pub field: &'static str,
@@ -272,6 +309,7 @@ const FIXED: usize = 8 + 8 + 4 + 8 + 32 + 2 + 2 + 4;
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::sign::Identity;
     use super::*;
 
     fn sample(size: u64) -> Manifest {
@@ -345,6 +383,31 @@ mod tests {
         bytes[7] = 2;
         assert_eq!(Manifest::decode(&bytes).unwrap_err().field, "magic");
         assert_eq!(Manifest::decode(b"").unwrap_err().field, "magic");
+    }
+
+    #[test]
+    fn verify_needs_a_good_signature_by_a_trusted_key() {
+        let identity = Identity::from_seed(&[1; 32]);
+        let manifest = sample(100_000);
+        let mut bytes = manifest.encode();
+        let unsigned = bytes.clone();
+        let seal = identity.sign(Purpose::Manifest, manifest.digest());
+        bytes.extend_from_slice(&seal.encode());
+        let verify = |bytes: &[u8], trusted: bool| Manifest::verify(bytes, |_| trusted);
+        assert_eq!(verify(&bytes, true), Ok((manifest, seal)));
+        let other = VerifyError::OtherKey(identity.key());
+        assert_eq!(verify(&bytes, false), Err(other));
+        assert_eq!(verify(&unsigned, true), Err(VerifyError::Unsigned));
+        assert_eq!(verify(b"", true), Err(VerifyError::Unsigned));
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            let found = verify(&bytes, true);
+            assert!(
+                matches!(found, Err(VerifyError::Wrong(_))),
+                "{at}: {found:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
-//! From ground to roof: [`chunk`], [`manifest`], [`have`], [`media`] (pure); `buffers`, `seal`, `memory`, `file`,
+//! From ground to roof: [`chunk`], [`sign`], [`manifest`], [`catalogue`], [`have`], [`media`] (pure); [`edition`] (this
+//! node's key and the catalogues it signs); `buffers`, `seal`, `memory`, `file`,
 //! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, its file, its
 //! filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
@@ -11,7 +12,13 @@ use std::path::PathBuf;
 
 pub mod chunk;
 
+pub mod sign;
+
 pub mod manifest;
+
+pub mod catalogue;
+
+pub mod edition;
 
 pub mod have;
 

@@ -15,6 +15,7 @@ use super::manifest::Manifest;
 use super::memory::InMemory;
 use super::reader::{Reader, Small};
 use super::seal::Seals;
+use super::sign::Seal;
 use super::threads::Threads;
 use crate::time::Now;
 
@@ -35,6 +36,7 @@ pub struct Object {
     manifest: Arc<Manifest>,
     id: Digest,
     etag: String,
+    seal: Option<Seal>,
     source: Source,
     origin: Origin,
     seals: Seals,
@@ -109,9 +111,12 @@ impl Object {
         id: Digest,
         source: Source,
         fill: Fill,
+        seal: Option<Seal>,
         reader: Arc<Reader>,
     ) -> Self {
-        Self::new(manifest, id, source, Origin::Elsewhere(fill), reader)
+        let mut object = Self::new(manifest, id, source, Origin::Elsewhere(fill), reader);
+        object.seal = seal;
+        object
     }
 
     fn new(
@@ -125,6 +130,7 @@ impl Object {
             manifest,
             id,
             etag: format!("\"{id:.32}\""),
+            seal: None,
             source,
             origin,
             seals: Seals::default(),
@@ -159,6 +165,12 @@ impl Object {
             Origin::Here(_) => Role::Origin,
             Origin::Elsewhere(_) => Role::Mirror,
         }
+    }
+
+    /// The publisher's signature, if it came with the manifest; `None` for what this node publishes itself.
+    #[must_use]
+    pub fn seal(&self) -> Option<Seal> {
+        self.seal
     }
 
     /// Strong entity tag with its quotes: 128 bits of the manifest's digest, equal on every node.

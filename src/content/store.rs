@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! lock                       held while a store is open: two daemons never share one
-//! objects/ID/{data,have,manifest}   one object; ID is its manifest's digest in hexadecimal
+//! objects/ID/{data,have,manifest}   one object; ID is its manifest's digest in hexadecimal; behind the manifest stands
+//!                                   the publisher's signature, if there is one
 //! removed/N/…                removed objects that may still be read
 //! published/…                digests of published files (see `remembered`)
 //! ```
@@ -39,6 +40,7 @@ use super::have::Have;
 use super::library::Library;
 use super::manifest::{Manifest, SIZE_MAX};
 use super::object::{Object, WriteError};
+use super::sign::Seal;
 use super::threads::Threads;
 use crate::metrics::Metrics;
 
@@ -50,6 +52,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
+    dir: PathBuf,
     objects: PathBuf,
     objects_fd: Arc<OwnedFd>,
     removed: PathBuf,
@@ -87,6 +90,7 @@ impl Store {
         let objects_fd =
             rustix::fs::open(&objects, flags, Mode::empty()).map_err(|e| at(&objects, e.into()))?;
         let inner = Inner {
+            dir: dir.clone(),
             objects_fd: Arc::new(objects_fd),
             objects,
             removed,
@@ -107,10 +111,24 @@ impl Store {
         Ok(store)
     }
 
+    /// The directory it lives in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
     /// Where what waits for the disk is done.
     #[must_use]
     pub fn threads(&self) -> &Threads {
         &self.inner.library.reader().threads
+    }
+
+    /// As [`Store::begin_signed`], of a manifest without a signature: other nodes do not get it from this one.
+    ///
+    /// # Errors
+    /// As [`Store::begin_signed`].
+    pub fn begin(&self, manifest: Manifest) -> Result<Arc<Object>, WriteError> {
+        self.begin_signed(manifest, None)
     }
 
     /// Begins a mirrored object, or gives the one already begun with the same manifest. It becomes visible in the
@@ -121,9 +139,13 @@ impl Store {
     /// See [`WriteError`]: `Full` when the store's size or the bound on objects would be exceeded, or the disk is
     /// full. Nothing of the new object stays then, and nothing of the old is touched. `Io` with `InvalidInput` for a
     /// manifest that [`Manifest::check`] refuses.
-    pub fn begin(&self, manifest: Manifest) -> Result<Arc<Object>, WriteError> {
+    pub fn begin_signed(
+        &self,
+        manifest: Manifest,
+        seal: Option<Seal>,
+    ) -> Result<Arc<Object>, WriteError> {
         let inner = &self.inner;
-        let begun = inner.begin(manifest);
+        let begun = inner.begin(manifest, seal);
         let metrics = &inner.metrics.content;
         match &begun {
             Ok(_) => {}
@@ -203,15 +225,20 @@ impl Inner {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(self: &Arc<Self>, manifest: Manifest) -> Result<Arc<Object>, WriteError> {
+    fn begin(
+        self: &Arc<Self>,
+        manifest: Manifest,
+        seal: Option<Seal>,
+    ) -> Result<Arc<Object>, WriteError> {
         let path = manifest.path.clone();
         let size = manifest.layout.size;
         if let Err(error) = manifest.check() {
             let source = io::Error::new(io::ErrorKind::InvalidInput, error);
             return Err(WriteError::Io { path, source });
         }
-        let encoded = manifest.encode();
+        let mut encoded = manifest.encode();
         let id = Digest::of(&encoded);
+        encoded.extend(seal.iter().flat_map(Seal::encode));
         let _change = self.changing();
         let [serving, next] = self.library.mirrored(&path);
         if let Some(serving) = serving.filter(|serving| serving.id() == id) {
@@ -239,7 +266,8 @@ impl Inner {
             return Err(full(format!("{most} objects are held, the most allowed")));
         }
         let dir = self.objects.join(id.to_string());
-        let object = self.make(&dir, manifest, id, &encoded).map_err(|error| {
+        let made = self.make(&dir, manifest, seal, id, &encoded);
+        let object = made.map_err(|error| {
             // What was allocated is given back at once: others may need it.
             drop(fs::remove_dir_all(&dir));
             WriteError::of(&path, error)
@@ -255,6 +283,7 @@ impl Inner {
         self: &Arc<Self>,
         dir: &Path,
         manifest: Manifest,
+        seal: Option<Seal>,
         id: Digest,
         encoded: &[u8],
     ) -> io::Result<Arc<Object>> {
@@ -276,12 +305,13 @@ impl Inner {
         fs::rename(&temporary, dir.join(MANIFEST))?;
         sync_dir(dir)?;
         sync_dir(&self.objects)?;
-        Ok(self.object(Arc::new(manifest), id, data, &have))
+        Ok(self.object(Arc::new(manifest), seal, id, data, &have))
     }
 
     fn object(
         self: &Arc<Self>,
         manifest: Arc<Manifest>,
+        seal: Option<Seal>,
         id: Digest,
         data: File,
         have: &Have,
@@ -295,7 +325,7 @@ impl Inner {
         let keeper: Weak<Self> = Arc::downgrade(self);
         let fill = Fill::new(have, place(HAVE), keeper);
         let reader = Arc::clone(reader);
-        Arc::new(Object::mirrored(manifest, id, source, fill, reader))
+        Arc::new(Object::mirrored(manifest, id, source, fill, seal, reader))
     }
 
     /// One directory of `objects`: the object and when it was begun, or why it is none.
@@ -307,14 +337,17 @@ impl Inner {
             .ok_or("not named by a digest")?;
         let path = dir.join(MANIFEST);
         let meta = fs::metadata(&path).map_err(|e| format!("manifest: {e}"))?;
-        if meta.len() > SIZE_MAX as u64 {
+        if meta.len() > (SIZE_MAX + Seal::SIZE) as u64 {
             return Err(format!("manifest of {} bytes", meta.len()));
         }
         let encoded = fs::read(&path).map_err(text)?;
-        if Digest::of(&encoded) != id {
-            return Err("manifest of another digest".into());
-        }
-        let manifest = Manifest::decode(&encoded).map_err(|e| e.to_string())?;
+        let whose = |payload: &[u8]| Digest::of(payload) == id;
+        let (payload, seal) = match Seal::split(&encoded) {
+            Some((payload, seal)) if whose(payload) => (payload, Some(seal)),
+            _ if whose(&encoded) => (encoded.as_slice(), None),
+            _ => return Err("manifest of another digest".into()),
+        };
+        let manifest = Manifest::decode(payload).map_err(|e| e.to_string())?;
         let mut options = OpenOptions::new();
         let data = options.read(true).write(true).open(dir.join(DATA));
         let data = data.map_err(|e| format!("data: {e}"))?;
@@ -326,7 +359,8 @@ impl Inner {
         let bytes = fs::read(dir.join(HAVE)).map_err(|e| format!("have: {e}"))?;
         let have = Have::decode(&bytes, manifest.layout.count()).ok_or("have of wrong shape")?;
         let begun = meta.modified().map_err(text)?;
-        Ok((begun, self.object(Arc::new(manifest), id, data, &have)))
+        let object = self.object(Arc::new(manifest), seal, id, data, &have);
+        Ok((begun, object))
     }
 
     /// Removes what recovery cannot use.

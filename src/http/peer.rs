@@ -1,15 +1,17 @@
-//! The serving side of the peer protocol: index, manifests and chunks (see `peer::message`).
+//! The serving side of the peer protocol: index, catalogues, manifests and chunks (see `peer::message`).
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
+use crate::content::catalogue::{Listed, SignedCatalogue};
 use crate::content::chunk::Digest;
 use crate::content::library::Library;
 use crate::content::object::{Object, ReadError, Role};
+use crate::content::sign::{PublicKey, Purpose};
 use crate::metrics::Metrics;
-use crate::peer::message::{Ask, INDEX_ENTRIES, Index, IndexEntry, ROOT};
+use crate::peer::message::{Ask, CATALOGUES, Edition, INDEX_ENTRIES, Index, IndexEntry, ROOT};
 
 /// Answers a request beneath `peer::message::ROOT`. Chunk bodies are verified before they leave.
 pub async fn serve<B>(
@@ -30,6 +32,7 @@ pub async fn serve<B>(
     let uri = request.uri();
     let mut response = match Ask::parse(uri.path(), uri.query()) {
         Ok(Ask::Index(prefix)) => index(&prefix, request.headers(), library),
+        Ok(Ask::Catalogue(key, prefix)) => catalogue(key, &prefix, library),
         Ok(Ask::Manifest(id)) => manifest(id, library),
         Ok(Ask::Chunk(id, index)) => chunk(id, index, head, library, metrics).await,
         Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -43,23 +46,29 @@ pub async fn serve<B>(
 /// The whole objects beneath a prefix. The entity tag is made of the versions themselves, so it is right across a
 /// restart of this node too.
 fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<Bytes>> {
-    // Before the list: what is added between the two is listed.
-    let scanned = library.scanned();
+    let own = match own_catalogue(prefix, library) {
+        Ok(own) => own,
+        Err(text) => return refuse(StatusCode::INSUFFICIENT_STORAGE, &text),
+    };
+    let others = library.catalogues();
+    let mut catalogues: Vec<Edition> = std::iter::once(edition(&own))
+        .chain(covering(&others, prefix).map(edition))
+        .collect();
+    catalogues.truncate(CATALOGUES);
     let mut objects = library.list();
-    objects.retain(|object| {
-        let path = object.manifest().path.as_str();
-        path.starts_with(prefix) && !path.starts_with(ROOT) && object.complete()
-    });
+    objects.retain(|object| is_listed(object, prefix) && object.complete());
     if objects.len() > INDEX_ENTRIES {
-        let text = format!(
-            "{} objects beneath {prefix}, at most {INDEX_ENTRIES} fit an index: ask for a longer prefix",
-            objects.len()
+        return refuse(
+            StatusCode::INSUFFICIENT_STORAGE,
+            &too_many(objects.len(), prefix),
         );
-        return refuse(StatusCode::INSUFFICIENT_STORAGE, &text);
     }
     objects.sort_by(|a, b| a.manifest().path.cmp(&b.manifest().path));
     let mut hash = blake3::Hasher::new();
-    hash.update(&[u8::from(scanned)]);
+    for edition in &catalogues {
+        hash.update(&edition.key.0);
+        hash.update(&edition.version.to_le_bytes());
+    }
     for object in &objects {
         hash.update(&object.id().0);
         hash.update(&[u8::from(object.role() == Role::Origin)]);
@@ -76,7 +85,12 @@ fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<
         response
     } else {
         let objects = objects.iter().map(|object| entry(object)).collect();
-        let body = serde_json::to_vec(&Index { scanned, objects })
+        let index = Index {
+            key: library.editions().key(),
+            catalogues,
+            objects,
+        };
+        let body = serde_json::to_vec(&index)
             .expect("an index is strings, numbers and booleans, which all have a JSON form");
         let mut response = answer(body.into(), "application/json");
         let fresh = HeaderValue::from_static("no-cache");
@@ -86,6 +100,80 @@ fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<
     let etag = HeaderValue::from_str(&etag).expect("quoted hex digits are a header value");
     response.headers_mut().insert(ETAG, etag);
     response
+}
+
+/// What the publisher with this key publishes beneath a prefix.
+fn catalogue(key: PublicKey, prefix: &str, library: &Library) -> Response<Full<Bytes>> {
+    let found = if key == library.editions().key() {
+        match own_catalogue(prefix, library) {
+            Ok(own) => Some(own),
+            Err(text) => return refuse(StatusCode::INSUFFICIENT_STORAGE, &text),
+        }
+    } else {
+        let others = library.catalogues();
+        let of_key = covering(&others, prefix).filter(|signed| signed.key() == key);
+        of_key
+            .max_by_key(|signed| signed.catalogue().version)
+            .cloned()
+    };
+    let Some(found) = found else {
+        return refuse(StatusCode::GONE, "no such catalogue here");
+    };
+    let mut response = answer(Bytes::from_owner(found), BYTES);
+    let fresh = HeaderValue::from_static("no-cache");
+    response.headers_mut().insert(CACHE_CONTROL, fresh);
+    response
+}
+
+/// What this node publishes beneath a prefix, signed.
+fn own_catalogue(prefix: &str, library: &Library) -> Result<SignedCatalogue, String> {
+    let generation = || library.generation().wrapping_shl(1) | u64::from(library.scanned());
+    library.editions().catalogue(prefix, generation, || {
+        // Before the list: what is added between the two is listed.
+        let scanned = library.scanned();
+        let mut objects: Vec<Listed> = library
+            .published_objects()
+            .iter()
+            .filter(|object| is_listed(object, prefix))
+            .map(|object| Listed {
+                path: object.manifest().path.clone(),
+                size: object.manifest().layout.size,
+                manifest: object.id(),
+            })
+            .collect();
+        if objects.len() > INDEX_ENTRIES {
+            return Err(too_many(objects.len(), prefix));
+        }
+        objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok((scanned, objects))
+    })
+}
+
+/// The catalogues that say everything of their key beneath `prefix`.
+fn covering<'a>(
+    all: &'a [SignedCatalogue],
+    prefix: &'a str,
+) -> impl Iterator<Item = &'a SignedCatalogue> {
+    all.iter()
+        .filter(move |signed| prefix.starts_with(&signed.catalogue().prefix))
+}
+
+fn is_listed(object: &Object, prefix: &str) -> bool {
+    let path = object.manifest().path.as_str();
+    path.starts_with(prefix) && !path.starts_with(ROOT)
+}
+
+fn edition(signed: &SignedCatalogue) -> Edition {
+    Edition {
+        key: signed.key(),
+        version: signed.catalogue().version,
+    }
+}
+
+fn too_many(objects: usize, prefix: &str) -> String {
+    format!(
+        "{objects} objects beneath {prefix}, at most {INDEX_ENTRIES} fit an index: ask for a longer prefix"
+    )
 }
 
 fn entry(object: &Object) -> IndexEntry {
@@ -100,7 +188,19 @@ fn entry(object: &Object) -> IndexEntry {
 
 fn manifest(id: Digest, library: &Library) -> Response<Full<Bytes>> {
     match library.version(id) {
-        Some(object) => immutable(answer(object.manifest().encode().into(), BYTES)),
+        Some(object) => {
+            let seal = match object.role() {
+                Role::Origin => Some(library.editions().seal(id)),
+                // What it is worth is looked at here, not at the start, when there may be many.
+                Role::Mirror => object.seal().filter(|s| s.holds(Purpose::Manifest, id)),
+            };
+            let Some(seal) = seal else {
+                return refuse(StatusCode::GONE, "no publisher's signature here");
+            };
+            let mut bytes = object.manifest().encode();
+            bytes.extend_from_slice(&seal.encode());
+            immutable(answer(bytes.into(), BYTES))
+        }
         None => unknown(),
     }
 }

@@ -19,6 +19,8 @@ pub struct Metrics {
     chunks: [IntCounter; Outcome::ALL.len()],
     /// Indexes asked for, by [`IndexOutcome`].
     indexes: [IntCounter; IndexOutcome::ALL.len()],
+    /// Manifests, catalogues and nodes that were refused, by [`SealFault`].
+    refused: [IntCounter; SealFault::ALL.len()],
     /// Chunks asked for and not answered yet.
     pub in_flight: IntGauge,
     objects: IntGaugeVec,
@@ -53,6 +55,19 @@ pub enum IndexOutcome {
     Failed,
     /// Not an index.
     Refused,
+}
+
+/// Why a manifest, a catalogue or a node is not what an origin signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealFault {
+    /// No signature.
+    Missing,
+    /// A signature that the key named did not make.
+    Wrong,
+    /// Another key than the one that is pinned or configured.
+    OtherKey,
+    /// A catalogue older than one that was known.
+    Older,
 }
 
 /// Where an object of a mirrored prefix stands.
@@ -99,7 +114,14 @@ impl Metrics {
             "Indexes asked of other nodes, by outcome.",
             &["outcome"],
         );
+        let refused = counters(
+            registry,
+            "headwater_replication_signatures_refused_total",
+            "Manifests, catalogues and nodes that were refused because of their signature, by what was wrong with it.",
+            &["reason"],
+        );
         Self {
+            refused: resolve(&refused, SealFault::ALL.map(SealFault::label)),
             in_origin: bytes.with_label_values(&["in", "origin"]),
             in_peer: bytes.with_label_values(&["in", "peer"]),
             out_origin: bytes.with_label_values(&["out", "origin"]),
@@ -134,6 +156,17 @@ impl Metrics {
     /// Counts an index that was asked for.
     pub fn index(&self, outcome: IndexOutcome) {
         self.indexes[outcome as usize].inc();
+    }
+
+    /// Counts a manifest, a catalogue or a node that is not what an origin signed.
+    pub fn refused(&self, fault: SealFault) {
+        self.refused[fault as usize].inc();
+    }
+
+    /// Such refusals so far.
+    #[must_use]
+    pub fn refusals(&self, fault: SealFault) -> u64 {
+        self.refused[fault as usize].get()
     }
 
     /// Chunks asked for so far with this outcome.
@@ -190,6 +223,19 @@ impl IndexOutcome {
             Self::Unchanged => "unchanged",
             Self::Failed => "failed",
             Self::Refused => "refused",
+        }
+    }
+}
+
+impl SealFault {
+    const ALL: [Self; 4] = [Self::Missing, Self::Wrong, Self::OtherKey, Self::Older];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Wrong => "wrong",
+            Self::OtherKey => "other_key",
+            Self::Older => "older",
         }
     }
 }

@@ -14,8 +14,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::message::{Ask, Index, MESSAGE_SIZE, MessageError};
+use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
 use crate::content::manifest::Manifest;
+use crate::content::sign::{PublicKey, Seal, VerifyError};
+use crate::metrics::replication::SealFault;
 
 /// Asks one node. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -65,6 +68,16 @@ pub enum Error {
     Liar {
         /// The node's base URL.
         node: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// Its answer is not what the origin signed.
+    #[error("{node}: {reason}")]
+    Untrusted {
+        /// The node's base URL.
+        node: String,
+        /// What is wrong with the signature.
+        fault: SealFault,
         /// What was found and what was expected.
         reason: String,
     },
@@ -119,20 +132,67 @@ impl Client {
         .await
     }
 
-    /// Fetches a manifest; it is the one with this digest.
+    /// Fetches the catalogue of `key` for `prefix`, or for a prefix of it; its signature is verified, and its version is
+    /// at least `version`.
     ///
     /// # Errors
-    /// See [`Error`]; other bytes are a `Liar`'s.
-    pub async fn manifest(&self, id: Digest) -> Result<Manifest, Error> {
+    /// See [`Error`]; other bytes are `Untrusted` or a `Liar`'s.
+    pub async fn catalogue(
+        &self,
+        key: PublicKey,
+        prefix: &str,
+        version: u64,
+    ) -> Result<SignedCatalogue, Error> {
+        let ask = Ask::Catalogue(key, prefix.to_owned());
+        self.timed(MESSAGE_SIZE, async {
+            let response = self.send(&ask, None).await?;
+            self.expect_ok(&ask, &response)?;
+            let body = self.body(response, 0, MESSAGE_SIZE).await?;
+            let signed = SignedCatalogue::verify(&body, key)
+                .map_err(|e| self.untrusted(&format!("catalogue beneath {prefix}"), e))?;
+            let found = signed.catalogue();
+            if !prefix.starts_with(&found.prefix) {
+                let reason = format!(
+                    "catalogue: found prefix {:?}, expected {prefix:?}",
+                    found.prefix
+                );
+                return Err(self.liar(reason));
+            }
+            if found.version < version {
+                return Err(Error::Untrusted {
+                    node: self.base.clone(),
+                    fault: SealFault::Older,
+                    reason: format!(
+                        "catalogue beneath {prefix}: found version {}, expected {version} or later",
+                        found.version
+                    ),
+                });
+            }
+            Ok(signed)
+        })
+        .await
+    }
+
+    /// Fetches a manifest with its signature; it is the one with this digest, signed by a key that is `trusted`.
+    ///
+    /// # Errors
+    /// See [`Error`]; other bytes are `Untrusted` or a `Liar`'s.
+    pub async fn manifest(
+        &self,
+        id: Digest,
+        trusted: impl Fn(PublicKey) -> bool,
+    ) -> Result<(Manifest, Seal), Error> {
         let ask = Ask::Manifest(id);
         self.timed(MESSAGE_SIZE, async {
             let response = self.send(&ask, None).await?;
             self.expect_ok(&ask, &response)?;
             let body = self.body(response, 0, MESSAGE_SIZE).await?;
-            if *blake3::hash(&body).as_bytes() != id.0 {
+            let found = Manifest::verify(&body, trusted)
+                .map_err(|e| self.untrusted(&format!("manifest {id}"), e))?;
+            if found.0.digest() != id {
                 return Err(self.liar("a manifest with another digest than the one asked for"));
             }
-            Manifest::decode(&body).map_err(|e| self.liar(e))
+            Ok(found)
         })
         .await
     }
@@ -178,7 +238,7 @@ impl Client {
                 Err(Error::Missing { node, what })
             }
             (StatusCode::NOT_FOUND, Ask::Manifest(_))
-            | (StatusCode::GONE, Ask::Chunk(..) | Ask::Manifest(_)) => {
+            | (StatusCode::GONE, Ask::Chunk(..) | Ask::Manifest(_) | Ask::Catalogue(..)) => {
                 Err(Error::Gone { node, what })
             }
             (status, _) => Err(self.retry(format_args!("found status {status}, expected 200"))),
@@ -240,6 +300,20 @@ impl Client {
         Error::Retry {
             node: self.base.clone(),
             reason: reason.to_string(),
+        }
+    }
+
+    fn untrusted(&self, what: &str, error: VerifyError) -> Error {
+        let fault = match error {
+            VerifyError::Unsigned => SealFault::Missing,
+            VerifyError::Wrong(_) => SealFault::Wrong,
+            VerifyError::OtherKey(_) => SealFault::OtherKey,
+            VerifyError::Format(_) => return self.liar(format_args!("{what}: {error}")),
+        };
+        Error::Untrusted {
+            node: self.base.clone(),
+            fault,
+            reason: format!("{what}: {error}"),
         }
     }
 

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 use super::client::{Client, Error, IndexAnswer};
+use super::message::Edition;
 use super::schedule::Fetch;
+use super::trust::Files;
+use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
 use crate::content::manifest::Manifest;
 use crate::content::object::{Object, WriteError};
+use crate::content::sign::{PublicKey, Seal};
 use crate::content::store::Store;
 use crate::content::threads::Threads;
 
@@ -19,6 +23,14 @@ pub(super) enum Event {
         node: usize,
         result: Result<IndexAnswer, Error>,
     },
+    /// A catalogue of `key` that a node has.
+    Catalogue {
+        node: usize,
+        key: PublicKey,
+        result: Result<SignedCatalogue, Error>,
+    },
+    /// A key or catalogue was kept, or not.
+    Kept(Result<(), std::io::Error>),
     Begun {
         path: String,
         id: Digest,
@@ -55,19 +67,46 @@ pub(super) async fn ask_index(
     Event::Index { node, result }
 }
 
+/// Fetches a catalogue and keeps it. That it cannot be kept is no reason not to go by it: an object it does not list
+/// any more may be what fills the disk.
+pub(super) async fn take_catalogue(
+    node: usize,
+    client: Client,
+    edition: Edition,
+    prefix: String,
+    files: Files,
+    threads: Threads,
+) -> Event {
+    let Edition { key, version } = edition;
+    let result = client.catalogue(key, &prefix, version).await;
+    if let Ok(signed) = &result {
+        let signed = signed.clone();
+        if let Err(error) = blocking(&threads, move || files.keep(&signed)).await {
+            tracing::warn!(%error, prefix, "catalogue not kept: an older one counts after a restart");
+        }
+    }
+    Event::Catalogue { node, key, result }
+}
+
+/// Keeps the key of a node that was asked for the first time.
+pub(super) async fn pin(files: Files, base: String, key: PublicKey, threads: Threads) -> Event {
+    tracing::info!(node = base, %key, "key of this node is trusted from now on");
+    Event::Kept(blocking(&threads, move || files.keep_pin(&base, key)).await)
+}
+
 /// Begins the object of `manifest`; `node` gave it.
 pub(super) async fn begin(
     store: Store,
     path: String,
     id: Digest,
     node: Option<usize>,
-    manifest: Result<Manifest, Error>,
+    manifest: Result<(Manifest, Option<Seal>), Error>,
 ) -> Event {
     let result = match manifest {
         Err(error) => Err(Failure::Node(error)),
-        Ok(manifest) => {
+        Ok((manifest, seal)) => {
             let threads = store.threads().clone();
-            let begun = blocking(&threads, move || store.begin(manifest)).await;
+            let begun = blocking(&threads, move || store.begin_signed(manifest, seal)).await;
             begun.map_err(Failure::Write)
         }
     };
@@ -114,14 +153,16 @@ pub(super) async fn remove(store: Store, path: String) -> Event {
     Event::Removed { path, result }
 }
 
-/// Fetches the manifest `id` and checks that it is of the object the index promised.
+/// Fetches the manifest `id`, signed by one of `keys`, and checks that it is of the object the catalogue promised.
 pub(super) async fn fetch_manifest(
     client: &Client,
+    keys: &[PublicKey],
     id: Digest,
     path: &str,
     size: u64,
-) -> Result<Manifest, Error> {
-    let manifest = client.manifest(id).await?;
+) -> Result<(Manifest, Option<Seal>), Error> {
+    let trusted = |key| keys.contains(&key);
+    let (manifest, seal) = client.manifest(id, trusted).await?;
     let liar = |reason: String| Error::Liar {
         node: client.base().to_owned(),
         reason,
@@ -145,11 +186,11 @@ pub(super) async fn fetch_manifest(
             "manifest of {path}: found chunks of {found} bytes, expected at most {CHUNK_SIZE}"
         )));
     }
-    Ok(manifest)
+    Ok((manifest, Some(seal)))
 }
 
 /// Runs disk work on one of `threads`. Its panic is this job's.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     threads: &Threads,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {

@@ -1,19 +1,27 @@
 //! The peer protocol's shapes, spoken over the same HTTP server.
 //!
-//! - `GET /.well-known/headwater/v1/index?prefix=P`: JSON [`Index`], with an `ETag`.
-//! - `GET /.well-known/headwater/v1/manifest/ID`: the encoded manifest.
+//! - `GET /.well-known/headwater/v1/index?prefix=P`: JSON [`Index`], with an `ETag`: what this node holds, and whose
+//!   catalogues it has.
+//! - `GET /.well-known/headwater/v1/catalogue/KEY?prefix=P`: the signed catalogue (`content::catalogue`) of the node
+//!   with this public key, for P or a prefix of it: what that node publishes.
+//! - `GET /.well-known/headwater/v1/manifest/ID`: the encoded manifest with its publisher's signature.
 //! - `GET /.well-known/headwater/v1/chunk/ID/N`: chunk N of the object whose manifest digest is ID.
 //!
-//! `P` is a decoded path prefix, percent-encoded in the query; `ID` is 64 lower-case hex digits. 404 says that a
+//! `P` is a decoded path prefix, percent-encoded in the query; `ID` and `KEY` are 64 lower-case hex digits. 404 says that a
 //! chunk is not held here, 410 that the version is not known here (any more). Manifests and chunks never change.
+//!
+//! What ought to be held is said by catalogues alone, which only their publisher can make; so they, like manifests and
+//! chunks, may come from anybody. An index is one node's own word about itself, and only says whom to ask.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::content::chunk::Digest;
 use crate::content::manifest;
+use crate::content::sign::PublicKey;
 
 /// Path beneath which the protocol lives; no published object may stand there.
 pub const ROOT: &str = "/.well-known/headwater/v1/";
@@ -21,7 +29,10 @@ pub const ROOT: &str = "/.well-known/headwater/v1/";
 /// Objects in one index at most.
 pub const INDEX_ENTRIES: usize = 100_000;
 
-/// Bytes of one index or one manifest at most.
+/// Catalogues named in one index at most.
+pub const CATALOGUES: usize = 64;
+
+/// Bytes of one index, catalogue or manifest at most.
 pub const MESSAGE_SIZE: u64 = 64 << 20;
 
 /// What is asked of a node.
@@ -29,6 +40,8 @@ pub const MESSAGE_SIZE: u64 = 64 << 20;
 pub enum Ask {
     /// What the node holds beneath a prefix (decoded; begins and ends with `/`).
     Index(String),
+    /// The catalogue of a publisher for a prefix.
+    Catalogue(PublicKey, String),
     /// The manifest with this digest.
     Manifest(Digest),
     /// One chunk of the version with this manifest digest.
@@ -38,12 +51,23 @@ pub enum Ask {
 /// What a node holds beneath a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// Whether the node has read all it publishes. While it has not (it was just started), an object that is not
-    /// listed may still come.
-    pub scanned: bool,
-    /// The objects, by path.
-    #[serde(deserialize_with = "bounded")]
+    /// The node's own public key.
+    pub key: PublicKey,
+    /// The catalogues it can give for this prefix, its own among them.
+    #[serde(deserialize_with = "bounded::<_, _, CATALOGUES>")]
+    pub catalogues: Vec<Edition>,
+    /// The objects it holds whole, by path.
+    #[serde(deserialize_with = "bounded::<_, _, INDEX_ENTRIES>")]
     pub objects: Vec<IndexEntry>,
+}
+
+/// A catalogue that a node has, in its [`Index`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edition {
+    /// Whose it is.
+    pub key: PublicKey,
+    /// Its version.
+    pub version: u64,
 }
 
 /// One object in an [`Index`].
@@ -55,8 +79,7 @@ pub struct IndexEntry {
     pub manifest: Digest,
     /// Its size, bytes.
     pub size: u64,
-    /// Whether the node publishes it itself. A node that only mirrors it is one more source of its chunks, but not a
-    /// reason to hold it: else two nodes that mirror each other would keep a deleted object alive for ever.
+    /// Whether the node publishes it itself.
     pub published: bool,
 }
 
@@ -70,13 +93,12 @@ impl Ask {
             .strip_prefix(ROOT)
             .ok_or_else(|| error("path", path, "a path beneath the protocol's root"))?;
         match (rest.split_once('/'), query) {
-            (None, Some(query)) if rest == "index" => {
-                let prefix = query
-                    .strip_prefix("prefix=")
-                    .and_then(decode)
-                    .ok_or_else(|| error("query", query, "prefix=P, percent-encoded"))?;
-                check_prefix(&prefix)?;
-                Ok(Self::Index(prefix))
+            (None, Some(query)) if rest == "index" => Ok(Self::Index(parse_prefix(query)?)),
+            (Some(("catalogue", key)), Some(query)) => {
+                let key = key
+                    .parse()
+                    .map_err(|_| error("key", key, "64 lower-case hex digits"))?;
+                Ok(Self::Catalogue(key, parse_prefix(query)?))
             }
             (Some(("manifest", id)), None) => Ok(Self::Manifest(parse_digest(id)?)),
             (Some(("chunk", rest)), None) => {
@@ -93,7 +115,7 @@ impl Ask {
             _ => Err(error(
                 "path",
                 path,
-                "index?prefix=P, manifest/ID or chunk/ID/N",
+                "index?prefix=P, catalogue/KEY?prefix=P, manifest/ID or chunk/ID/N",
             )),
         }
     }
@@ -104,6 +126,9 @@ impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Index(prefix) => write!(f, "{ROOT}index?prefix={}", encode(prefix)),
+            Self::Catalogue(key, prefix) => {
+                write!(f, "{ROOT}catalogue/{key}?prefix={}", encode(prefix))
+            }
             Self::Manifest(id) => write!(f, "{ROOT}manifest/{id}"),
             Self::Chunk(id, index) => write!(f, "{ROOT}chunk/{id}/{index}"),
         }
@@ -141,6 +166,15 @@ fn check_path(path: &str, prefix: &str) -> Result<(), MessageError> {
         return Err(error("path", path, "a path beneath the mirrored prefix"));
     }
     Ok(())
+}
+
+fn parse_prefix(query: &str) -> Result<String, MessageError> {
+    let prefix = query
+        .strip_prefix("prefix=")
+        .and_then(decode)
+        .ok_or_else(|| error("query", query, "prefix=P, percent-encoded"))?;
+    check_prefix(&prefix)?;
+    Ok(prefix)
 }
 
 fn parse_digest(text: &str) -> Result<Digest, MessageError> {
@@ -192,20 +226,22 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Reads at most [`INDEX_ENTRIES`] entries: the bound holds before the memory is taken.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IndexEntry>, D::Error> {
-    struct Entries;
-    impl<'de> Visitor<'de> for Entries {
-        type Value = Vec<IndexEntry>;
+/// Reads at most `MOST` entries: the bound holds before the memory is taken.
+fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Entries<T, const MOST: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Entries<T, MOST> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {INDEX_ENTRIES} objects")
+            write!(f, "at most {MOST} entries")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut entries = Vec::new();
             while let Some(entry) = seq.next_element()? {
-                if entries.len() == INDEX_ENTRIES {
+                if entries.len() == MOST {
                     return Err(serde::de::Error::invalid_length(entries.len() + 1, &self));
                 }
                 entries.push(entry);
@@ -213,7 +249,7 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IndexEntry>
             Ok(entries)
         }
     }
-    deserializer.deserialize_seq(Entries)
+    deserializer.deserialize_seq(Entries::<T, MOST>(PhantomData))
 }
 
 fn error(field: &'static str, found: impl fmt::Display, expected: &'static str) -> MessageError {
@@ -266,7 +302,8 @@ mod tests {
 
     #[track_caller]
     fn index(objects: &str, field: Option<&str>) {
-        let body = format!("{{\"scanned\":true,\"objects\":[{objects}]}}");
+        let key = "0".repeat(64);
+        let body = format!("{{\"key\":{key:?},\"catalogues\":[],\"objects\":[{objects}]}}");
         let found = Index::parse(body.as_bytes(), "/v/");
         assert_eq!(found.err().map(|e| e.field), field, "{objects}");
     }
@@ -285,6 +322,9 @@ mod tests {
         refused(&format!("{ROOT}index?prefix=/v"), "prefix");
         refused(&format!("{ROOT}index?prefix=/%zz/"), "query");
         refused(&format!("{ROOT}index?prefix=/&x=1"), "query");
+        refused(&format!("{ROOT}catalogue/{id}"), "path");
+        refused(&format!("{ROOT}catalogue/{id}?prefix=v"), "prefix");
+        refused(&format!("{ROOT}catalogue/0{id}?prefix=/"), "key");
         refused(&format!("{ROOT}manifest/{}", "ab".repeat(31)), "digest");
         refused(&format!("{ROOT}manifest/{}", "AB".repeat(32)), "digest");
         refused(&format!("{ROOT}manifest/{id}?x"), "path");
@@ -312,7 +352,8 @@ mod tests {
     fn index_longer_than_the_bound_is_refused() {
         let one = entry("/v/a");
         let body = format!(
-            "{{\"scanned\":true,\"objects\":[{}]}}",
+            "{{\"key\":\"{}\",\"catalogues\":[],\"objects\":[{}]}}",
+            "0".repeat(64),
             vec![one; INDEX_ENTRIES + 1].join(",")
         );
         let found = Index::parse(body.as_bytes(), "/v/").unwrap_err();
@@ -337,6 +378,7 @@ mod tests {
                 Ask::Manifest(id),
                 Ask::Chunk(id, number),
                 Ask::Index(format!("/{name}/")),
+                Ask::Catalogue(PublicKey(bytes), format!("/{name}/")),
             ] {
                 let target = one.to_string();
                 prop_assert!(target.bytes().all(|b| b.is_ascii_graphic()));

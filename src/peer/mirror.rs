@@ -15,18 +15,22 @@ use tokio_util::sync::CancellationToken;
 use super::MirrorConfig;
 use super::client::{Client, Error, IndexAnswer};
 use super::job::{self, Event, Failure};
+use super::message::{Edition, Index};
 use super::node::Node;
 use super::plan::{Holds, Plan, Wanted};
 use super::replicate::MirrorStatus;
 use super::schedule::{self, Fetch, Source, Standing};
+use super::trust::{Greeting, Kept, Trust};
+use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
 use crate::content::have::Have;
 use crate::content::library::Library;
 use crate::content::manifest::Manifest;
 use crate::content::object::{Object, Role, WriteError};
+use crate::content::sign::PublicKey;
 use crate::content::store::Store;
 use crate::metrics::Metrics;
-use crate::metrics::replication::{IndexOutcome, ObjectState, Outcome, SourceState};
+use crate::metrics::replication::{IndexOutcome, ObjectState, Outcome, SealFault, SourceState};
 use crate::time::Now;
 
 /// The mirror of one prefix.
@@ -37,6 +41,9 @@ pub(super) struct Mirror {
     inner: Vec<String>,
     nodes: Vec<Node>,
     plan: Plan,
+    trust: Trust,
+    /// Keys whose catalogues are being fetched.
+    reading: HashSet<PublicKey>,
     store: Store,
     library: Library,
     metrics: Arc<Metrics>,
@@ -106,12 +113,15 @@ impl Mirror {
         let digest = blake3::hash(format!("{name} {}", config.prefix).as_bytes());
         let mut seed = [0; 8];
         seed.copy_from_slice(&digest.as_bytes()[..8]);
+        let trust = Trust::new(&config, store.dir());
         let never = Now {
             mono_ns: 0,
             unix_ms: 0,
         };
         Self {
-            plan: Plan::new(nodes.len(), config.interval / 2),
+            plan: Plan::new(nodes.len(), trust.count(), config.interval / 2),
+            trust,
+            reading: HashSet::new(),
             config,
             inner,
             nodes,
@@ -143,7 +153,7 @@ impl Mirror {
     /// # Errors
     /// A job that panicked.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        if self.nodes.is_empty() {
+        if self.nodes.is_empty() || !self.resume().await {
             stop.cancelled().await;
             return Ok(());
         }
@@ -166,6 +176,43 @@ impl Mirror {
         Ok(())
     }
 
+    /// Takes up whose word was taken before, and what was said last; false: that cannot be known, so nobody is asked.
+    async fn resume(&mut self) -> bool {
+        let (files, config) = (self.trust.files().clone(), self.config.clone());
+        let threads = self.store.threads().clone();
+        let kept = job::blocking(&threads, move || Kept::read(&files, &config)).await;
+        match kept {
+            Ok(kept) => {
+                for signed in self.trust.resume(kept) {
+                    self.accept(&signed);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, prefix = self.config.prefix, "not mirrored");
+                self.status.rcu(|status| MirrorStatus {
+                    problem: Some(error.to_string()),
+                    ..MirrorStatus::clone(status)
+                });
+                false
+            }
+        }
+    }
+
+    /// Goes by a verified catalogue, if it is newer.
+    fn accept(&mut self, signed: &SignedCatalogue) {
+        let (prefix, inner) = (&self.config.prefix, &self.inner);
+        let mine =
+            |path: &str| path.starts_with(prefix) && !inner.iter().any(|i| path.starts_with(i));
+        let ranks = self.trust.accept(signed);
+        for rank in &ranks {
+            self.plan.catalogue(*rank, signed.catalogue(), mine);
+        }
+        if !ranks.is_empty() {
+            self.library.offer(signed);
+        }
+    }
+
     /// How long nothing but a job's result can be of interest.
     fn sleep(&self, now: Now) -> Duration {
         let round = (self.round.open == 0).then(|| self.round.due.since(now));
@@ -182,7 +229,6 @@ impl Mirror {
     }
 
     fn begin_round(&mut self, now: Now) {
-        self.plan.begin_round();
         self.round.began = now;
         self.round.due = now.plus(self.config.interval);
         for place in 0..self.nodes.len() {
@@ -277,16 +323,18 @@ impl Mirror {
             };
             let client = self.nodes[node].client.clone();
             let (id, size, store) = (wanted.id, wanted.size, self.store.clone());
+            let keys = self.trust.keys();
             self.beginning.insert(path.clone());
             self.jobs.spawn(async move {
                 // A version that was known before needs no request: its manifest is what its digest says.
                 match known {
                     Some(object) => {
                         let manifest = Manifest::clone(object.manifest());
-                        job::begin(store, path, id, None, Ok(manifest)).await
+                        let known = (manifest, object.seal());
+                        job::begin(store, path, id, None, Ok(known)).await
                     }
                     None => {
-                        let manifest = job::fetch_manifest(&client, id, &path, size).await;
+                        let manifest = job::fetch_manifest(&client, &keys, id, &path, size).await;
                         job::begin(store, path, id, Some(node), manifest).await
                     }
                 }
@@ -357,6 +405,11 @@ impl Mirror {
     fn take(&mut self, event: Event, now: Now) {
         match event {
             Event::Index { node, result } => self.take_index(node, result, now),
+            Event::Catalogue { node, key, result } => self.take_catalogue(node, key, result, now),
+            Event::Kept(Ok(())) => {}
+            Event::Kept(Err(error)) => {
+                tracing::error!(%error, "key of a node not kept: it is not known after a restart");
+            }
             Event::Begun {
                 path,
                 id,
@@ -384,7 +437,6 @@ impl Mirror {
         let outcome = match result {
             Ok(answer) => {
                 let node = &mut self.nodes[place];
-                node.succeeded(now);
                 self.status.rcu(|status| MirrorStatus {
                     from: node.client.base().to_owned(),
                     seen_unix_ms: Some(now.unix_ms),
@@ -392,22 +444,18 @@ impl Mirror {
                 });
                 match answer {
                     IndexAnswer::Unchanged => {
-                        self.plan.unchanged(place);
+                        node.succeeded(now);
                         IndexOutcome::Unchanged
                     }
                     IndexAnswer::Changed(index, etag) => {
                         node.etag = etag;
-                        let (prefix, inner) = (&self.config.prefix, &self.inner);
-                        self.plan.changed(place, index, |path| {
-                            path.starts_with(prefix) && !inner.iter().any(|i| path.starts_with(i))
-                        });
-                        IndexOutcome::Changed
+                        self.take_changed(place, index, now)
                     }
                 }
             }
             Err(error) => {
                 let outcome = match error {
-                    Error::Liar { .. } => IndexOutcome::Refused,
+                    Error::Liar { .. } | Error::Untrusted { .. } => IndexOutcome::Refused,
                     _ => IndexOutcome::Failed,
                 };
                 self.blame(place, &error, now);
@@ -415,6 +463,89 @@ impl Mirror {
             }
         };
         self.metrics.replication.index(outcome);
+        self.round.open -= 1;
+        if self.round.open == 0 {
+            self.end_round(now);
+        }
+    }
+
+    /// Takes what a node says of itself, and asks it for what it has of the origins' words.
+    fn take_changed(&mut self, place: usize, index: Index, now: Now) -> IndexOutcome {
+        let node = &self.nodes[place];
+        let base = node.client.base().to_owned();
+        let files = self.trust.files().clone();
+        match self.trust.greet(place, index.key) {
+            Greeting::Known => {}
+            Greeting::New => {
+                let threads = self.store.threads().clone();
+                self.jobs.spawn(job::pin(files, base, index.key, threads));
+            }
+            Greeting::Changed(known) => {
+                let error = Error::Untrusted {
+                    reason: format!(
+                        "found key {}, expected {known}, which it had before; if it was replaced on purpose, remove {} \
+                         and restart, or configure `key`",
+                        index.key,
+                        files.pin(&base).display()
+                    ),
+                    node: base,
+                    fault: SealFault::OtherKey,
+                };
+                self.nodes[place].etag = None;
+                self.blame(place, &error, now);
+                return IndexOutcome::Refused;
+            }
+        }
+        let news: Vec<Edition> = self.trust.news(&index.catalogues).collect();
+        if news.is_empty() {
+            self.nodes[place].succeeded(now);
+        }
+        for edition in news {
+            if !self.reading.insert(edition.key) {
+                // Another node is being asked: what this one has is looked at again in the next round.
+                self.nodes[place].etag = None;
+                continue;
+            }
+            self.round.open += 1;
+            self.jobs.spawn(job::take_catalogue(
+                place,
+                self.nodes[place].client.clone(),
+                edition,
+                self.config.prefix.clone(),
+                self.trust.files().clone(),
+                self.store.threads().clone(),
+            ));
+        }
+        self.plan.changed(place, index);
+        IndexOutcome::Changed
+    }
+
+    fn take_catalogue(
+        &mut self,
+        place: usize,
+        key: PublicKey,
+        result: Result<SignedCatalogue, Error>,
+        now: Now,
+    ) {
+        self.reading.remove(&key);
+        match result {
+            Ok(signed) => {
+                self.nodes[place].succeeded(now);
+                tracing::info!(
+                    %key,
+                    version = signed.catalogue().version,
+                    objects = signed.catalogue().objects.len(),
+                    from = self.nodes[place].client.base(),
+                    "catalogue"
+                );
+                self.accept(&signed);
+            }
+            Err(error) => {
+                // Its index is to be read whole again: the catalogue is still wanted.
+                self.nodes[place].etag = None;
+                self.blame(place, &error, now);
+            }
+        }
         self.round.open -= 1;
         if self.round.open == 0 {
             self.end_round(now);
@@ -509,7 +640,7 @@ impl Mirror {
             Err(Failure::Node(error)) => {
                 let outcome = match error {
                     Error::Missing { .. } | Error::Gone { .. } => Outcome::Missing,
-                    Error::Liar { .. } => Outcome::Mismatch,
+                    Error::Liar { .. } | Error::Untrusted { .. } => Outcome::Mismatch,
                     Error::Retry { .. } => Outcome::Failed,
                 };
                 if let Some(transfer) = transfer {
@@ -589,6 +720,15 @@ impl Mirror {
                 node.health.lied(now);
                 node.fails(error);
             }
+            Error::Untrusted { fault, .. } => {
+                self.metrics.replication.refused(*fault);
+                // What another origin signed may be held in good faith; others are asked meanwhile.
+                match fault {
+                    SealFault::OtherKey => node.health.failed(now, self.seed),
+                    _ => node.health.lied(now),
+                }
+                node.fails(error);
+            }
         }
     }
 
@@ -623,11 +763,20 @@ impl Mirror {
             .find_map(|node| node.problem.as_ref())
             .or_else(|| self.refused.values().next());
         let last = self.status.load();
-        if (last.objects, last.filling, last.problem.as_ref()) != (objects, missing, problem) {
+        let now_as = (objects, missing, problem, self.trust.version());
+        if (
+            last.objects,
+            last.filling,
+            last.problem.as_ref(),
+            last.version,
+        ) != now_as
+        {
             self.status.store(Arc::new(MirrorStatus {
                 objects,
                 filling: missing,
                 problem: problem.cloned(),
+                key: self.trust.first_key(),
+                version: self.trust.version(),
                 ..MirrorStatus::clone(&last)
             }));
         }

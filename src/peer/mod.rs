@@ -1,10 +1,12 @@
 //! Replication: a mirror fetches what other nodes publish, chunk by chunk, each verified before it is kept.
 //!
 //! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next) and
-//! [`plan`] (what ought to be held), pure; [`client`] (one request to one node), `mirror` (the loop of one prefix),
+//! [`plan`] (what ought to be held), pure; [`client`] (one request to one node), `trust` (whose word is taken), `mirror` (the loop of one prefix),
 //! [`replicate`] (all of them). The serving side is `http/peer.rs`.
 
 use std::time::Duration;
+
+use crate::content::sign::PublicKey;
 
 pub mod message;
 
@@ -15,6 +17,8 @@ pub mod plan;
 pub mod client;
 
 mod node;
+
+mod trust;
 
 mod job;
 
@@ -29,10 +33,27 @@ pub struct MirrorConfig {
     pub prefix: String,
     /// Base URLs of the nodes to mirror from, such as `http://origin:8080`.
     pub from: Vec<String>,
+    /// Public keys of the origins, the first first; none: each node's key is that of its first answer.
+    pub keys: Vec<PublicKey>,
     /// How often the index is asked for.
     pub interval: Duration,
     /// Chunks in flight at once, per mirrored prefix.
     pub in_flight: usize,
     /// Objects filled at once, per mirrored prefix; the others wait.
     pub filling: usize,
+}
+
+impl MirrorConfig {
+    /// The defaults, for the objects beneath `prefix` of the nodes `from`.
+    #[must_use]
+    pub fn new(prefix: impl Into<String>, from: Vec<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            from,
+            keys: Vec::new(),
+            interval: Duration::from_secs(5),
+            in_flight: 8,
+            filling: 4,
+        }
+    }
 }

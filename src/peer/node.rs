@@ -44,7 +44,7 @@ impl Node {
 
     pub(super) fn fails(&mut self, error: &Error) {
         let problem = error.to_string();
-        let liar = matches!(error, Error::Liar { .. });
+        let liar = matches!(error, Error::Liar { .. } | Error::Untrusted { .. });
         if self.problem.as_ref() != Some(&problem) && (liar || self.problem.is_none()) {
             tracing::warn!(problem, liar, "node not asked for a while");
         }

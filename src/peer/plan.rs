@@ -1,14 +1,15 @@
 //! What a mirror ought to hold: the indexes of its nodes, in; wanted objects and those to remove, out. Pure.
 //!
-//! An object is wanted when one of the nodes publishes it itself; where two publish different versions at one path,
-//! the one named first in the configuration wins. Nodes that only mirror the same version are further sources of it.
-//! An object is removed after two whole rounds of indexes in a row without it: a node that is away, fails or lies
-//! never takes anything from here.
+//! An object is wanted when the catalogue of an origin lists it; where two list different versions at one path, the
+//! origin named first in the configuration wins. Nodes that hold the same version, whatever they are, are sources of it.
+//! An object is removed when every origin has said all it publishes and none lists it, for a while: a node that is away,
+//! fails or lies never takes anything from here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::message::Index;
+use crate::content::catalogue::Catalogue;
 use crate::content::chunk::Digest;
 use crate::time::Now;
 
@@ -16,6 +17,7 @@ use crate::time::Now;
 #[derive(Debug)]
 pub struct Plan {
     nodes: Vec<Known>,
+    origins: Vec<Option<Listing>>,
     wanted: BTreeMap<String, Wanted>,
     absent: HashMap<String, Now>,
     settle: Duration,
@@ -43,49 +45,48 @@ pub enum Holds {
     Nothing,
 }
 
-/// The last index of one node, whether it lists all, and whether the node answered in this round.
-#[derive(Debug, Default)]
-struct Known {
-    objects: HashMap<String, (Digest, u64, bool)>,
-    scanned: bool,
-    answered: bool,
+/// The last index of one node: what it holds, and whether it publishes it.
+type Known = HashMap<String, (Digest, bool)>;
+
+/// The last catalogue of one origin: what it publishes (version and size), and whether that is all.
+#[derive(Debug)]
+struct Listing {
+    objects: BTreeMap<String, (Digest, u64)>,
+    complete: bool,
 }
 
 impl Plan {
-    /// The plan over `nodes` nodes. Rounds closer than `settle` count as one for removals.
+    /// The plan over `nodes` nodes and `origins` origins. Rounds closer than `settle` count as one for removals.
     #[must_use]
-    pub fn new(nodes: usize, settle: Duration) -> Self {
+    pub fn new(nodes: usize, origins: usize, settle: Duration) -> Self {
         Self {
             nodes: (0..nodes).map(|_| Known::default()).collect(),
+            origins: (0..origins).map(|_| None).collect(),
             wanted: BTreeMap::new(),
             absent: HashMap::new(),
             settle,
         }
     }
 
-    /// Begins a round: no node has answered yet.
-    pub fn begin_round(&mut self) {
-        for node in &mut self.nodes {
-            node.answered = false;
-        }
+    /// The node answered with a new index (checked by [`Index::parse`]).
+    pub fn changed(&mut self, node: usize, index: Index) {
+        let objects = index.objects.into_iter();
+        self.nodes[node] = objects
+            .map(|entry| (entry.path, (entry.manifest, entry.published)))
+            .collect();
+        self.wanted = self.gather();
     }
 
-    /// The node answered that its index is as before.
-    pub fn unchanged(&mut self, node: usize) {
-        self.nodes[node].answered = true;
-    }
-
-    /// The node answered with a new index (checked by [`Index::parse`]). `mine` says which paths are this mirror's.
-    pub fn changed(&mut self, node: usize, index: Index, mine: impl Fn(&str) -> bool) {
-        let scanned = index.scanned;
-        let objects = index.objects.into_iter().filter(|entry| mine(&entry.path));
-        self.nodes[node] = Known {
+    /// An origin has a newer catalogue (verified). `mine` says which paths are this mirror's.
+    pub fn catalogue(&mut self, origin: usize, catalogue: &Catalogue, mine: impl Fn(&str) -> bool) {
+        let objects = catalogue.objects.iter();
+        let objects = objects.filter(|listed| mine(&listed.path));
+        self.origins[origin] = Some(Listing {
             objects: objects
-                .map(|entry| (entry.path, (entry.manifest, entry.size, entry.published)))
+                .map(|listed| (listed.path.clone(), (listed.manifest, listed.size)))
                 .collect(),
-            scanned,
-            answered: true,
-        };
+            complete: catalogue.complete,
+        });
         self.wanted = self.gather();
     }
 
@@ -95,7 +96,8 @@ impl Plan {
         let wanted = &self.wanted;
         self.absent
             .retain(|path, _| held.contains(path) && !wanted.contains_key(path));
-        if !self.nodes.iter().all(|node| node.answered && node.scanned) {
+        let all_said = |origin: &Option<Listing>| origin.as_ref().is_some_and(|l| l.complete);
+        if !self.origins.iter().all(all_said) {
             return Vec::new();
         }
         let mut gone = Vec::new();
@@ -123,10 +125,10 @@ impl Plan {
 
     fn gather(&self) -> BTreeMap<String, Wanted> {
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
-        for node in &self.nodes {
-            for (path, &(id, size, published)) in &node.objects {
-                if published && !wanted.contains_key(path) {
-                    let nodes = self.nodes.iter().map(|n| n.holds(path, id)).collect();
+        for listing in self.origins.iter().flatten() {
+            for (path, &(id, size)) in &listing.objects {
+                if !wanted.contains_key(path) {
+                    let nodes = self.nodes.iter().map(|n| holds(n, path, id)).collect();
                     wanted.insert(path.clone(), Wanted { id, size, nodes });
                 }
             }
@@ -135,18 +137,11 @@ impl Plan {
     }
 }
 
-impl Known {
-    fn holds(&self, path: &str, version: Digest) -> Holds {
-        match self.objects.get(path) {
-            Some(&(id, _, published)) if id == version => {
-                if published {
-                    Holds::Published
-                } else {
-                    Holds::Mirrored
-                }
-            }
-            _ => Holds::Nothing,
-        }
+fn holds(node: &Known, path: &str, version: Digest) -> Holds {
+    match node.get(path) {
+        Some(&(id, true)) if id == version => Holds::Published,
+        Some(&(id, false)) if id == version => Holds::Mirrored,
+        _ => Holds::Nothing,
     }
 }
 
@@ -154,9 +149,11 @@ impl Known {
 mod tests {
     use super::super::message::IndexEntry;
     use super::*;
+    use crate::content::catalogue::Listed;
+    use crate::content::sign::PublicKey;
 
-    /// A node's index as (path, version, published); `None`: it failed.
-    type Answer = Option<&'static [(&'static str, u8, bool)]>;
+    /// A catalogue as (path, version), and whether it is complete; `None`: nothing newer came in this round.
+    type Said = Option<(&'static [(&'static str, u8)], bool)>;
 
     const START: Now = Now {
         mono_ns: 0,
@@ -171,24 +168,39 @@ mod tests {
             published: *published,
         });
         Index {
-            scanned: true,
+            key: PublicKey([0; 32]),
+            catalogues: Vec::new(),
             objects: objects.collect(),
         }
     }
 
-    /// Rounds of a two-node plan, a second apart: each node's answer (`None`: it failed). Held is `/a`; `removed`
-    /// says in which rounds it is to go.
+    fn catalogue(entries: &[(&str, u8)], complete: bool) -> Catalogue {
+        let objects = entries.iter().map(|(path, id)| Listed {
+            path: (*path).to_owned(),
+            manifest: Digest([*id; 32]),
+            size: 1,
+        });
+        Catalogue {
+            version: 1,
+            complete,
+            prefix: "/".into(),
+            objects: objects.collect(),
+        }
+    }
+
+    /// Rounds of a plan with two origins, a second apart. Held is `/a`; `removed` says in which rounds it is to go.
     #[track_caller]
-    fn check(rounds: &[[Answer; 2]], removed: &[usize]) {
-        let mut plan = Plan::new(2, Duration::from_millis(500));
+    fn check(rounds: &[[Said; 2]], removed: &[usize]) {
+        let mut plan = Plan::new(2, 2, Duration::from_millis(500));
         let mut found = Vec::new();
-        for (round, answers) in rounds.iter().enumerate() {
-            plan.begin_round();
-            for (node, answer) in answers.iter().enumerate() {
-                if let Some(entries) = answer {
-                    plan.changed(node, index(entries), |_| true);
+        for (round, said) in rounds.iter().enumerate() {
+            for (origin, said) in said.iter().enumerate() {
+                if let Some((entries, complete)) = said {
+                    plan.catalogue(origin, &catalogue(entries, *complete), |_| true);
                 }
             }
+            // What nodes hold is no reason to hold it here.
+            plan.changed(1, index(&[("/a", 1, false)]));
             let now = START.plus(Duration::from_secs(round as u64));
             if !plan
                 .end_round(["/a".to_owned()].into_iter(), now)
@@ -200,60 +212,45 @@ mod tests {
         assert_eq!(found, removed);
     }
 
-    const WITH: Answer = Some(&[("/a", 1, true)]);
-    const MIRRORED: Answer = Some(&[("/a", 1, false)]);
-    const WITHOUT: Answer = Some(&[]);
+    const WITH: Said = Some((&[("/a", 1)], true));
+    const WITHOUT: Said = Some((&[], true));
+    const UNREAD: Said = Some((&[], false));
 
     #[test]
     fn object_absent_twice_in_a_row_is_removed() {
-        check(
-            &[[WITH, WITHOUT], [WITHOUT, WITHOUT], [WITHOUT, WITHOUT]],
-            &[2],
-        );
+        check(&[[WITH, WITHOUT], [WITHOUT, None], [None, None]], &[2]);
     }
 
     #[test]
     fn object_that_comes_back_is_kept() {
-        check(
-            &[[WITHOUT, WITHOUT], [WITH, WITHOUT], [WITHOUT, WITHOUT]],
-            &[],
-        );
+        check(&[[WITHOUT, WITHOUT], [WITH, None], [WITHOUT, None]], &[]);
     }
 
     #[test]
-    fn object_is_kept_while_a_node_is_away() {
+    fn object_is_kept_while_an_origin_was_never_heard() {
         check(&[[WITHOUT, None], [WITHOUT, None], [WITHOUT, None]], &[]);
         check(&[[None, None], [None, None]], &[]);
     }
 
     #[test]
-    fn object_that_others_only_mirror_is_removed() {
-        check(&[[WITHOUT, MIRRORED], [WITHOUT, MIRRORED]], &[1]);
-    }
-
-    #[test]
-    fn object_is_kept_while_a_node_has_not_read_all_it_publishes() {
-        let mut plan = Plan::new(1, Duration::ZERO);
-        for _ in 0..3 {
-            let unread = Index {
-                scanned: false,
-                objects: Vec::new(),
-            };
-            plan.begin_round();
-            plan.changed(0, unread, |_| true);
-            assert!(
-                plan.end_round(["/a".to_owned()].into_iter(), START)
-                    .is_empty()
-            );
-        }
+    fn object_is_kept_while_an_origin_has_not_read_all_it_publishes() {
+        check(&[[UNREAD, WITHOUT], [None, None], [None, None]], &[]);
+        check(
+            &[
+                [UNREAD, WITHOUT],
+                [WITHOUT, None],
+                [None, None],
+                [WITH, None],
+            ],
+            &[2],
+        );
     }
 
     #[test]
     fn rounds_close_together_count_once() {
-        let mut plan = Plan::new(1, Duration::from_secs(1));
+        let mut plan = Plan::new(1, 1, Duration::from_secs(1));
         let mut round = |ms| {
-            plan.begin_round();
-            plan.changed(0, index(&[]), |_| true);
+            plan.catalogue(0, &catalogue(&[], true), |_| true);
             let now = START.plus(Duration::from_millis(ms));
             plan.end_round(["/a".to_owned()].into_iter(), now).len()
         };
@@ -264,17 +261,18 @@ mod tests {
     }
 
     #[test]
-    fn version_of_the_first_node_wins_and_mirrors_of_it_are_sources() {
-        let mut plan = Plan::new(3, Duration::ZERO);
-        plan.changed(1, index(&[("/a", 2, true), ("/b", 3, true)]), |_| true);
-        plan.changed(0, index(&[("/a", 1, true)]), |_| true);
-        plan.changed(2, index(&[("/a", 1, false), ("/c", 4, false)]), |p| {
-            p != "/b"
-        });
+    fn version_of_the_first_origin_wins_and_whoever_holds_it_is_a_source() {
+        let mut plan = Plan::new(3, 2, Duration::ZERO);
+        plan.catalogue(1, &catalogue(&[("/a", 2), ("/b", 3)], true), |_| true);
+        plan.catalogue(0, &catalogue(&[("/a", 1), ("/c", 9)], true), |p| p != "/c");
+        plan.changed(0, index(&[("/a", 1, true)]));
+        plan.changed(1, index(&[("/a", 2, true), ("/b", 3, true)]));
+        plan.changed(2, index(&[("/a", 1, false), ("/d", 4, true)]));
         let a = &plan.wanted()["/a"];
         assert_eq!(a.id, Digest([1; 32]));
         assert_eq!(a.nodes, [Holds::Published, Holds::Nothing, Holds::Mirrored]);
-        assert!(plan.wanted().contains_key("/b"));
-        assert!(!plan.wanted().contains_key("/c"));
+        assert_eq!(plan.wanted()["/b"].id, Digest([3; 32]));
+        assert!(!plan.wanted().contains_key("/c"), "it is another mirror's");
+        assert!(!plan.wanted().contains_key("/d"), "no catalogue lists it");
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::MirrorConfig;
 use super::mirror::Mirror;
 use crate::content::library::Library;
+use crate::content::sign::PublicKey;
 use crate::content::store::Store;
 use crate::metrics::Metrics;
 
@@ -36,6 +37,10 @@ pub struct MirrorStatus {
     pub filling: usize,
     /// When the index was read last, Unix milliseconds.
     pub seen_unix_ms: Option<u64>,
+    /// The key of the origin, or of the first of several, once it is known.
+    pub key: Option<PublicKey>,
+    /// The version of its catalogue.
+    pub version: Option<u64>,
     /// What went wrong last, until it goes right.
     pub problem: Option<String>,
 }

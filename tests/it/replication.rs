@@ -30,6 +30,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod signed;
+
 /// Chunk size in these tests: the smallest.
 const CHUNK: usize = 64 << 10;
 
@@ -57,6 +59,24 @@ struct Ways {
     chunks_left: AtomicU64,
     /// Chunks asked for so far.
     asked: std::sync::Mutex<Vec<u32>>,
+    /// Changes what it sends.
+    forge: std::sync::Mutex<Option<Forge>>,
+    /// Says that it has a newer catalogue, and sends this one.
+    replay: std::sync::Mutex<Option<Vec<u8>>>,
+    /// Answers like the node of this library.
+    instead: std::sync::Mutex<Option<Library>>,
+}
+
+/// The body to send in place of a right one.
+type Forge = fn(&Ask, Vec<u8>) -> Vec<u8>;
+
+impl Ways {
+    fn honest() -> Arc<Self> {
+        Arc::new(Self {
+            chunks_left: AtomicU64::new(u64::MAX),
+            ..Self::default()
+        })
+    }
 }
 
 impl Origin {
@@ -84,10 +104,7 @@ impl Origin {
         let stop = CancellationToken::new();
         let published = publisher.run(stop.clone());
         tokio::spawn(async move { published.await.expect("the publisher runs") });
-        let ways = Arc::new(Ways {
-            chunks_left: AtomicU64::new(u64::MAX),
-            ..Ways::default()
-        });
+        let ways = Ways::honest();
         let address = serve(library.clone(), metrics.clone(), ways.clone(), stop.clone()).await;
         let origin = Self {
             content,
@@ -133,15 +150,19 @@ impl Mirror {
     }
 
     fn in_dir(state: &Path, origins: &[&Origin], in_flight: usize) -> Self {
-        let metrics = Arc::new(Metrics::new());
-        let (library, store) = open(state, &metrics);
+        let from = origins.iter().map(|origin| origin.url()).collect();
         let config = MirrorConfig {
-            prefix: "/".into(),
-            from: origins.iter().map(|origin| origin.url()).collect(),
             interval: Duration::from_millis(100),
             in_flight,
             filling: 3,
+            ..MirrorConfig::new("/", from)
         };
+        Self::with(state, config)
+    }
+
+    fn with(state: &Path, config: MirrorConfig) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let (library, store) = open(state, &metrics);
         let replicator = Replicator::new(
             vec![config],
             "mirror".into(),
@@ -242,8 +263,8 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, io::Error> {
     let broken = || Err(io::Error::from(io::ErrorKind::ConnectionReset));
     let ask = Ask::parse(request.uri().path(), request.uri().query());
-    let chunk = match ask {
-        Ok(Ask::Chunk(_, chunk)) => Some(chunk),
+    let chunk = match &ask {
+        Ok(Ask::Chunk(_, chunk)) => Some(*chunk),
         _ => None,
     };
     if let Some(chunk) = chunk {
@@ -262,7 +283,28 @@ async fn answer(
     if ways.away.load(Ordering::Relaxed) {
         return broken();
     }
+    let instead = ways.instead.lock().unwrap().clone();
+    let library = instead.as_ref().unwrap_or(library);
     let response = peer::serve(&request, library, metrics).await;
+    let forge = *ways.forge.lock().unwrap();
+    let replay = ways.replay.lock().unwrap().clone();
+    if let Ok(ask) = &ask
+        && (forge.is_some() || replay.is_some())
+        && response.status() == hyper::StatusCode::OK
+    {
+        let body = response.into_body().collect().await;
+        let body = body.unwrap_or_else(|never: Infallible| match never {});
+        let mut body = body.to_bytes().to_vec();
+        if let Some(forge) = forge {
+            body = forge(ask, body);
+        }
+        match (ask, replay) {
+            (Ask::Index(_), Some(_)) => body = signed::boast(&body),
+            (Ask::Catalogue(..), Some(replay)) => body = replay,
+            _ => {}
+        }
+        return Ok(Response::new(Full::new(body.into())));
+    }
     if chunk.is_some_and(|chunk| chunk + 1 == ways.flips.load(Ordering::Relaxed)) {
         let body = response.into_body().collect().await;
         let mut bytes = body
@@ -538,11 +580,10 @@ async fn object_too_large_for_the_store_leaves_room_for_others() {
     let library = Library::new(&config, metrics.clone());
     let store = Store::open(&config, &library, metrics.clone()).unwrap();
     let mirror = MirrorConfig {
-        prefix: "/".into(),
-        from: vec![origin.url()],
         interval: Duration::from_millis(50),
         in_flight: 2,
         filling: 1,
+        ..MirrorConfig::new("/", vec![origin.url()])
     };
     let replicator = Replicator::new(
         vec![mirror],

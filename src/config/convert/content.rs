@@ -8,6 +8,7 @@ use ::http::HeaderValue;
 use super::super::read::Section;
 use super::super::units;
 use super::values::{Paths, bytes, ms, secs};
+use crate::content::sign::PublicKey;
 use crate::content::{PublishConfig, StoreConfig};
 use crate::http::rules::{Rule, is_cache_control};
 use crate::peer::MirrorConfig;
@@ -73,6 +74,10 @@ pub(super) fn mirrors(
                 format!("found {prefix:?}, which is published here, expected another prefix");
             section.error("prefix", message);
         }
+        let keys = section.one_or_more("key", KEY_EXPECTED, |text| {
+            let key = text.parse::<PublicKey>();
+            key.map_err(|_| format!("found {text:?}, expected {KEY_EXPECTED}"))
+        });
         let interval = section.duration_or("interval", ms(100)..=secs(86_400), secs(5));
         let in_flight = section.integer_or("in_flight", 1..=1_024, 8);
         let filling = section.integer_or("filling", 1..=1_024, 4);
@@ -81,6 +86,7 @@ pub(super) fn mirrors(
         mirrors.push(MirrorConfig {
             prefix,
             from,
+            keys,
             interval,
             in_flight,
             filling,
@@ -197,5 +203,8 @@ fn node_url(text: &str) -> Result<String, String> {
 const SERVER_EXPECTED: &str = "the base URL of a server such as \"https://mirror.example:8443\"";
 
 const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080\"";
+
+const KEY_EXPECTED: &str =
+    "the public key of the origin, 64 digits as `headwater status` shows it there";
 
 const MEMORY: &str = "a size such as \"2 GiB\", or \"\" for an eighth of the memory";
