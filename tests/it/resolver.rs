@@ -571,7 +571,8 @@ async fn upstream_that_is_silent_makes_the_answer_stale_after_the_wait() {
     assert_eq!(outcome, Outcome::CacheStale);
     assert_eq!(hosts(&message), ["192.0.2.77"]);
     assert_eq!(message.answers[0].ttl, 30);
-    assert!(took >= Duration::from_millis(200), "{took:?}");
+    // A twentieth of the wait is left for the answer to arrive in.
+    assert!(took >= Duration::from_millis(190), "{took:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(bench.resolver.stats().stale, 1);
 }

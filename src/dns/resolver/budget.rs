@@ -69,6 +69,12 @@ impl Budget {
     }
 }
 
+/// How much of `limit` may be spent on work, for the answer to be with the client when it is over. The rest, a twentieth, is for what
+/// comes after the last wait: checking, composing and sending, on a machine that has other things to do, too.
+pub(super) fn for_work(limit: Duration) -> Duration {
+    limit - limit / 20
+}
+
 /// A client query has sent all the upstream packets it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the client query has used up its upstream packets")]
@@ -95,6 +101,12 @@ mod tests {
         assert_eq!(task.charge_packet(), Err(Exhausted));
         assert_eq!(budget.charge_packet(), Err(Exhausted));
         assert_eq!(budget.packets(), 0);
+    }
+
+    #[test]
+    fn work_leaves_a_twentieth_for_the_answer() {
+        let work = |millis| for_work(Duration::from_millis(millis)).as_millis();
+        assert_eq!((work(5_000), work(1_800), work(0)), (4_750, 1_710, 0));
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Upstream packets per client query.
     pub packets: u32,
-    /// Wall clock per client query.
+    /// Wall clock per client query, until the answer is with the client.
     pub time: Duration,
     /// Clients that may wait for one fetch.
     pub waiters: usize,
@@ -136,7 +136,7 @@ pub struct CacheConfig {
     pub negative_max_ttl: Duration,
     /// How long an expired answer is kept for RFC 8767; zero: off.
     pub stale: Duration,
-    /// Wait for a fetch before a stale answer is given.
+    /// Wait for a fetch until a stale answer is with the client.
     pub stale_wait: Duration,
     /// TTL of a stale answer.
     pub stale_ttl: Duration,
@@ -338,11 +338,12 @@ impl Resolver {
         self.inner.partitions.find(name)
     }
 
-    /// A full budget for one client query, from the settings (`packets`, `time`); starts now.
+    /// A full budget for one client query, from the settings (`packets`, `time` less what the answer needs to leave); starts now.
     #[must_use]
     pub fn budget(&self) -> Budget {
         let config = &self.inner.config;
-        Budget::new(config.packets, Now::read().plus(config.time))
+        let deadline = Now::read().plus(budget::for_work(config.time));
+        Budget::new(config.packets, deadline)
     }
 
     /// Resolves a query the cache did not have: single flight, failure cache, stale after the wait.
@@ -375,9 +376,8 @@ impl Resolver {
                 return Outcome::Resolved;
             }
             let stale = held.filter(|entry| entry.is_stale(now, inner.config.cache.stale));
-            let patience = stale
-                .is_some()
-                .then(|| budget.remaining(now).min(inner.config.cache.stale_wait));
+            let wait = budget::for_work(inner.config.cache.stale_wait);
+            let patience = stale.is_some().then(|| budget.remaining(now).min(wait));
             if inner.config.cache.nxdomain_cut
                 && let Some(entry) = inner.cuts.find(&key, now)
             {

@@ -8,17 +8,27 @@ use crate::harness::poll;
 
 #[test]
 fn stale_answer_comes_within_the_wait_and_then_at_once() {
-    let at = Ipv4Addr::new(198, 18, 1, 1);
+    // So many that asking them all takes longer than a client is to wait.
+    let at = [1, 2, 3, 4, 5].map(|n| Ipv4Addr::new(198, 18, 1, n));
     let dead = Arc::new(AtomicBool::new(false));
     let is_dead = Arc::clone(&dead);
-    let own = zone("old.test.", at, &[String::from("www 2 A 192.0.2.1")]);
-    let server = Server::new(vec![own]).hook(move |_, reply| {
-        if is_dead.load(Ordering::SeqCst) {
-            *reply = None;
-        }
+    let own = zone("old.test.", at[0], &[String::from("www 2 A 192.0.2.1")]);
+    let server = || {
+        let is_dead = Arc::clone(&is_dead);
+        Server::new(vec![own.clone()]).hook(move |_, reply| {
+            if is_dead.load(Ordering::SeqCst) {
+                *reply = None;
+            }
+        })
+    };
+    let more = at[1..].iter().zip(2..).flat_map(|(at, n)| {
+        [
+            format!("old 3600 NS ns{n}.old"),
+            format!("ns{n}.old 3600 A {at}"),
+        ]
     });
-    let mut hosts = top(&[("old", at)], &[]);
-    hosts.push(Host::new(at, server));
+    let mut hosts = top(&[("old", at[0])], &more.collect::<Vec<_>>());
+    hosts.extend(at.map(|at| Host::new(at, server())));
     beside(hosts, |_| {
         let node = node(None, "");
         assert_eq!(ask(&node, "www.old.test.", A).data, ["192.0.2.1"]);
@@ -29,7 +39,7 @@ fn stale_answer_comes_within_the_wait_and_then_at_once() {
         });
         let first = ask(&node, "www.old.test.", A);
         assert_eq!(first.data, ["192.0.2.1"], "{first:?}");
-        assert!(first.time <= Duration::from_millis(1_850), "{first:?}");
+        assert!(first.time <= Duration::from_millis(1_800), "{first:?}");
         let mut times: Vec<Duration> = (0..100)
             .map(|_| {
                 let said = ask(&node, "www.old.test.", A);
@@ -38,7 +48,11 @@ fn stale_answer_comes_within_the_wait_and_then_at_once() {
             })
             .collect();
         times.sort();
-        // The slower half is for a machine that is busy with something else.
-        assert!(times[50] <= Duration::from_millis(10), "{times:?}");
+        eprintln!(
+            "first {:?}, then median {:?}, 99 % within {:?}, slowest {:?}",
+            first.time, times[50], times[98], times[99]
+        );
+        // One of the hundred is left to a machine that is busy with something else.
+        assert!(times[98] <= Duration::from_millis(10), "{times:?}");
     });
 }
