@@ -59,9 +59,11 @@ impl Fact {
         matches!(&self.what, What::Nothing(Nothing { soa: None, .. }))
     }
 
-    /// Whole seconds it still holds.
+    /// Seconds it still holds. One that has begun counts, as in RFC 1035's count of TTLs: what came a moment ago with a TTL of 1
+    /// holds for its second, and is kept.
     pub(in super::super) fn ttl(&self, now: Now) -> u32 {
-        u32::try_from(self.until_ns.saturating_sub(now.mono_ns) / NANOS).unwrap_or(u32::MAX)
+        let left_ns = self.until_ns.saturating_sub(now.mono_ns);
+        u32::try_from(left_ns.div_ceil(NANOS)).unwrap_or(u32::MAX)
     }
 
     /// The type it is kept under: a name that does not exist has none of any. But of the DS the parent speaks, whose upstreams may not be

@@ -633,6 +633,20 @@ fn data_ends_with_the_delegation_it_came_through() {
 }
 
 #[test]
+fn data_with_a_second_to_live_is_given_for_its_second_and_with_none_for_none() {
+    let made = Made::new(small(&["one 1 A 198.51.100.1", "none 0 A 198.51.100.1"]));
+    for (name, ttl) in [("one", 1), ("none", 0)] {
+        let name = format!("{name}.example.test.");
+        assert_eq!(made.resolve(&name, A).ttl(), ttl, "{name}");
+    }
+    made.pass(2);
+    assert_eq!(made.resolve("one.example.test.", A).ttl(), 1);
+    // A part of its second is over, and what is left counts.
+    let again = made.resolve("one.example.test.", A);
+    assert_eq!((again.ttl(), again.packets), (1, 0));
+}
+
+#[test]
 fn zone_taken_away_by_its_parent_dies_whatever_it_says_itself() {
     // The zone gives its own NS set a week, and is asked for it again and again.
     let mut servers = small(&["www 604800 A 198.51.100.1", "@ 604800 NS ns"]);
