@@ -34,6 +34,7 @@ const GROUND: &[&str] = &[
     "dns/update/apply.rs",
     "dns/update/command.rs",
     "dns/update/journal.rs",
+    "dns/resolver/form.rs",
     "dns/resolver/upstream/target.rs",
     "dns/resolver/upstream/query.rs",
     "dns/resolver/upstream/health.rs",

@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use super::form;
+
 /// A name in wire form, never compressed.
 #[derive(Clone, Copy)]
 pub(super) struct Name {
@@ -156,34 +158,9 @@ pub(super) fn rdata(
     ends_well(rtype, rest).then_some(out)
 }
 
-/// Whether RDATA may end so, behind its [`fields`]. Checked where a client would take the message apart by it: the types of
-/// RFC 1035, addresses, and what is a name to its end. A reply with a record that does not is malformed as a whole.
+/// Whether RDATA may end so, behind its [`fields`]; a reply with a record that may not is malformed as a whole.
 fn ends_well(rtype: u16, rest: &[u8]) -> bool {
-    match rtype {
-        // A (RFC 1035 section 3.4.1), AAAA (RFC 3596 section 2.2)
-        1 => rest.len() == 4,
-        28 => rest.len() == 16,
-        // Five numbers of a SOA (RFC 1035 section 3.3.13)
-        6 => rest.len() == 20,
-        // HINFO; TXT, SPF (RFC 1035 sections 3.3.2, 3.3.14, RFC 7208 section 3.1)
-        13 => strings(rest) == Some(2),
-        16 | 99 => strings(rest).is_some_and(|count| count > 0),
-        // A signature (RFC 4034 section 3.1.8)
-        24 | 46 => !rest.is_empty(),
-        // The bitmap behind the name of NXT is opaque here.
-        30 => true,
-        rtype => fields(rtype).is_empty() || rest.is_empty(),
-    }
-}
-
-/// How many character strings `rest` is made of; `None`: the last one runs over.
-fn strings(rest: &[u8]) -> Option<usize> {
-    let (mut rest, mut count) = (rest, 0);
-    while let Some((&length, tail)) = rest.split_first() {
-        rest = tail.get(usize::from(length)..)?;
-        count += 1;
-    }
-    Some(count)
+    form::ends_well(rtype, fields(rtype).is_empty(), rest)
 }
 
 /// The record at `at`, without its names: where its owner ends, its type, and where it ends itself.

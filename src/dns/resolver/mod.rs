@@ -1,6 +1,6 @@
 //! The caching resolver: it forwards, or resolves from the root and validates.
 //!
-//! From ground to roof: [`budget`] (one per client query), `message` and `reply` (what an upstream said, checked),
+//! From ground to roof: [`budget`] (one per client query), `form`, `message` and `reply` (what an upstream said, checked),
 //! `partition` and `key` (which questions are one), `entry`, `table` and [`cache`] (wire answers in bounded memory),
 //! [`near`] (a worker's copies of the hottest), [`policy`] (what is answered here, or not as asked), `failure` (what not to
 //! ask again), `cuts` (names known not to exist), `flight` (one fetch for equal questions), `dump` (the cache as bytes),
@@ -37,6 +37,8 @@ use crate::net::Network;
 use crate::time::Now;
 
 pub mod budget;
+
+mod form;
 
 mod message;
 
