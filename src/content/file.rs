@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use rustix::fs::{AtFlags, OFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::beneath;
+use super::disk::Disk;
 
 /// What tells one state of a file from another without reading it.
 ///
@@ -32,12 +33,16 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
 }
 
-/// An object's file: kept open while the process may have enough files open, else opened at each read.
+/// An object's file: opened at the first read, and kept open while the process may have enough files open.
 #[derive(Debug)]
 pub(super) struct Source {
     place: Place,
+    /// Where it lies since its object was removed.
+    moved: ArcSwapOption<Place>,
     writable: bool,
-    kept: Option<(Arc<File>, OwnedSemaphorePermit)>,
+    kept: OnceLock<(Arc<File>, OwnedSemaphorePermit)>,
+    permits: Arc<Semaphore>,
+    disk: Disk,
 }
 
 impl Stamp {
@@ -94,14 +99,22 @@ impl Place {
 }
 
 impl Source {
-    /// `file` is `place`, open already; it is kept if a permit is left.
-    pub(super) fn new(place: Place, file: File, writable: bool, permits: &Arc<Semaphore>) -> Self {
-        let permit = Arc::clone(permits).try_acquire_owned().ok();
+    /// The file at `place`, not opened yet. It will be kept open if one of `permits` is left.
+    pub(super) fn new(place: Place, writable: bool, permits: &Arc<Semaphore>, disk: &Disk) -> Self {
         Self {
             place,
+            moved: ArcSwapOption::empty(),
             writable,
-            kept: permit.map(|permit| (Arc::new(file), permit)),
+            kept: OnceLock::new(),
+            permits: Arc::clone(permits),
+            disk: disk.clone(),
         }
+    }
+
+    /// `file` is `place`, open already.
+    pub(super) fn opened(self, file: File) -> Self {
+        self.keep(&Arc::new(file));
+        self
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -110,22 +123,41 @@ impl Source {
 
     /// The open file, if it is kept. No system call.
     pub(super) fn kept(&self) -> Option<&File> {
-        self.kept.as_ref().map(|(file, _)| &**file)
+        self.kept.get().map(|(file, _)| &**file)
     }
 
     /// The open file, or a fresh opening of it. Blocking.
     pub(super) fn open(&self) -> io::Result<Arc<File>> {
-        match &self.kept {
-            Some((file, _)) => Ok(Arc::clone(file)),
-            None if self.writable => self.place.open(OFlags::RDWR).map(Arc::new),
-            None => self.place.open(OFlags::RDONLY).map(Arc::new),
+        if let Some((file, _)) = self.kept.get() {
+            return Ok(Arc::clone(file));
+        }
+        let flags = match self.writable {
+            true => OFlags::RDWR,
+            false => OFlags::RDONLY,
+        };
+        let opened = match (self.disk.open(&self.place, flags), &*self.moved.load()) {
+            (Err(e), Some(moved)) if e.kind() == io::ErrorKind::NotFound => {
+                self.disk.open(moved, flags)
+            }
+            (opened, _) => opened,
+        };
+        let file = Arc::new(opened?);
+        self.keep(&file);
+        Ok(file)
+    }
+
+    /// The file will be at `place` in a moment, or stay where it is.
+    pub(super) fn moves(&self, place: Place) {
+        self.moved.store(Some(Arc::new(place)));
+    }
+
+    /// Keeps the file open if it may.
+    fn keep(&self, file: &Arc<File>) {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            // If another reader was faster, this one's permit goes back.
+            drop(self.kept.set((Arc::clone(file), permit)));
         }
     }
-}
-
-/// Reads all of `buffer` at `offset`, waiting for the disk.
-pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    file.read_exact_at(buffer, offset)
 }
 
 /// Reads all of `buffer` at `offset` if it is in memory; `false` if it is not, or if the file system cannot tell.

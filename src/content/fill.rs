@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use rustix::fs::OFlags;
 use tokio::sync::Notify;
 
+use super::disk::Disk;
 use super::file::Place;
 use super::have::Have;
 use super::object::Object;
@@ -25,6 +25,7 @@ pub(super) struct Fill {
     wants: Mutex<Vec<Want>>,
     asked: Notify,
     keeper: Weak<dyn Keeper>,
+    disk: Disk,
     /// Where its files lie since it was removed.
     doomed: OnceLock<PathBuf>,
 }
@@ -72,7 +73,7 @@ pub(super) trait Keeper: std::fmt::Debug + Send + Sync {
 }
 
 impl Fill {
-    pub(super) fn new(have: &Have, record: Place, keeper: Weak<dyn Keeper>) -> Self {
+    pub(super) fn new(have: &Have, record: Place, keeper: Weak<dyn Keeper>, disk: Disk) -> Self {
         Self {
             words: have.words().iter().map(|&w| AtomicU64::new(w)).collect(),
             held: AtomicU32::new(have.held()),
@@ -85,6 +86,7 @@ impl Fill {
             wants: Mutex::default(),
             asked: Notify::new(),
             keeper,
+            disk,
             doomed: OnceLock::new(),
         }
     }
@@ -112,7 +114,7 @@ impl Fill {
     pub(super) fn insert(&self, index: u32, len: u32) -> io::Result<Marked> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let new = !self.contains(index);
-        self.put(&*record.open()?, index, true)?;
+        self.put(&*record.open(&self.disk)?, index, true)?;
         if new {
             self.held.fetch_add(1, Ordering::AcqRel);
         }
@@ -137,7 +139,7 @@ impl Fill {
             word.fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
             self.held.fetch_sub(1, Ordering::AcqRel);
             self.asked.notify_one();
-            self.put(&*record.open()?, index, false)?;
+            self.put(&*record.open(&self.disk)?, index, false)?;
         }
         Ok(held)
     }
@@ -149,7 +151,7 @@ impl Fill {
         let old = word.load(Ordering::Acquire);
         let new = if held { old | bit } else { old & !bit };
         let byte = new.to_le_bytes()[index as usize / 8 % 8];
-        file.write_all_at(&[byte], u64::from(index / 8))?;
+        self.disk.write_at(file, &[byte], u64::from(index / 8))?;
         word.store(new, Ordering::Release);
         Ok(())
     }
@@ -159,14 +161,14 @@ impl Fill {
         let record = {
             let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.unsynced = 0;
-            let file = record.open()?;
+            let file = record.open(&self.disk)?;
             if self.complete() {
                 record.file = None; // Thousands of whole objects need no file each.
             }
             file
         };
-        data.sync_data()?;
-        record.sync_data()
+        self.disk.sync_data(data)?;
+        self.disk.sync_data(&*record)
     }
 
     /// Whether something was written since the last sync.
@@ -257,11 +259,11 @@ impl Fill {
 }
 
 impl Record {
-    fn open(&mut self) -> io::Result<Arc<File>> {
+    fn open(&mut self, disk: &Disk) -> io::Result<Arc<File>> {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(self.place.open(OFlags::RDWR)?);
+        let file = Arc::new(disk.open(&self.place, OFlags::RDWR)?);
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }

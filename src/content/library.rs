@@ -466,16 +466,56 @@ impl Library {
 
     /// Puts a mirrored object at its path, beside a whole one or in place of a partial one; gives those replaced.
     pub(super) fn put_mirrored(&self, object: &Arc<Object>) -> Vec<Arc<Object>> {
-        self.update(&object.manifest().path, |slot| {
-            let mut replaced = Vec::from_iter(slot.next.take());
-            let stays = slot.mirrored.as_ref().is_some_and(|old| old.complete());
-            if stays && !object.complete() {
-                slot.next = Some(Arc::clone(object));
-            } else {
-                replaced.extend(slot.mirrored.replace(Arc::clone(object)));
+        self.update(&object.manifest().path, |slot| slot.put_mirrored(object))
+    }
+
+    /// Puts mirrored objects at their paths as [`Library::put_mirrored`] does one after the other, with one new
+    /// snapshot for all, as far as the bound on objects allows. The bytes of those taken; those replaced.
+    pub(super) fn put_recovered(
+        &self,
+        objects: impl Iterator<Item = Arc<Object>>,
+    ) -> (u64, Vec<Arc<Object>>) {
+        let inner = &self.inner;
+        let write = inner.write.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paths: Vec<_> = inner
+            .paths
+            .iter()
+            .map(|s| HashMap::clone(&s.load()))
+            .collect();
+        let mut versions: Vec<_> = inner
+            .versions
+            .iter()
+            .map(|s| HashMap::clone(&s.load()))
+            .collect();
+        let (mut bytes, mut taken, mut gone) = (0, 0, Vec::new());
+        for object in objects {
+            // Those replaced make room only once they are dropped.
+            if inner.objects.load(Ordering::Acquire) + taken >= inner.objects_most {
+                self.has_room(); // Says so.
+                break;
             }
-            replaced
-        })
+            taken += 1;
+            bytes += object.manifest().layout.size;
+            let path = &object.manifest().path;
+            let slot: &mut Slot = paths[self.shard(path)]
+                .entry(path.as_str().into())
+                .or_default();
+            gone.extend(slot.put_mirrored(&object));
+            versions[usize::from(object.id().0[0])].insert(object.id(), Arc::downgrade(&object));
+        }
+        for (shard, map) in inner.paths.iter().zip(paths) {
+            shard.store(Arc::new(map));
+        }
+        for (shard, map) in inner.versions.iter().zip(versions) {
+            shard.store(Arc::new(map));
+        }
+        let stay = taken - gone.len();
+        inner.objects.fetch_add(stay, Ordering::AcqRel);
+        inner.generation.fetch_add(1, Ordering::AcqRel);
+        let metrics = &inner.reader.metrics.content;
+        metrics.mirror_objects.add(stay as i64);
+        drop(write);
+        (bytes, gone)
     }
 
     /// The next version is whole and takes its place; gives the one it replaced.
@@ -641,7 +681,7 @@ impl Library {
                 tracing::warn!(%path, %error, "digests not remembered");
             }
         }
-        let source = Source::new(place, file, false, &reader.open_files);
+        let source = Source::new(place, false, &reader.open_files, &reader.disk).opened(file);
         let object = Object::published(digested, source, Now::read(), Arc::clone(reader));
         Ok(Taken::Object(Box::new(object)))
     }
@@ -688,6 +728,18 @@ impl Drop for Turn {
 impl Slot {
     fn serving(&self) -> Option<&Arc<Object>> {
         self.published.as_ref().or(self.mirrored.as_ref())
+    }
+
+    /// Puts a mirrored object beside a whole one or in place of a partial one; gives those replaced.
+    fn put_mirrored(&mut self, object: &Arc<Object>) -> Vec<Arc<Object>> {
+        let mut replaced = Vec::from_iter(self.next.take());
+        let stays = self.mirrored.as_ref().is_some_and(|old| old.complete());
+        if stays && !object.complete() {
+            self.next = Some(Arc::clone(object));
+        } else {
+            replaced.extend(self.mirrored.replace(Arc::clone(object)));
+        }
+        replaced
     }
 
     fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {

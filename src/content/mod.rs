@@ -1,9 +1,9 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
 //! From ground to roof: [`chunk`], [`sign`], [`manifest`], [`catalogue`], [`have`], [`media`] (pure); [`edition`] (this
-//! node's key and the catalogues it signs); `buffers`, `seal`, `memory`, `file`,
-//! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, its file, its
-//! filling, where it may wait, what all share);
+//! node's key and the catalogues it signs); `buffers`, `seal`, `memory`, [`disk`], `file`,
+//! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, file operations,
+//! its file, its filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
 //! [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
@@ -32,6 +32,8 @@ mod memory;
 
 mod beneath;
 
+pub mod disk;
+
 mod file;
 
 mod fill;
@@ -51,6 +53,8 @@ pub mod store;
 mod remembered;
 
 pub mod publish;
+
+use disk::Disk;
 
 /// A directory this node is the origin of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub struct StoreConfig {
     pub reads: usize,
     /// Threads for work that waits for the disk.
     pub threads: usize,
+    /// Where its files are.
+    pub disk: Disk,
 }
 
 impl StoreConfig {
@@ -105,6 +111,7 @@ impl StoreConfig {
             buffers: 32 << 20,
             reads: 16,
             threads: 64,
+            disk: Disk::default(),
         }
     }
 }

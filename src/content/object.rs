@@ -1,14 +1,13 @@
 //! One object: a manifest, a file, and which of its bytes have been proved. How its bytes are read is in `read`.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::chunk::Digest;
-use super::file::{Source, Stamp};
+use super::file::{Place, Source, Stamp};
 use super::fill::Fill;
 use super::have::Have;
 use super::manifest::Manifest;
@@ -267,7 +266,9 @@ impl Object {
         }
         let kept = (|| {
             let file = self.source.open()?;
-            file.write_all_at(bytes, layout.start(index))?;
+            self.reader
+                .disk
+                .write_at(&file, bytes, layout.start(index))?;
             let seals = self.reader.sealer.seal_all(bytes).collect();
             self.seals.set(index, layout.count(), seals);
             let marked = fill.insert(index, layout.len(index))?;
@@ -302,6 +303,11 @@ impl Object {
             Some(fill) if fill.unsynced() => fill.sync(&*self.source.open()?),
             _ => Ok(()),
         }
+    }
+
+    /// Its file will be at `place` in a moment: it was replaced or removed.
+    pub(super) fn moves(&self, place: Place) {
+        self.source.moves(place);
     }
 
     /// It was replaced or removed: it leaves the memory at once.

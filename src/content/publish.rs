@@ -76,7 +76,7 @@ impl Publisher {
         roots.sort_by_key(|root| std::cmp::Reverse(root.config.prefix.len()));
         let fresh = library.set_published(Published {
             roots,
-            remembered: Remembered::open(&store.dir)?,
+            remembered: Remembered::open(&store.dir, &store.disk)?,
             chunk: store.chunk,
             open: Mutex::default(),
             scanned: AtomicBool::new(false),

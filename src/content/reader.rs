@@ -9,6 +9,7 @@ use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::StoreConfig;
 use super::buffers::Buffers;
+use super::disk::Disk;
 use super::memory::{self, Memory};
 use super::seal::Sealer;
 use super::threads::Threads;
@@ -28,6 +29,7 @@ pub(super) struct Reader {
     pub(super) open_files: Arc<Semaphore>,
     /// Published paths whose file is not what it was.
     pub(super) suspects: Suspects,
+    pub(super) disk: Disk,
     pub(super) metrics: Arc<Metrics>,
     small_object: u64,
     small_total: u64,
@@ -74,6 +76,7 @@ impl Reader {
             threads: Threads::new(config.threads, Arc::clone(&metrics)),
             open_files: Arc::new(Semaphore::new(open_files())),
             suspects: Suspects::default(),
+            disk: config.disk.clone(),
             metrics,
             small_object: u64::from(config.small_object),
             small_total: config.small_total,

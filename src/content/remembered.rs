@@ -5,11 +5,11 @@
 //! damaged only costs a reading of the file. A file is remembered once its stamp is settled.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::chunk::Digest;
+use super::disk::Disk;
 use super::file::Stamp;
 use super::manifest::Manifest;
 
@@ -17,14 +17,16 @@ use super::manifest::Manifest;
 #[derive(Debug)]
 pub(super) struct Remembered {
     dir: PathBuf,
+    disk: Disk,
 }
 
 impl Remembered {
     /// Below the store's directory; made if it is not there.
-    pub(super) fn open(store: &Path) -> io::Result<Self> {
+    pub(super) fn open(store: &Path, disk: &Disk) -> io::Result<Self> {
         let dir = store.join("published");
-        fs::create_dir_all(&dir)?;
-        Ok(Self { dir })
+        disk.make_directories(&dir)?;
+        let disk = disk.clone();
+        Ok(Self { dir, disk })
     }
 
     /// The manifest of the file at `path` of directory `root`, if it is remembered with this stamp and chunk size.
@@ -35,7 +37,7 @@ impl Remembered {
         stamp: Stamp,
         chunk: u32,
     ) -> Option<Manifest> {
-        let bytes = fs::read(self.dir.join(name(root, path))).ok()?;
+        let bytes = self.disk.read(&self.dir.join(name(root, path))).ok()?;
         let (digest, rest) = bytes.split_first_chunk::<32>()?;
         if Digest::of(rest) != Digest(*digest) {
             return None;
@@ -57,15 +59,13 @@ impl Remembered {
         rest.extend_from_slice(&manifest.encode());
         let mut bytes = Digest::of(&rest).0.to_vec();
         bytes.extend_from_slice(&rest);
-        let name = name(root, &manifest.path);
-        let temporary = self.dir.join(format!("{name}{TEMPORARY}"));
-        fs::write(&temporary, bytes)?;
-        fs::rename(&temporary, self.dir.join(name))
+        let file = self.dir.join(name(root, &manifest.path));
+        self.disk.replace(&file, &bytes)
     }
 
     pub(super) fn forget(&self, root: &Path, path: &str) {
         // If it stays, it is swept after the next scan.
-        drop(fs::remove_file(self.dir.join(name(root, path))));
+        drop(self.disk.remove(&self.dir.join(name(root, path))));
     }
 
     /// Removes what is not of one of `published` (directory and path), also temporary files of a crash.
@@ -74,14 +74,10 @@ impl Remembered {
         published: impl Iterator<Item = (&'a Path, &'a str)>,
     ) -> io::Result<()> {
         let names: HashSet<String> = published.map(|(root, path)| name(root, path)).collect();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            if !entry
-                .file_name()
-                .to_str()
-                .is_some_and(|n| names.contains(n))
-            {
-                fs::remove_file(entry.path())?;
+        for path in self.disk.list(&self.dir)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !name.is_some_and(|name| names.contains(name)) {
+                self.disk.remove(&path)?;
             }
         }
         Ok(())
@@ -111,10 +107,10 @@ fn encode(stamp: Stamp) -> [u8; 40] {
     bytes
 }
 
-const TEMPORARY: &str = ".new";
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::chunk::Layout;
     use super::*;
 
@@ -144,7 +140,7 @@ mod tests {
     #[track_caller]
     fn check(stamp: Stamp, change: impl FnOnce(&Path), expected: Option<&Manifest>) {
         let dir = tempfile::tempdir().expect("a directory");
-        let remembered = Remembered::open(dir.path()).expect("a directory");
+        let remembered = Remembered::open(dir.path(), &Disk::default()).expect("a directory");
         remembered
             .remember(Path::new("/x"), STAMP, &sample())
             .expect("written");
@@ -186,7 +182,7 @@ mod tests {
     fn sweep_keeps_what_is_published() {
         let sweep = |file: &Path| {
             let dir = file.parent().and_then(Path::parent).expect("two levels");
-            let remembered = Remembered::open(dir).expect("a directory");
+            let remembered = Remembered::open(dir, &Disk::default()).expect("a directory");
             fs::write(file.with_extension("new"), b"left by a crash").expect("written");
             let published = [(Path::new("/x"), "/a")];
             remembered.sweep(published.into_iter()).expect("swept");

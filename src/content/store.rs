@@ -21,28 +21,30 @@
 //! At one path a whole version serves until the next is whole. Its files go with its last reader; until then they
 //! count. If both are found at start (a crash between the two steps), the one begun last stays if it is whole.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::StoreConfig;
 use super::chunk::Digest;
+use super::disk::Disk;
 use super::file::{Place, Source};
 use super::fill::{Fill, Keeper};
 use super::have::Have;
 use super::library::Library;
-use super::manifest::{Manifest, SIZE_MAX};
+use super::manifest::Manifest;
 use super::object::{Object, WriteError};
 use super::sign::Seal;
 use super::threads::Threads;
 use crate::metrics::Metrics;
+
+mod recover;
 
 /// The store. A cheap handle.
 #[derive(Clone, Debug)]
@@ -56,12 +58,16 @@ struct Inner {
     objects: PathBuf,
     objects_fd: Arc<OwnedFd>,
     removed: PathBuf,
+    removed_fd: Arc<OwnedFd>,
+    disk: Disk,
     size: u64,
     used: AtomicU64,
     /// Names in `removed`.
     next_removed: AtomicU64,
     /// One object begins, replaces or goes at a time.
     change: Mutex<()>,
+    /// Objects that left the library and could not be moved aside yet.
+    left: Mutex<Vec<Arc<Object>>>,
     library: Library,
     metrics: Arc<Metrics>,
     /// Unlocked when it is closed.
@@ -82,22 +88,28 @@ impl Store {
         let dir = &config.dir;
         let objects = dir.join("objects");
         let removed = dir.join("removed");
+        let disk = config.disk.clone();
         for path in [dir, &objects, &removed] {
-            fs::create_dir_all(path).map_err(|e| at(path, e))?;
+            disk.make_directories(path).map_err(|e| at(path, e))?;
         }
         let lock = lock(&dir.join("lock"))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let objects_fd =
-            rustix::fs::open(&objects, flags, Mode::empty()).map_err(|e| at(&objects, e.into()))?;
+        let open = |path: &Path| match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Arc::new(fd)),
+            Err(error) => Err(at(path, error.into())),
+        };
         let inner = Inner {
             dir: dir.clone(),
-            objects_fd: Arc::new(objects_fd),
+            objects_fd: open(&objects)?,
             objects,
+            removed_fd: open(&removed)?,
             removed,
+            disk,
             size: config.size,
             used: AtomicU64::new(0),
             next_removed: AtomicU64::new(0),
             change: Mutex::default(),
+            left: Mutex::default(),
             library: library.clone(),
             metrics,
             _lock: lock,
@@ -107,7 +119,7 @@ impl Store {
         let store = Self {
             inner: Arc::new(inner),
         };
-        store.recover()?;
+        store.inner.recover(config.threads.min(SCAN))?;
         Ok(store)
     }
 
@@ -190,34 +202,6 @@ impl Store {
         }
         result
     }
-
-    /// Puts what is whole or well begun into the library and sweeps the rest.
-    fn recover(&self) -> io::Result<()> {
-        let inner = &self.inner;
-        for entry in fs::read_dir(&inner.removed).map_err(|e| at(&inner.removed, e))? {
-            inner.sweep(&entry?.path(), "removed before");
-        }
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&inner.objects).map_err(|e| at(&inner.objects, e))? {
-            let dir = entry?.path();
-            match inner.recover_one(&dir) {
-                Ok(recovered) => found.push(recovered),
-                Err(reason) => inner.sweep(&dir, &reason),
-            }
-        }
-        // The whole ones first, then by age: a version takes its place as it did before the crash.
-        found.sort_by_key(|(begun, object)| (!object.complete(), *begun));
-        for (_, object) in found {
-            if !inner.library.has_room() {
-                break; // What does not fit stays on disk, for a larger bound.
-            }
-            inner.count(object.manifest().layout.size);
-            let _change = inner.changing();
-            let replaced = inner.library.put_mirrored(&object);
-            inner.doom(replaced)?;
-        }
-        Ok(())
-    }
 }
 
 impl Inner {
@@ -265,11 +249,14 @@ impl Inner {
             let most = self.library.objects_most();
             return Err(full(format!("{most} objects are held, the most allowed")));
         }
+        // This very version may be among those that could not be moved.
+        self.doom(Vec::new())
+            .map_err(|error| WriteError::of(&path, error))?;
         let dir = self.objects.join(id.to_string());
         let made = self.make(&dir, manifest, seal, id, &encoded);
         let object = made.map_err(|error| {
             // What was allocated is given back at once: others may need it.
-            drop(fs::remove_dir_all(&dir));
+            drop(self.disk.remove(&dir));
             WriteError::of(&path, error)
         })?;
         self.count(size);
@@ -287,25 +274,26 @@ impl Inner {
         id: Digest,
         encoded: &[u8],
     ) -> io::Result<Arc<Object>> {
-        match fs::remove_dir_all(dir) {
+        let disk = &self.disk;
+        match disk.remove(dir) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => fs::create_dir(dir)?,
+            _ => disk.make_directory(dir)?,
         }
-        let data = create(&dir.join(DATA))?;
-        allocate(&data, manifest.layout.size)?;
+        let data = disk.create(&dir.join(DATA))?;
+        disk.allocate(&data, manifest.layout.size)?;
         let have = Have::empty(manifest.layout.count());
-        let mut record = create(&dir.join(HAVE))?;
-        record.write_all(&have.encode())?;
-        data.sync_all()?;
-        record.sync_all()?;
+        let record = disk.create(&dir.join(HAVE))?;
+        disk.write_at(&record, &have.encode(), 0)?;
+        disk.sync(&data)?;
+        disk.sync(&record)?;
         let temporary = dir.join(MANIFEST_NEW);
-        let mut file = create(&temporary)?;
-        file.write_all(encoded)?;
-        file.sync_all()?;
-        fs::rename(&temporary, dir.join(MANIFEST))?;
-        sync_dir(dir)?;
-        sync_dir(&self.objects)?;
-        Ok(self.object(Arc::new(manifest), seal, id, data, &have))
+        let file = disk.create(&temporary)?;
+        disk.write_at(&file, encoded, 0)?;
+        disk.sync(&file)?;
+        disk.rename(&temporary, &dir.join(MANIFEST))?;
+        disk.sync_directory(dir)?;
+        disk.sync_directory(&self.objects)?;
+        Ok(self.object(Arc::new(manifest), seal, id, Some(data), &have))
     }
 
     fn object(
@@ -313,79 +301,46 @@ impl Inner {
         manifest: Arc<Manifest>,
         seal: Option<Seal>,
         id: Digest,
-        data: File,
+        data: Option<File>,
         have: &Have,
     ) -> Arc<Object> {
-        let place = |name| Place {
-            root: Arc::clone(&self.objects_fd),
-            path: Path::new(&id.to_string()).join(name),
-        };
         let reader = self.library.reader();
-        let source = Source::new(place(DATA), data, true, &reader.open_files);
+        let mut source = Source::new(self.place(id, DATA), true, &reader.open_files, &self.disk);
+        if let Some(data) = data {
+            source = source.opened(data);
+        }
         let keeper: Weak<Self> = Arc::downgrade(self);
-        let fill = Fill::new(have, place(HAVE), keeper);
+        let fill = Fill::new(have, self.place(id, HAVE), keeper, self.disk.clone());
         let reader = Arc::clone(reader);
         Arc::new(Object::mirrored(manifest, id, source, fill, seal, reader))
     }
 
-    /// One directory of `objects`: the object and when it was begun, or why it is none.
-    fn recover_one(self: &Arc<Self>, dir: &Path) -> Result<(SystemTime, Arc<Object>), String> {
-        let text = |e: io::Error| e.to_string();
-        let name = dir.file_name().and_then(|name| name.to_str());
-        let id: Digest = name
-            .and_then(|name| name.parse().ok())
-            .ok_or("not named by a digest")?;
-        let path = dir.join(MANIFEST);
-        let meta = fs::metadata(&path).map_err(|e| format!("manifest: {e}"))?;
-        if meta.len() > (SIZE_MAX + Seal::SIZE) as u64 {
-            return Err(format!("manifest of {} bytes", meta.len()));
-        }
-        let encoded = fs::read(&path).map_err(text)?;
-        let whose = |payload: &[u8]| Digest::of(payload) == id;
-        let (payload, seal) = match Seal::split(&encoded) {
-            Some((payload, seal)) if whose(payload) => (payload, Some(seal)),
-            _ if whose(&encoded) => (encoded.as_slice(), None),
-            _ => return Err("manifest of another digest".into()),
-        };
-        let manifest = Manifest::decode(payload).map_err(|e| e.to_string())?;
-        let mut options = OpenOptions::new();
-        let data = options.read(true).write(true).open(dir.join(DATA));
-        let data = data.map_err(|e| format!("data: {e}"))?;
-        let size = data.metadata().map_err(text)?.len();
-        if size != manifest.layout.size {
-            let expected = manifest.layout.size;
-            return Err(format!("data of {size} bytes, expected {expected}"));
-        }
-        let bytes = fs::read(dir.join(HAVE)).map_err(|e| format!("have: {e}"))?;
-        let have = Have::decode(&bytes, manifest.layout.count()).ok_or("have of wrong shape")?;
-        let begun = meta.modified().map_err(text)?;
-        let object = self.object(Arc::new(manifest), seal, id, data, &have);
-        Ok((begun, object))
-    }
-
-    /// Removes what recovery cannot use.
-    fn sweep(&self, path: &Path, reason: &str) {
-        let swept = if path.is_dir() {
-            fs::remove_dir_all(path)
-        } else {
-            fs::remove_file(path)
-        };
-        match swept {
-            Ok(()) => tracing::info!(path = %path.display(), reason, "swept from the store"),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "not swept"),
+    /// Where a file of an object is.
+    fn place(&self, id: Digest, name: &str) -> Place {
+        Place {
+            root: Arc::clone(&self.objects_fd),
+            path: Path::new(&id.to_string()).join(name),
         }
     }
 
-    /// Moves the files of objects that left the library aside; they go with the last reader. Under `change`.
+    /// Moves the files of objects that left the library aside; they go with the last reader. What could not be moved
+    /// is moved at the next change. Under `change`.
     fn doom(&self, objects: Vec<Arc<Object>>) -> io::Result<()> {
-        for object in objects {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.extend(objects);
+        while let Some(object) = left.last() {
             let dir = self.objects.join(object.id().to_string());
             let number = self.next_removed.fetch_add(1, Ordering::Relaxed);
             let aside = self.removed.join(number.to_string());
-            fs::rename(&dir, &aside).map_err(|e| at(&dir, e))?;
+            object.moves(Place {
+                root: Arc::clone(&self.removed_fd),
+                path: Path::new(&number.to_string()).join(DATA),
+            });
+            self.disk.rename(&dir, &aside).map_err(|e| at(&dir, e))?;
             if let Some(fill) = object.fill() {
                 fill.doom(aside);
             }
+            left.pop();
         }
         Ok(())
     }
@@ -415,8 +370,9 @@ impl Keeper for Inner {
         let used = self.used.fetch_sub(size, Ordering::AcqRel) - size;
         self.metrics.content.store_used.set(gauge(used));
         let dir = dir.to_owned();
+        let disk = self.disk.clone();
         let remove = move || {
-            if let Err(error) = fs::remove_dir_all(&dir) {
+            if let Err(error) = disk.remove(&dir) {
                 // It is swept at the next start.
                 tracing::warn!(path = %dir.display(), %error, "removed object still on disk");
             }
@@ -445,29 +401,6 @@ fn lock(path: &Path) -> io::Result<File> {
     }
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o640);
-    options.open(path)
-}
-
-/// Gives the file its size and the disk's promise for it, where the file system can promise.
-fn allocate(file: &File, size: u64) -> io::Result<()> {
-    use rustix::io::Errno;
-    if size == 0 {
-        return Ok(());
-    }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Ok(()) => Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size),
-        Err(e) => Err(e.into()),
-    }
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]
 fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -476,6 +409,9 @@ fn at(path: &Path, error: io::Error) -> io::Error {
 fn gauge(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
+/// Threads that read what a store holds when it is opened.
+const SCAN: usize = 8;
 
 const DATA: &str = "data";
 const HAVE: &str = "have";

@@ -5,6 +5,7 @@ mod config;
 mod content;
 mod daemon;
 mod dns;
+mod faults;
 mod floors;
 mod fuzz;
 mod harness;

@@ -51,6 +51,7 @@ mod shapes;
 mod signed;
 
 mod signing;
+mod store;
 
 mod transfer;
 

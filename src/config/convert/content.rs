@@ -8,6 +8,7 @@ use ::http::HeaderValue;
 use super::super::read::Section;
 use super::super::units;
 use super::values::{Paths, bytes, ms, secs};
+use crate::content::disk::Disk;
 use crate::content::sign::PublicKey;
 use crate::content::{PublishConfig, StoreConfig};
 use crate::http::rules::{Rule, is_cache_control};
@@ -114,6 +115,7 @@ pub(super) fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
         buffers: section.size("buffers", 0..=1 << 40),
         reads: section.integer("reads", 1..=1_000),
         threads: section.integer("threads", 4..=1_000),
+        disk: Disk::default(),
     };
     if !config.chunk.is_multiple_of(64 << 10) {
         let found = config.chunk;

@@ -38,7 +38,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::super::file::{Stamp, read_at, read_resident};
+use super::super::file::{Stamp, read_resident};
 use super::super::seal::{self, BLOCK};
 use super::{Object, Origin, ReadError};
 use crate::metrics::content::Limit;
@@ -163,7 +163,8 @@ impl Object {
         often: bool,
     ) -> Result<Bytes, ReadError> {
         let file = self.source.open().map_err(|e| self.io(e))?;
-        let read = |file: &File, buffer: &mut [u8], at| read_at(file, buffer, at).is_ok();
+        let disk = &self.reader.disk;
+        let read = |file: &File, buffer: &mut [u8], at| disk.read_at(file, buffer, at).is_ok();
         match self.read_proved(index, within, &file, often, read) {
             Some(bytes) => Ok(bytes),
             None => self.read_digested(index, within, &file),
@@ -252,7 +253,8 @@ impl Object {
         for start in (0..len).step_by(WORK) {
             let end = len.min(start + WORK);
             let part = &mut work.as_mut()[..end - start];
-            match read_at(file, part, layout.start(index) + start as u64) {
+            let at = layout.start(index) + start as u64;
+            match self.reader.disk.read_at(file, part, at) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(self.corrupt(index, file));
