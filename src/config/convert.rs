@@ -30,6 +30,8 @@ mod link;
 
 mod policy;
 
+mod proxy;
+
 mod resolver;
 
 mod zone;
@@ -57,6 +59,10 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let publish = content::publish(&root.sections("publish"), &paths, &mut http.rules);
     let mirrors = content::mirrors(&root.sections("mirror"), &publish, &mut http.rules);
     let store = content::store(&root.section("store"), &state);
+    let local = publish.iter().map(|p| p.prefix.clone());
+    let local = local.chain(mirrors.iter().map(|m| m.prefix.clone()));
+    let (rules, cache) = (root.sections("proxy"), root.section("proxy_cache"));
+    http.proxy = proxy::settings(&rules, &cache, &node, &state, local.collect());
     let link = link::settings(&root.section("link"));
     let (metrics_listen, metrics_connections) = metrics(&root.section("metrics"));
     let (admin_socket, admin_connections) = admin(&root.section("admin"), &paths);

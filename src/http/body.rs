@@ -17,6 +17,8 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
+use super::proxy::flow::Flow;
+use super::proxy::upstream;
 use super::receipt::Receipt;
 use crate::content::chunk::Slice;
 use crate::content::object::{Object, ReadError};
@@ -37,6 +39,8 @@ enum Source {
     Full(Full<Bytes>),
     /// Read from an object as it goes.
     Object(Box<Reader>),
+    /// Of another server, as it comes.
+    Flow(Box<Flow>),
 }
 
 /// Why a body could not be read on.
@@ -55,6 +59,9 @@ pub enum Fault {
     /// The object could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The server it comes from failed.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Fault),
 }
 
 /// A part of a body read from an object.
@@ -90,6 +97,15 @@ impl Body {
         self.receipt.relabel(role);
     }
 
+    /// A body of another server.
+    #[must_use]
+    pub fn flow(flow: Flow, receipt: Receipt) -> Self {
+        Self {
+            source: Source::Flow(Box::new(flow)),
+            receipt,
+        }
+    }
+
     /// A body read from an object.
     #[must_use]
     pub fn object(reader: Reader, receipt: Receipt) -> Self {
@@ -110,6 +126,18 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         let bytes = match &mut this.source {
+            Source::Flow(flow) => {
+                let polled = flow.poll_next(cx);
+                this.receipt.waits(polled.is_pending());
+                match ready!(polled) {
+                    Some(Ok(bytes)) => bytes,
+                    Some(Err(fault)) => {
+                        this.receipt.broke();
+                        return Poll::Ready(Some(Err(fault.into())));
+                    }
+                    None => Bytes::new(),
+                }
+            }
             Source::Memory(bytes) => std::mem::take(bytes),
             Source::Full(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
@@ -146,6 +174,7 @@ impl http_body::Body for Body {
             Source::Memory(bytes) => bytes.is_empty(),
             Source::Full(body) => body.is_end_stream(),
             Source::Object(reader) => reader.left == 0,
+            Source::Flow(flow) => flow.left() == Some(0),
         }
     }
 
@@ -154,6 +183,7 @@ impl http_body::Body for Body {
             Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Full(body) => body.size_hint(),
             Source::Object(reader) => SizeHint::with_exact(reader.left),
+            Source::Flow(flow) => flow.left().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }
@@ -166,6 +196,7 @@ impl Fault {
                 tracing::debug!(path, index, "chunk not held in time");
             }
             Self::Read(error) => tracing::warn!(%error, "object not readable"),
+            Self::Upstream(error) => tracing::debug!(%error, "upstream failed"),
         }
     }
 }

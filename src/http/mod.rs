@@ -2,8 +2,8 @@
 //!
 //! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
 //! [`watch`] (what a connection does, and when that is too little), [`wire`] (its stream, watched), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
-//! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`server`]
-//! (listeners, connections, limits).
+//! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
+//! (a cache of other servers), [`server`] (listeners, connections, limits).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +40,8 @@ pub mod body;
 pub mod object;
 
 pub mod peer;
+
+pub mod proxy;
 
 pub mod server;
 
@@ -90,6 +92,8 @@ pub struct Config {
     pub access_lines: usize,
     /// What is said of the answers beneath each prefix.
     pub rules: Vec<rules::Rule>,
+    /// The cache of other servers.
+    pub proxy: proxy::Config,
 }
 
 impl Config {

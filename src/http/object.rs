@@ -23,6 +23,7 @@ use super::body::{Body, Fault, Piece, Reader};
 use super::digest::{self, CONTENT_DIGEST, REPR_DIGEST, Want, base64};
 use super::fresh::{self, Validators, Verdict};
 use super::listing;
+use super::proxy::serve::Proxy;
 use super::range::{self, Plan};
 use super::receipt::{Client, Receipt};
 use super::route::{self, Route};
@@ -53,6 +54,8 @@ pub struct Site {
     pub heads: Heads,
     /// What is said of the answers beneath each prefix.
     pub rules: Rules,
+    /// The cache of other servers, if there are any.
+    pub proxy: Option<Arc<Proxy>>,
 }
 
 /// Handles of `headwater_content_requests_total`.
@@ -573,7 +576,7 @@ fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
                 .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
             response
         }
-        Fault::Read(_) => {
+        Fault::Read(_) | Fault::Upstream(_) => {
             let text = "the object cannot be read";
             plain(receipt, StatusCode::INTERNAL_SERVER_ERROR, text)
         }

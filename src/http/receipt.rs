@@ -86,6 +86,11 @@ impl Receipt {
         self.left = self.left.saturating_sub(bytes);
     }
 
+    /// Its body broke off, whatever its length was to be.
+    pub fn broke(&mut self) {
+        self.left = self.left.max(1);
+    }
+
     /// It waits for content (so the client is not slow), or no more.
     pub fn waits(&mut self, waits: bool) {
         if self.waits != waits {
@@ -128,7 +133,7 @@ impl Drop for Receipt {
             self.outcome
         };
         site.metrics.http.request(self.role, outcome, self.sent);
-        if self.role != Role::None {
+        if matches!(self.role, Role::Origin | Role::Mirror) {
             let content = match outcome {
                 Outcome::Unavailable | Outcome::ServerError => &site.content.failed,
                 _ if self.filled => &site.content.fill,

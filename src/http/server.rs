@@ -32,6 +32,7 @@ use super::Config;
 use super::access::Log;
 use super::line::Line;
 use super::object::{self, Answer, Heads, Site, Supply};
+use super::proxy::{self, serve::Proxy};
 use super::receipt::Client;
 use super::rules::Rules;
 use super::seldom::Seldom;
@@ -116,6 +117,13 @@ impl Server {
                     .with_context(|| format!("http: access log {}", path.display()))
             })
             .transpose()?;
+        let proxy = if config.proxy.rules.is_empty() {
+            None
+        } else {
+            let opened = Proxy::open(&config.proxy, config.ranges, Arc::clone(&metrics));
+            let folder = || format!("http: proxy cache {}", config.proxy.dir.display());
+            Some(Arc::new(opened.with_context(folder)?))
+        };
         let site = Site {
             library,
             content: Supply::new(&metrics),
@@ -125,6 +133,7 @@ impl Server {
             fill_wait: config.fill_wait,
             heads: Heads::new(HEADS),
             rules: Rules::new(config.rules.clone()),
+            proxy,
         };
         Ok(Self {
             config,
@@ -156,6 +165,12 @@ impl Server {
     #[must_use]
     pub fn encrypted_addrs(&self) -> Vec<SocketAddr> {
         self.encrypted.addrs.clone()
+    }
+
+    /// The cache of other servers, if there are any.
+    #[must_use]
+    pub fn proxy(&self) -> Option<Arc<Proxy>> {
+        self.site.proxy.clone()
     }
 
     /// The access log, to have it reopened after a rotation.
@@ -200,6 +215,9 @@ impl Server {
         join_all(accepting).await;
         shared.tracker.close();
         shared.tracker.wait().await;
+        if let Some(proxy) = &shared.site.proxy {
+            proxy.close().await;
+        }
         if let Some(log) = access {
             tokio::task::spawn_blocking(move || log.flush()).await?;
         }
@@ -417,7 +435,7 @@ fn is_parse(error: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(hyper::Error::is_parse)
 }
 
-/// Hands requests to [`object::answer`].
+/// Hands requests to the proxy or to [`object::answer`].
 struct Handler(Arc<Client>);
 
 impl Service<Request<Incoming>> for Handler {
@@ -426,6 +444,11 @@ impl Service<Request<Incoming>> for Handler {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        if let Some(proxy) = &self.0.site.proxy
+            && let Some((rule, _)) = proxy.takes(&request)
+        {
+            return proxy::serve::answer(proxy, &self.0, rule, request);
+        }
         object::answer(&self.0, request)
     }
 }

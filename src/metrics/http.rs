@@ -32,6 +32,8 @@ pub enum Role {
     Mirror,
     /// There is no object, or another node asks.
     None,
+    /// It passes on what another server has.
+    Proxy,
 }
 
 /// What became of a request; each has exactly one.
@@ -198,13 +200,14 @@ fn resolve<const N: usize>(vec: &IntCounterVec, labels: [&str; N]) -> [IntCounte
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Origin, Self::Mirror, Self::None];
+    const ALL: [Self; 4] = [Self::Origin, Self::Mirror, Self::None, Self::Proxy];
 
     fn label(self) -> &'static str {
         match self {
             Self::Origin => "origin",
             Self::Mirror => "mirror",
             Self::None => "none",
+            Self::Proxy => "proxy",
         }
     }
 }

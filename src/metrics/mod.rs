@@ -10,6 +10,7 @@ pub mod dns;
 pub mod http;
 pub mod link;
 pub mod node;
+pub mod proxy;
 pub mod replication;
 pub mod resolver;
 pub mod transfer;
@@ -32,6 +33,8 @@ pub struct Metrics {
     pub policy: policy::Metrics,
     /// HTTP requests and connections.
     pub http: http::Metrics,
+    /// The cache of other servers.
+    pub proxy: proxy::Metrics,
     /// Objects and the store.
     pub content: content::Metrics,
     /// Chunks fetched from and sent to other nodes.
@@ -64,6 +67,7 @@ impl Metrics {
             resolver: resolver::Metrics::new(&registry),
             policy: policy::Metrics::new(&registry),
             http: http::Metrics::new(&registry),
+            proxy: proxy::Metrics::new(&registry),
             content: content::Metrics::new(&registry),
             replication: replication::Metrics::new(&registry),
             link: link::Metrics::new(&registry),

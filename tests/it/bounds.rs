@@ -152,6 +152,15 @@ const BOUNDS: &[(&str, &str)] = &[
         "store.threads",
         "headwater_content_limit_reached_total{limit=\"threads\"}",
     ),
+    ("proxy_cache.size", "headwater_proxy_disk_bytes"),
+    ("proxy_cache.memory", "headwater_proxy_memory_bytes"),
+    ("proxy_cache.entries", "headwater_proxy_evicted_total"),
+    ("proxy_cache.variants", PROXY),
+    ("proxy_cache.object", PROXY),
+    ("proxy_cache.requests", PROXY),
+    ("proxy_cache.connect", PROXY),
+    ("proxy_cache.head_time", PROXY),
+    ("proxy_cache.silence", PROXY),
     (
         "metrics.connections",
         "headwater_control_connections_refused_total{listener=\"metrics\"}",
@@ -177,6 +186,7 @@ const BOUNDS: &[(&str, &str)] = &[
 /// The series of this family whose label is the key's last part.
 const DNS: &str = "headwater_dns_limit_reached_total{limit=\"*\"}";
 const RESOLVER: &str = "headwater_resolver_limit_hits_total{limit=\"*\"}";
+const PROXY: &str = "headwater_proxy_limit_reached_total{limit=\"*\"}";
 const CLOSED: &str = "headwater_http_connections_closed_total{reason=\"*\"}";
 const BROKEN_TRANSFER: &str =
     "headwater_zone_transfers_total{direction=\"in\",kind=\"axfr\",outcome=\"broken\"}";
@@ -242,6 +252,8 @@ const OTHERS: &[(&str, &[&str])] = &[
             "resolver.cache.failure_ttl_max",
             "resolver.cache.save",
             "resolver.tls.idle",
+            "proxy_cache.idle",
+            "proxy_cache.stale_if_error",
         ],
     ),
 ];

@@ -78,6 +78,7 @@ fn config_of_tests() -> Config {
         access_format: Format::Combined,
         rules: Vec::new(),
         access_lines: 8_192,
+        proxy: Default::default(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         access_format: http::access::Format::Combined,
         access_lines: 0,
         rules: Vec::new(),
+        proxy: http::proxy::Config::default(),
     };
     if config.connections_per_address > config.connections {
         let found = config.connections_per_address;

@@ -1,0 +1,96 @@
+//! A shared cache of ordinary HTTP servers (RFC 9111): `[[proxy]]`.
+//!
+//! It lies within `http` because it answers requests with the same receipts, bodies and range plans as objects do.
+//!
+//! From ground to roof: [`dictionary`], [`control`], [`date`], [`freshness`], [`storable`], [`vary`], [`fields`],
+//! [`condition`], [`told`] (pure: functions of header fields and the time); [`content`] (the bytes of a response, in
+//! chunks), [`table`] (what is stored, and what makes room), [`disk`] (chunks and entries in files), `keep` (memory and
+//! disk within their budgets), `flight` (requests under way); [`upstream`] (requests to the configured servers), [`flow`]
+//! (bodies), `reply` (answers from what is stored), `fetch` (what is sent on), [`serve`] (one request).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod dictionary;
+
+pub mod control;
+
+pub mod date;
+
+pub mod freshness;
+
+pub mod storable;
+
+pub mod vary;
+
+pub mod fields;
+
+pub mod condition;
+
+pub mod told;
+
+pub mod content;
+
+pub mod table;
+
+pub mod disk;
+
+mod keep;
+
+mod flight;
+
+pub mod upstream;
+
+pub mod flow;
+
+mod reply;
+
+mod fetch;
+
+pub mod serve;
+
+/// One `[[proxy]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The host it is for, in lower case; `None`: every host no other rule names.
+    pub host: Option<String>,
+    /// Host and port of the upstream.
+    pub upstream: String,
+    /// Freshness where the upstream states none, seconds; 0: heuristics.
+    pub default_ttl: u64,
+}
+
+/// Settings of the cache.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Who is asked for which host; empty: nothing is proxied.
+    pub rules: Vec<Rule>,
+    /// Paths beneath these are served by this node itself, unless a rule names their host.
+    pub local: Vec<String>,
+    /// The node's name, for `Via`.
+    pub node: String,
+    /// Where responses are kept.
+    pub dir: PathBuf,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Bytes in memory.
+    pub memory: u64,
+    /// Responses kept.
+    pub entries: usize,
+    /// Responses kept for one target.
+    pub variants: usize,
+    /// Bytes of the largest response kept.
+    pub object: u64,
+    /// Requests at upstreams at once.
+    pub requests: usize,
+    /// A connection to an upstream is made within this.
+    pub connect: Duration,
+    /// The head of its answer comes within this.
+    pub head_time: Duration,
+    /// Bytes of its answer come within this of each other.
+    pub silence: Duration,
+    /// A connection nobody uses is kept for so long.
+    pub idle: Duration,
+    /// A response that does not say so is served stale for so long when its upstream fails.
+    pub stale_if_error: Duration,
+}

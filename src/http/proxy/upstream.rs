@@ -1,0 +1,320 @@
+//! Requests to the configured servers: connections kept and shared, times bounded, nobody else ever asked.
+//!
+//! The address connected to is made from the configuration alone, whatever a request's target or `Host` says, and
+//! redirects are passed on, not followed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::Config;
+use crate::metrics::Metrics;
+use crate::metrics::proxy::{Limit, Upstream as Outcome};
+
+/// Asks upstreams.
+#[derive(Clone, Debug)]
+pub struct Upstreams {
+    client: Client<HttpConnector, Upload>,
+    places: Arc<Semaphore>,
+    head_time: Duration,
+    silence: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// The answer of an upstream.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its head.
+    pub head: http::response::Parts,
+    /// Its body.
+    pub body: Download,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Too many requests are at upstreams already.
+    #[error("too many requests are at upstreams")]
+    Busy,
+    /// It did not answer in time.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// It cannot be reached, or its answer is none.
+    #[error("the upstream cannot be reached, or does not speak HTTP")]
+    Broken,
+}
+
+/// An informational response (1xx) on its way.
+pub type Interim = (StatusCode, HeaderMap);
+
+impl Upstreams {
+    /// With the times and bounds of `config`.
+    #[must_use]
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(config.connect));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(config.idle)
+            .pool_max_idle_per_host(config.requests)
+            .http1_max_buf_size(READ)
+            .build(connector);
+        Self {
+            client,
+            places: Arc::new(Semaphore::new(config.requests)),
+            head_time: config.head_time,
+            silence: config.silence,
+            metrics,
+        }
+    }
+
+    /// Sends a request to `upstream` (host and port). A safe request without a body is sent once more if the connection
+    /// broke: it may have been one that the upstream was just closing.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn send(
+        &self,
+        upstream: &str,
+        method: &Method,
+        target: &str,
+        headers: HeaderMap,
+        upload: Option<Incoming>,
+        interim: Option<mpsc::UnboundedSender<Interim>>,
+    ) -> Result<Answer, Fault> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.proxy.limit(Limit::Requests);
+            return Err(Fault::Busy);
+        };
+        let uri: Uri = format!("http://{upstream}{target}")
+            .parse()
+            .map_err(|_| Fault::Broken)?;
+        let again = upload.is_none() && (method == Method::GET || method == Method::HEAD);
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut request = self.request(
+            &uri,
+            method,
+            headers.clone(),
+            upload,
+            &sent,
+            interim.as_ref(),
+        );
+        for turn in 0..2 {
+            match self.once(request, &sent).await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    self.metrics.proxy.upstream(match head.status.as_u16() {
+                        304 => Outcome::NotModified,
+                        200..400 => Outcome::Ok,
+                        400..500 => Outcome::ClientError,
+                        _ => Outcome::ServerError,
+                    });
+                    let body = Download {
+                        body,
+                        silence: self.silence,
+                        timer: None,
+                        metrics: Arc::clone(&self.metrics),
+                        _place: place,
+                    };
+                    return Ok(Answer { head, body });
+                }
+                Err(fault) => {
+                    self.metrics.proxy.upstream(match fault {
+                        Fault::Timeout => Outcome::Timeout,
+                        _ => Outcome::Broken,
+                    });
+                    if turn > 0 || !again || fault != Fault::Broken {
+                        return Err(fault);
+                    }
+                    request =
+                        self.request(&uri, method, headers.clone(), None, &sent, interim.as_ref());
+                }
+            }
+        }
+        Err(Fault::Broken)
+    }
+
+    fn request(
+        &self,
+        uri: &Uri,
+        method: &Method,
+        headers: HeaderMap,
+        upload: Option<Incoming>,
+        sent: &Arc<AtomicU64>,
+        interim: Option<&mpsc::UnboundedSender<Interim>>,
+    ) -> Request<Upload> {
+        let body = Upload {
+            body: upload,
+            sent: Arc::clone(sent),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        if let Some(interim) = interim.cloned() {
+            hyper::ext::on_informational(&mut request, move |response| {
+                // Nobody listens any more: the client is gone.
+                let _ = interim.send((response.status(), response.headers().clone()));
+            });
+        }
+        request
+    }
+
+    async fn once(
+        &self,
+        request: Request<Upload>,
+        sent: &AtomicU64,
+    ) -> Result<Response<Incoming>, Fault> {
+        let mut asked = std::pin::pin!(self.client.request(request));
+        let mut seen = 0;
+        loop {
+            match tokio::time::timeout(self.head_time, asked.as_mut()).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, source = ?std::error::Error::source(&error), "upstream failed");
+                    if error.is_connect() {
+                        self.metrics.proxy.limit(Limit::Connect);
+                    }
+                    return Err(if error.is_connect() && is_timeout(&error) {
+                        Fault::Timeout
+                    } else {
+                        Fault::Broken
+                    });
+                }
+                // While the client still sends its body the upstream need not answer.
+                Err(_) if sent.load(Relaxed) > seen => seen = sent.load(Relaxed),
+                Err(_) => {
+                    self.metrics.proxy.limit(Limit::HeadTime);
+                    return Err(Fault::Timeout);
+                }
+            }
+        }
+    }
+}
+
+fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::TimedOut)
+}
+
+/// The body of a request on its way to an upstream.
+#[derive(Debug)]
+pub struct Upload {
+    body: Option<Incoming>,
+    /// Counts its bytes, to tell a slow client from a slow upstream.
+    sent: Arc<AtomicU64>,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.sent.fetch_add(data.len() as u64, Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// The body of an upstream's answer, frame by frame within its time.
+#[derive(Debug)]
+pub struct Download {
+    body: Incoming,
+    silence: Duration,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    metrics: Arc<Metrics>,
+    /// Its place among the requests at upstreams.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Download {
+    /// Its length, if the head says it.
+    #[must_use]
+    pub fn len(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// It broke off, or was silent for too long.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Download::next`].
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.timer = None;
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        self.metrics.proxy.received.inc_by(data.len() as u64);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, "upstream's answer broke off");
+                    return Poll::Ready(Some(Err(Fault::Broken)));
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => break,
+            }
+        }
+        let silence = self.silence;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+        if timer.as_mut().poll(cx).is_ready() {
+            self.metrics.proxy.limit(Limit::Silence);
+            return Poll::Ready(Some(Err(Fault::Timeout)));
+        }
+        Poll::Pending
+    }
+}
+
+/// Bytes read from an upstream at once, which a head must fit into as well.
+const READ: usize = 256 << 10;
