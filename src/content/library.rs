@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
@@ -17,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::StoreConfig;
 use super::catalogue::SignedCatalogue;
 use super::chunk::Digest;
+use super::demand::{Demand, Wish};
 use super::edition::Editions;
 use super::file::Source;
 use super::manifest::check_path;
@@ -47,6 +49,8 @@ struct Inner {
     generation: AtomicU64,
     reader: Arc<Reader>,
     published: OnceLock<Published>,
+    /// What may be asked of mirrors, the longest prefix first.
+    demands: ArcSwap<Vec<Arc<Demand>>>,
     /// This node as a publisher.
     editions: OnceLock<Editions>,
     /// What others publish, as they signed it; to be passed on.
@@ -95,6 +99,8 @@ pub enum Entry {
     },
     /// A directory asked for without its final `/`.
     Directory,
+    /// Another node publishes it, and it was not begun here in time.
+    Later,
     /// Nothing.
     None,
 }
@@ -155,6 +161,7 @@ impl Library {
                 generation: AtomicU64::new(generation),
                 reader: Reader::new(config, metrics),
                 published: OnceLock::new(),
+                demands: ArcSwap::default(),
                 editions: OnceLock::new(),
                 catalogues: ArcSwap::default(),
                 looks: Arc::new(Semaphore::new(config.reads)),
@@ -242,8 +249,44 @@ impl Library {
                 self.get(path).map_or(Entry::None, Entry::Object)
             }
             Some(Look::Directory) => Entry::Directory,
-            Some(Look::None) | None => Entry::None,
+            Some(Look::None) | None => self.wish(path).await,
         }
+    }
+
+    /// Asks the mirror of the path for it, and waits until it is begun.
+    async fn wish(&self, path: &str) -> Entry {
+        let Some(demand) = self.demand(path) else {
+            return Entry::None;
+        };
+        match demand.wish(path, PATIENCE).await {
+            Wish::Unknown => Entry::None,
+            Wish::Refused => {
+                self.inner.reader.metrics.content.limit(Limit::Wishes);
+                Entry::Later
+            }
+            Wish::Done | Wish::Late => self.get(path).map_or(Entry::Later, Entry::Object),
+        }
+    }
+
+    /// Lets readers ask for what a mirror does not hold yet. A prefix has one demand.
+    pub fn set_demand(&self, demand: &Arc<Demand>) {
+        self.inner.demands.rcu(|all| {
+            let mut all = Vec::clone(all);
+            all.retain(|other| other.prefix() != demand.prefix());
+            all.push(Arc::clone(demand));
+            all.sort_by_key(|demand| std::cmp::Reverse(demand.prefix().len()));
+            all
+        });
+    }
+
+    /// The demand of the mirror whose path this is.
+    #[must_use]
+    pub fn demand(&self, path: &str) -> Option<Arc<Demand>> {
+        let demands = self.inner.demands.load();
+        demands
+            .iter()
+            .find(|d| path.starts_with(d.prefix()))
+            .cloned()
     }
 
     /// Asks the disk, on the blocking pool; `None` if the path is beneath no published prefix.
@@ -758,6 +801,9 @@ const SHARDS: usize = 256;
 
 /// Names in a listing at most.
 const LISTED: usize = 10_000;
+
+/// How long a reader waits for its object to be begun: some round trips to the other node, and its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A changed file up to this size is digested while its reader waits: some milliseconds.
 const SOON: u64 = 1 << 20;

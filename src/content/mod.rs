@@ -5,7 +5,7 @@
 //! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, file operations,
 //! its file, its filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
-//! [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
+//! [`demand`] (what readers wait for), [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
 
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ mod reader;
 pub mod object;
 
 mod root;
+
+pub mod demand;
 
 pub mod library;
 

@@ -233,6 +233,7 @@ async fn find(parts: Parts, path: String, mut receipt: Receipt) -> Response<Body
             return response;
         }
         Entry::Directory => redirect(receipt, &path),
+        Entry::Later => later(receipt, "the object is on its way to this mirror"),
         Entry::None => not_found(receipt),
     };
     share(&site, &path, &mut response);
@@ -568,19 +569,19 @@ fn not_found(receipt: Receipt) -> Response<Body> {
 
 fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
     match fault {
-        Fault::Late { .. } => {
-            let text = "the bytes are on their way to this mirror";
-            let mut response = plain(receipt, StatusCode::SERVICE_UNAVAILABLE, text);
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
-            response
-        }
+        Fault::Late { .. } => later(receipt, "the bytes are on their way to this mirror"),
         Fault::Read(_) | Fault::Upstream(_) => {
             let text = "the object cannot be read";
             plain(receipt, StatusCode::INTERNAL_SERVER_ERROR, text)
         }
     }
+}
+
+fn later(receipt: Receipt, text: &'static str) -> Response<Body> {
+    let mut response = plain(receipt, StatusCode::SERVICE_UNAVAILABLE, text);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    response
 }
 
 fn redirect(receipt: Receipt, path: &str) -> Response<Body> {

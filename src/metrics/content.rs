@@ -65,11 +65,19 @@ pub enum Limit {
     Threads,
     /// A directory has more names than a listing shows.
     Listing,
+    /// Readers wait for too many objects that are not held yet.
+    Wishes,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Reads, Self::Looks, Self::Threads, Self::Listing];
+    pub const ALL: [Self; 5] = [
+        Self::Reads,
+        Self::Looks,
+        Self::Threads,
+        Self::Listing,
+        Self::Wishes,
+    ];
 
     /// The label value.
     #[must_use]
@@ -79,6 +87,7 @@ impl Limit {
             Self::Looks => "looks",
             Self::Threads => "threads",
             Self::Listing => "listing",
+            Self::Wishes => "wishes",
         }
     }
 }

@@ -12,7 +12,6 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::MirrorConfig;
 use super::client::{Client, Error, IndexAnswer};
 use super::job::{self, Event, Failure};
 use super::message::{Edition, Index};
@@ -21,8 +20,10 @@ use super::plan::{Holds, Plan, Wanted};
 use super::replicate::MirrorStatus;
 use super::schedule::{self, Fetch, Source, Standing};
 use super::trust::{Greeting, Kept, Trust};
+use super::{MirrorConfig, Mode};
 use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
+use crate::content::demand::Demand;
 use crate::content::have::Have;
 use crate::content::library::Library;
 use crate::content::manifest::Manifest;
@@ -42,6 +43,11 @@ pub(super) struct Mirror {
     nodes: Vec<Node>,
     plan: Plan,
     trust: Trust,
+    demand: Arc<Demand>,
+    /// Objects readers wait for, to be begun before others.
+    wished: VecDeque<String>,
+    /// Mirrored objects that were here at the end of the last round.
+    kept: usize,
     /// Keys whose catalogues are being fetched.
     reading: HashSet<PublicKey>,
     store: Store,
@@ -114,6 +120,8 @@ impl Mirror {
         let mut seed = [0; 8];
         seed.copy_from_slice(&digest.as_bytes()[..8]);
         let trust = Trust::new(&config, store.dir());
+        let demand = Arc::new(Demand::new(&config.prefix, WISHES));
+        library.set_demand(&demand);
         let never = Now {
             mono_ns: 0,
             unix_ms: 0,
@@ -121,6 +129,9 @@ impl Mirror {
         Self {
             plan: Plan::new(nodes.len(), trust.count(), config.interval / 2),
             trust,
+            demand,
+            wished: VecDeque::new(),
+            kept: 0,
             reading: HashSet::new(),
             config,
             inner,
@@ -169,6 +180,7 @@ impl Mirror {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(event) = self.jobs.join_next() => self.take(event?, Now::read()),
+                path = self.demand.next() => self.take_wish(path),
                 () = wake => {}
             }
         }
@@ -202,15 +214,48 @@ impl Mirror {
     /// Goes by a verified catalogue, if it is newer.
     fn accept(&mut self, signed: &SignedCatalogue) {
         let (prefix, inner) = (&self.config.prefix, &self.inner);
-        let mine =
-            |path: &str| path.starts_with(prefix) && !inner.iter().any(|i| path.starts_with(i));
+        let filter = &self.config.filter;
+        let mine = |path: &str| {
+            path.starts_with(prefix)
+                && !inner.iter().any(|i| path.starts_with(i))
+                && filter.takes(prefix, path)
+        };
         let ranks = self.trust.accept(signed);
         for rank in &ranks {
             self.plan.catalogue(*rank, signed.catalogue(), mine);
         }
         if !ranks.is_empty() {
             self.library.offer(signed);
+            let wanted = self.plan.wanted().iter();
+            self.demand
+                .list(wanted.map(|(path, w)| (path.clone(), w.size)).collect());
         }
+    }
+
+    /// A reader waits for an object that is not here.
+    fn take_wish(&mut self, path: String) {
+        let wanted = self.plan.wanted().get(&path);
+        if wanted.is_some_and(|wanted| !self.has(&path, wanted.id)) {
+            self.wished.push_back(path);
+        } else {
+            self.demand.settle(&path);
+        }
+    }
+
+    /// The next object to begin: those that readers wait for first, which may be as many more as `filling` says.
+    fn next_to_begin(&mut self) -> Option<String> {
+        let filling = self.transfers.len() + self.beginning.len();
+        if self.beginning.len() >= self.config.in_flight {
+            return None;
+        }
+        let wished = (filling < 2 * self.config.filling)
+            .then(|| self.wished.pop_front())
+            .flatten();
+        wished.or_else(|| {
+            (filling < self.config.filling)
+                .then(|| self.waiting.pop_front())
+                .flatten()
+        })
     }
 
     /// How long nothing but a job's result can be of interest.
@@ -260,6 +305,7 @@ impl Mirror {
             .map(|object| object.manifest().path.clone())
             .filter(|path| self.is_mine(path))
             .collect();
+        self.kept = held.len();
         for path in self.plan.end_round(held.into_iter(), now) {
             self.transfers.remove(&path);
             self.jobs.spawn(job::remove(self.store.clone(), path));
@@ -282,7 +328,7 @@ impl Mirror {
         });
         self.waiting = wanted
             .iter()
-            .filter(|(path, wanted)| !self.has(path, wanted.id))
+            .filter(|(path, wanted)| self.is_due(path) && !self.has(path, wanted.id))
             .map(|(path, _)| path)
             .filter(|path| !self.transfers.contains_key(*path) && !self.beginning.contains(*path))
             .cloned()
@@ -296,6 +342,14 @@ impl Mirror {
         })
     }
 
+    /// Whether an object is fetched unasked: all are, or those that somebody asked for before.
+    fn is_due(&self, path: &str) -> bool {
+        match self.config.mode {
+            Mode::Replicate => true,
+            Mode::OnDemand => self.library.get(path).is_some(),
+        }
+    }
+
     fn is_mine(&self, path: &str) -> bool {
         path.starts_with(&self.config.prefix)
             && !self.inner.iter().any(|inner| path.starts_with(inner))
@@ -303,13 +357,13 @@ impl Mirror {
 
     /// Begins waiting objects while there is room.
     fn begin_objects(&mut self, now: Now) {
-        while self.transfers.len() + self.beginning.len() < self.config.filling
-            && self.beginning.len() < self.config.in_flight
-        {
-            let Some(path) = self.waiting.pop_front() else {
-                return;
-            };
-            let Some(wanted) = self.plan.wanted().get(&path) else {
+        while let Some(path) = self.next_to_begin() {
+            if self.beginning.contains(&path) {
+                continue;
+            }
+            let wanted = self.plan.wanted().get(&path);
+            let Some(wanted) = wanted.filter(|_| !self.transfers.contains_key(&path)) else {
+                self.demand.settle(&path);
                 continue;
             };
             let known = self.library.version(wanted.id);
@@ -317,6 +371,7 @@ impl Mirror {
                 wanted.nodes[*place] != Holds::Nothing && self.nodes[*place].is_open(now)
             };
             let Some(node) = (0..self.nodes.len()).find(may) else {
+                self.demand.settle(&path);
                 let reason = format!("{path}: no node that has it can be asked now");
                 self.refused.insert(path, reason);
                 continue;
@@ -561,6 +616,7 @@ impl Mirror {
         now: Now,
     ) {
         self.beginning.remove(&path);
+        self.demand.settle(&path);
         let object = match result {
             Ok(object) => object,
             Err(failure) => {
@@ -749,8 +805,11 @@ impl Mirror {
             metrics.source(node.client.base(), state);
         }
         let filling = self.transfers.len() + self.beginning.len();
-        let objects = self.plan.wanted().len();
         let missing = filling + self.waiting.len() + self.refused.len();
+        let objects = match self.config.mode {
+            Mode::Replicate => self.plan.wanted().len(),
+            Mode::OnDemand => self.kept.max(missing),
+        };
         let prefix = &self.config.prefix;
         let whole = objects.saturating_sub(missing);
         metrics.objects(prefix, ObjectState::Whole, whole);
@@ -793,6 +852,9 @@ impl Transfer {
         self.publishes = wanted.nodes.iter().map(publishes).collect();
     }
 }
+
+/// Objects readers wait for at once; more are turned away.
+const WISHES: usize = 1_024;
 
 /// The next round begins this long after the last one began when a version is gone.
 const SOON: Duration = Duration::from_secs(1);

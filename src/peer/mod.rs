@@ -1,11 +1,12 @@
 //! Replication: a mirror fetches what other nodes publish, chunk by chunk, each verified before it is kept.
 //!
-//! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next) and
-//! [`plan`] (what ought to be held), pure; [`client`] (one request to one node), `trust` (whose word is taken), `mirror` (the loop of one prefix),
+//! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next),
+//! [`filter`] (which objects) and [`plan`] (what ought to be held), pure; [`client`] (one request to one node), `trust` (whose word is taken), `mirror` (the loop of one prefix),
 //! [`replicate`] (all of them). The serving side is `http/peer.rs`.
 
 use std::time::Duration;
 
+use self::filter::Filter;
 use crate::content::sign::PublicKey;
 
 pub mod message;
@@ -13,6 +14,8 @@ pub mod message;
 pub mod schedule;
 
 pub mod plan;
+
+pub mod filter;
 
 pub mod client;
 
@@ -35,12 +38,26 @@ pub struct MirrorConfig {
     pub from: Vec<String>,
     /// Public keys of the origins, the first first; none: each node's key is that of its first answer.
     pub keys: Vec<PublicKey>,
+    /// Which objects are mirrored.
+    pub filter: Filter,
+    /// What is fetched unasked.
+    pub mode: Mode,
     /// How often the index is asked for.
     pub interval: Duration,
     /// Chunks in flight at once, per mirrored prefix.
     pub in_flight: usize,
     /// Objects filled at once, per mirrored prefix; the others wait.
     pub filling: usize,
+}
+
+/// What a mirror fetches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything.
+    #[default]
+    Replicate,
+    /// What readers ask for; it is kept and brought up to date then.
+    OnDemand,
 }
 
 impl MirrorConfig {
@@ -51,6 +68,8 @@ impl MirrorConfig {
             prefix: prefix.into(),
             from,
             keys: Vec::new(),
+            filter: Filter::default(),
+            mode: Mode::Replicate,
             interval: Duration::from_secs(5),
             in_flight: 8,
             filling: 4,

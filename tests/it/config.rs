@@ -213,8 +213,15 @@ fn config_of_zones_and_content_is_checked() {
         ],
     );
     check(
-        "[[mirror]]\nfrom = [\"http://192.0.2.1\"]\nmode = \"on-demand\"\n",
-        &["3: mirror[0].mode: found \"on-demand\", expected \"replicate\""],
+        "[[mirror]]\nfrom = [\"http://192.0.2.1\"]\nmode = \"some\"\n",
+        &["3: mirror[0].mode: found \"some\", expected \"replicate\" or \"on-demand\""],
+    );
+    check(
+        "[[mirror]]\nfrom = [\"http://192.0.2.1\"]\nkey = \"ab\"\nexclude = [\"[a\"]\n",
+        &[
+            "3: mirror[0].key: found \"ab\", expected the public key of the origin, 64 digits as `headwater status` shows it there",
+            "4: mirror[0].exclude[0]: found \"[a\": unclosed character class; missing ']', expected a pattern such as \"*.iso\" or \"releases/**\"",
+        ],
     );
 }
 

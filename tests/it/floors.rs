@@ -108,6 +108,7 @@ const GROUND: &[&str] = &[
     "http/proxy/condition.rs",
     "http/proxy/told.rs",
     "peer/message.rs",
+    "peer/filter.rs",
     "peer/schedule.rs",
 ];
 

@@ -30,6 +30,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod chosen;
+
 mod signed;
 
 /// Chunk size in these tests: the smallest.

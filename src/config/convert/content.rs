@@ -12,7 +12,8 @@ use crate::content::disk::Disk;
 use crate::content::sign::PublicKey;
 use crate::content::{PublishConfig, StoreConfig};
 use crate::http::rules::{Rule, is_cache_control};
-use crate::peer::MirrorConfig;
+use crate::peer::filter::Filter;
+use crate::peer::{MirrorConfig, Mode};
 
 pub(super) fn publish(
     sections: &[Section<'_, '_>],
@@ -63,7 +64,11 @@ pub(super) fn mirrors(
         if from.is_empty() && !section.failed("from") {
             section.error("from", format!("expected at least one: {NODE_EXPECTED}"));
         }
-        section.choice_or_first("mode", &["replicate"]);
+        let mode = match section.choice_or_first("mode", &["replicate", "on-demand"]) {
+            "on-demand" => Mode::OnDemand,
+            _ => Mode::Replicate,
+        };
+        let filter = filter(section);
         if !prefixes.insert(prefix.clone()) {
             section.error(
                 "prefix",
@@ -81,13 +86,18 @@ pub(super) fn mirrors(
         });
         let interval = section.duration_or("interval", ms(100)..=secs(86_400), secs(5));
         let in_flight = section.integer_or("in_flight", 1..=1_024, 8);
-        let filling = section.integer_or("filling", 1..=1_024, 4);
+        let filling = match mode {
+            Mode::Replicate => section.integer_or("filling", 1..=1_024, 4),
+            Mode::OnDemand => section.integer_or("filling", 1..=1_024, 64),
+        };
         rules.push(rule(section, &prefix, from.clone()));
         section.end();
         mirrors.push(MirrorConfig {
             prefix,
             from,
             keys,
+            filter,
+            mode,
             interval,
             in_flight,
             filling,
@@ -166,6 +176,21 @@ fn server_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// The patterns of what is mirrored.
+fn filter(section: &Section<'_, '_>) -> Filter {
+    let list = |key| {
+        section.list_or_none(key, PATTERNS_EXPECTED, |text| {
+            let one = [text.to_owned()];
+            Filter::new(&one, &[]).map(|_| text.to_owned())
+        })
+    };
+    let (include, exclude) = (list("include"), list("exclude"));
+    Filter::new(&include, &exclude).unwrap_or_else(|message| {
+        section.error("include", message);
+        Filter::default()
+    })
+}
+
 /// A URL path prefix, `/` unless configured.
 fn prefix(section: &Section<'_, '_>) -> String {
     let prefix = section.text_or("prefix", "/");
@@ -208,5 +233,7 @@ const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080
 
 const KEY_EXPECTED: &str =
     "the public key of the origin, 64 digits as `headwater status` shows it there";
+
+const PATTERNS_EXPECTED: &str = "patterns such as \"*.iso\" or \"releases/**\"";
 
 const MEMORY: &str = "a size such as \"2 GiB\", or \"\" for an eighth of the memory";
