@@ -76,6 +76,13 @@ enum CacheCommand {
         #[command(flatten)]
         control: Control,
     },
+    /// Drop what the proxy keeps of a URL
+    Purge {
+        /// http://HOST/PATH, or /PATH for every host; a final * stands for whatever follows
+        url: String,
+        #[command(flatten)]
+        control: Control,
+    },
     /// Write all cached answers to a file
     Dump {
         /// Written by the node; cache.dump in its state directory without it
@@ -372,6 +379,10 @@ fn cache(command: CacheCommand) -> Result<bool, Failure> {
             let flushed = control.call(&flush)?;
             control.print(&flushed, |f| format!("{} entries dropped\n", f.entries));
         }
+        CacheCommand::Purge { url, control } => {
+            let flushed = control.call(&api::CachePurge { url })?;
+            control.print(&flushed, |f| format!("{} responses dropped\n", f.entries));
+        }
         CacheCommand::Dump { file, control } => {
             let dumped = control.call(&api::CacheDump {
                 file: absolute(file),
@@ -548,6 +559,7 @@ mod tests {
             "headwater cache flush www.example. A",
             "headwater cache flush --zone example.",
             "headwater cache flush --all",
+            "headwater cache purge http://files.example/a.bin",
             "headwater cache dump /tmp/answers --socket /run/a.sock",
             "headwater cache load",
             "headwater zone list",
@@ -581,6 +593,7 @@ mod tests {
             "headwater zone set www.cdn.test. 300 A",
             "headwater zone delete",
             "headwater cache flush a. --all",
+            "headwater cache purge",
             "headwater run --set dns.workers",
             "headwater status --socket a --config b",
         ] {

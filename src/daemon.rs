@@ -285,6 +285,7 @@ impl Node {
             engine,
             library,
             store,
+            proxy: bound.http.as_ref().and_then(Server::proxy),
             mirrors: replicator.as_ref().map(Replicator::handle),
             reloader,
             metrics,

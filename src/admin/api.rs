@@ -218,6 +218,13 @@ pub struct CacheEntry {
     pub records: Vec<String>,
 }
 
+/// Drops what the proxy keeps of one URL, or of all that begin with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CachePurge {
+    /// `http://host/path`, or `/path` for every host; a final `*` stands for whatever follows.
+    pub url: String,
+}
+
 /// Drops cached answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum CacheFlush {
@@ -457,6 +464,7 @@ verbs! {
     CacheStats, "/v1/cache/stats" => Cache;
     CacheLookup, "/v1/cache/lookup" => Vec<CacheEntry>;
     CacheFlush, "/v1/cache/flush" => Flushed;
+    CachePurge, "/v1/cache/purge" => Flushed;
     CacheDump, "/v1/cache/dump" => Dumped;
     CacheLoad, "/v1/cache/load" => CacheLoaded;
     ZoneList, "/v1/zone/list" => Vec<Zone>;

@@ -18,6 +18,7 @@ use crate::dns::dnssec::signer::KeyStatus;
 use crate::dns::engine::Engine;
 use crate::dns::keeper::ZoneStatus;
 use crate::dns::resolver::{Flush, Resolver, UpstreamStatus};
+use crate::http::proxy::serve::Proxy;
 use crate::metrics::Metrics;
 use crate::peer::replicate::MirrorHandle;
 use crate::time::Now;
@@ -45,6 +46,8 @@ pub struct Handles {
     pub store: Store,
     /// Replication; `None`: nothing is mirrored.
     pub mirrors: Option<MirrorHandle>,
+    /// The cache of other HTTP servers; `None`: there are none.
+    pub proxy: Option<Arc<Proxy>>,
     /// Reads configuration and zones again.
     pub reloader: Reloader,
     /// All metrics.
@@ -177,6 +180,33 @@ impl Handles {
             let message = format!("found {}, expected an absolute path", file.display());
             Err(VerbError::Invalid(message))
         }
+    }
+
+    /// Drops what the proxy keeps of `url`, or of all URLs that begin so if it ends in `*`.
+    ///
+    /// # Errors
+    /// There is no proxy, or this is no URL.
+    pub fn cache_purge(&self, url: &str) -> Result<api::Flushed, VerbError> {
+        let Some(proxy) = &self.proxy else {
+            let text = "nothing is proxied here: no [[proxy]] is configured";
+            return Err(VerbError::NotFound(text.to_owned()));
+        };
+        let rest = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"));
+        let (host, target) = match rest {
+            Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+            None => ("", url),
+        };
+        let target = if target.is_empty() { "/" } else { target };
+        if !target.starts_with('/') || rest.is_some() && host.is_empty() {
+            return Err(VerbError::Invalid(format!(
+                "found {url:?}, expected http://HOST/PATH or /PATH, each with or without a final *"
+            )));
+        }
+        Ok(api::Flushed {
+            entries: proxy.purge(host, target),
+        })
     }
 
     /// Drops cached answers.

@@ -401,6 +401,10 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let verb: api::ZoneRollover = parse(body)?;
             done::<api::ZoneRollover>(&blocking(move || handles.zone_rollover(&verb)).await?)
         }
+        api::CachePurge::PATH => {
+            let verb: api::CachePurge = parse(body)?;
+            done::<api::CachePurge>(&handles.cache_purge(&verb.url)?)
+        }
         api::ContentList::PATH => done::<api::ContentList>(&handles.objects()),
         api::ContentShow::PATH => {
             let verb: api::ContentShow = parse(body)?;

@@ -5,6 +5,8 @@
 //! times in the shortest limit ([`Watch::judge`], pure); a connection that does nothing costs one timer.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Config;
@@ -32,6 +34,17 @@ pub struct Pulse {
     pub(super) fault: AtomicBool,
     /// All is sent; what the client still sends is taken away.
     pub(super) lingering: AtomicBool,
+    /// There are informational responses to be written.
+    pub(super) informing: AtomicBool,
+    interim: Mutex<Interim>,
+}
+
+/// Informational responses (1xx) on their way to an HTTP/1.1 client, which hyper does not send.
+#[derive(Debug, Default)]
+pub(super) struct Interim {
+    pub(super) bytes: Vec<u8>,
+    /// Woken when they are with the kernel.
+    pub(super) waker: Option<Waker>,
 }
 
 /// A [`Pulse`] at one moment.
@@ -126,6 +139,27 @@ impl Pulse {
         } else {
             self.waiting.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Has an informational response written. Only while the final one has not begun, and only to HTTP/1.1; what went
+    /// before it is written first.
+    pub fn inform(&self, head: &[u8]) {
+        self.interim().bytes.extend_from_slice(head);
+        self.informing.store(true, Relaxed);
+    }
+
+    /// Waits until all of them are written: the final response may begin then.
+    pub fn poll_informed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut interim = self.interim();
+        if interim.bytes.is_empty() {
+            return Poll::Ready(());
+        }
+        interim.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) fn interim(&self) -> MutexGuard<'_, Interim> {
+        self.interim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a head was refused before the parser saw it.

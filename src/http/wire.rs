@@ -163,7 +163,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let this = &mut *self;
+        // hyper holds nothing back when it flushes: what is written now comes after all it wrote.
+        if this.pulse.informing.load(Relaxed) {
+            let mut interim = this.pulse.interim();
+            while !interim.bytes.is_empty() {
+                let taken = ready!(Pin::new(&mut this.stream).poll_write(cx, &interim.bytes))?;
+                if taken == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                interim.bytes.drain(..taken);
+            }
+            this.pulse.informing.store(false, Relaxed);
+            if let Some(waker) = interim.waker.take() {
+                waker.wake();
+            }
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,6 +12,7 @@ mod harness;
 mod http;
 mod log;
 mod policy;
+mod proxy;
 mod recursion;
 mod replication;
 mod resolver;

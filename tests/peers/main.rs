@@ -36,6 +36,8 @@ mod mutated;
 
 mod prometheus;
 
+mod proxy;
+
 mod recursion;
 
 mod replication;

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ use crate::metrics::proxy::Disk as Reason;
 pub struct Disk {
     dir: Arc<Path>,
     jobs: mpsc::Sender<Job>,
+    /// What is dropped from now on is dropped because the daemon ends: its files stay.
+    closed: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
@@ -57,6 +60,7 @@ impl Disk {
         let disk = Self {
             dir: dir.into(),
             jobs,
+            closed: Arc::default(),
             metrics,
         };
         let (dir, metrics) = (Arc::clone(&disk.dir), Arc::clone(&disk.metrics));
@@ -93,8 +97,9 @@ impl Disk {
         let _ = self.jobs.send(Job::Entry(Arc::clone(stored))).await;
     }
 
-    /// Waits until all that was queued is done.
-    pub async fn flush(&self) {
+    /// Waits until all that was queued is done; from now on no file is removed.
+    pub async fn close(&self) {
+        self.closed.store(true, Relaxed);
         let (done, wait) = oneshot::channel();
         let _ = self.jobs.send(Job::Done(done)).await;
         let _ = wait.await;
@@ -102,7 +107,9 @@ impl Disk {
 
     /// Removes the files of a content that is gone. Should the queue be full, they go at the next start.
     pub fn remove(&self, id: u128) {
-        let _ = self.jobs.try_send(Job::Remove(id));
+        if !self.closed.load(Relaxed) {
+            let _ = self.jobs.try_send(Job::Remove(id));
+        }
     }
 
     /// Reads chunk `index` of `length` bytes and verifies it; blocks. `None` when it cannot be read or is not what was

@@ -14,6 +14,7 @@ use super::control::{self, Directives};
 use super::flight::{Lead, Place};
 use super::flow::Flow;
 use super::freshness::{Life, Times, Use};
+use super::inform::{self, Informer};
 use super::reply::{self, Asked};
 use super::serve::{self, Proxy};
 use super::table::{self, Found, Stored};
@@ -172,18 +173,20 @@ impl Proxy {
         mut receipt: Receipt,
     ) -> Response<Body> {
         let (tell, told) = oneshot::channel();
+        let (informer, informed) = inform::way(ask.parts.version);
         let ask = Arc::new(ask);
         // A task of its own: others may follow it when this client is gone.
         self.tasks.spawn({
             let (this, ask, held) = (Arc::clone(&self), Arc::clone(&ask), held.clone());
             async move {
-                let fetched = this.fetch(&ask, held.as_ref()).await;
+                let fetched = this.fetch(&ask, held.as_ref(), informer).await;
                 drop(lead);
                 // The client is gone.
                 let _ = tell.send(fetched);
             }
         });
-        let fetched = told.await.unwrap_or(Fetched::Failed(Fault::Broken));
+        let fetched = informed.during(&receipt, told).await;
+        let fetched = fetched.unwrap_or(Fetched::Failed(Fault::Broken));
         receipt.waits(false);
         let now = Now::read().unix_ms;
         let asked = Asked {
@@ -252,13 +255,18 @@ impl Proxy {
         };
         let (this, stored) = (Arc::clone(self), Arc::clone(stored));
         self.tasks.spawn(async move {
-            this.fetch(&ask, Some(&stored)).await;
+            this.fetch(&ask, Some(&stored), None).await;
             stored.validating.store(false, Relaxed);
         });
     }
 
     /// Asks the upstream, with the validators of `held` if there is something; stores what comes if it may be.
-    async fn fetch(self: &Arc<Self>, ask: &Ask, held: Option<&Arc<Stored>>) -> Fetched {
+    async fn fetch(
+        self: &Arc<Self>,
+        ask: &Ask,
+        held: Option<&Arc<Stored>>,
+        informer: Informer,
+    ) -> Fetched {
         let mut headers = self.forward(ask);
         let wanted = wanted_range(&ask.parts.headers);
         let mut from = None;
@@ -277,7 +285,7 @@ impl Proxy {
         let method = Method::GET;
         let sent = self
             .upstreams
-            .send(upstream, &method, &ask.target, headers, None, None);
+            .send(upstream, &method, &ask.target, headers, None, informer);
         let mut answer = match sent.await {
             Ok(answer) => answer,
             Err(fault) => return Fetched::Failed(fault),
@@ -643,6 +651,7 @@ impl Proxy {
         why: Why,
         mut receipt: Receipt,
     ) -> Response<Body> {
+        let (informer, informed) = inform::way(ask.parts.version);
         let asked = Now::read().unix_ms;
         let sent = self.upstreams.send(
             &self.rule(ask.rule).upstream,
@@ -650,9 +659,9 @@ impl Proxy {
             &ask.target,
             self.forward(ask),
             upload,
-            None,
+            informer,
         );
-        let sent = sent.await;
+        let sent = informed.during(&receipt, sent).await;
         receipt.waits(false);
         let mut answer = match sent {
             Ok(answer) => answer,

@@ -6,7 +6,7 @@
 //! [`condition`], [`told`] (pure: functions of header fields and the time); [`content`] (the bytes of a response, in
 //! chunks), [`table`] (what is stored, and what makes room), [`disk`] (chunks and entries in files), `keep` (memory and
 //! disk within their budgets), `flight` (requests under way); [`upstream`] (requests to the configured servers), [`flow`]
-//! (bodies), `reply` (answers from what is stored), `fetch` (what is sent on), [`serve`] (one request).
+//! (bodies), `inform` (informational responses), `reply` (answers from what is stored), `fetch` (what is sent on), [`serve`] (one request).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +42,8 @@ mod flight;
 pub mod upstream;
 
 pub mod flow;
+
+mod inform;
 
 mod reply;
 

@@ -120,7 +120,7 @@ impl Proxy {
                 self.keep.disk.entry(&stored).await;
             }
         }
-        self.keep.disk.flush().await;
+        self.keep.disk.close().await;
     }
 
     pub(super) fn rule(&self, rule: usize) -> &Rule {
