@@ -39,7 +39,9 @@ use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
 use crate::metrics::Metrics;
+use crate::peer::discover::Discovery;
 use crate::peer::replicate::Replicator;
+use crate::peer::swarm::Swarm;
 use crate::systemd::{self, Sockets};
 use crate::time::Now;
 use crate::tls::Certificates;
@@ -95,6 +97,7 @@ struct Node {
     engine: Arc<Engine>,
     certificates: Arc<Certificates>,
     library: Library,
+    swarm: Arc<Swarm>,
 }
 
 /// Every socket of the node, bound and not served.
@@ -112,6 +115,7 @@ struct Loaded {
     handles: Arc<Handles>,
     publisher: Option<Publisher>,
     replicator: Option<Replicator>,
+    discovery: Option<Discovery>,
     links: Links,
     dnssec: dnssec::Config,
 }
@@ -160,7 +164,9 @@ impl Node {
         }
         let library = Library::new(&settings.store, Arc::clone(&metrics));
         library.set_editions(Editions::open(&settings.state, Now::read()).context("node key")?);
+        let swarm = secrets::swarm(&settings, Arc::clone(&metrics))?;
         Ok(Self {
+            swarm: Arc::new(swarm),
             source,
             settings,
             metrics,
@@ -196,7 +202,9 @@ impl Node {
         if settings.http.is_on() {
             let (config, metrics) = (settings.http.clone(), self.metrics.clone());
             let bound = Server::bind(config, sockets.http, self.library.clone(), metrics)?;
-            let bound = bound.certified(&self.certificates)?;
+            let bound = bound
+                .certified(&self.certificates)?
+                .within(self.swarm.clone());
             for address in bound.local_addrs() {
                 listening("http", address.to_string());
             }
@@ -233,6 +241,7 @@ impl Node {
             engine,
             certificates,
             library,
+            swarm,
         } = self;
         let store = {
             let (config, library, metrics) =
@@ -254,8 +263,14 @@ impl Node {
                 settings.node.clone(),
                 store.clone(),
                 library.clone(),
+                &swarm,
                 metrics.clone(),
             ));
+        }
+        let mut discovery = None;
+        let http = bound.http.iter().flat_map(Server::local_addrs);
+        if let (Some(address), true) = (http.into_iter().next(), replicator.is_some()) {
+            discovery = Some(Discovery::new(&settings.mirrors, address.port(), swarm));
         }
         let links = Links::new(settings.link.clone(), metrics.clone());
         let secrets = Secrets::new(&settings, Arc::clone(&engine), certificates);
@@ -296,6 +311,7 @@ impl Node {
             handles,
             publisher,
             replicator,
+            discovery,
             links,
             dnssec: settings.dnssec,
         })
@@ -335,6 +351,7 @@ impl Loaded {
             handles,
             publisher,
             replicator,
+            discovery,
             links,
             dnssec,
         } = self;
@@ -396,6 +413,9 @@ impl Loaded {
         }
         if let Some(replicator) = replicator {
             running.spawn("replicate", false, replicator.run(background.clone()));
+        }
+        if let Some(discovery) = discovery {
+            running.spawn("discover", false, discovery.run(background.clone()));
         }
         running.spawn("link", false, links.run(background.clone()));
         if let Some(interval) = systemd::watchdog() {

@@ -28,6 +28,8 @@ mod key;
 
 mod link;
 
+mod peers;
+
 mod policy;
 
 mod proxy;
@@ -63,6 +65,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let local = local.chain(mirrors.iter().map(|m| m.prefix.clone()));
     let (rules, cache) = (root.sections("proxy"), root.section("proxy_cache"));
     http.proxy = proxy::settings(&rules, &cache, &node, &state, local.collect());
+    let (swarm, swarm_secret) = peers::settings(&root.section("peers"), &paths);
     let link = link::settings(&root.section("link"));
     let (metrics_listen, metrics_connections) = metrics(&root.section("metrics"));
     let (admin_socket, admin_connections) = admin(&root.section("admin"), &paths);
@@ -89,6 +92,8 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         http_workers,
         publish,
         mirrors,
+        swarm,
+        swarm_secret,
         store,
         link,
         metrics_listen,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use crate::content::{PublishConfig, StoreConfig};
 use crate::peer::MirrorConfig;
+use crate::peer::swarm::SwarmConfig;
 use crate::{dns, http, link, tls, trace};
 
 pub use self::load::{LoadError, Source};
@@ -55,6 +56,10 @@ pub struct Settings {
     pub publish: Vec<PublishConfig>,
     /// What this node mirrors.
     pub mirrors: Vec<MirrorConfig>,
+    /// What nodes do among themselves; its secret is read by the daemon.
+    pub swarm: SwarmConfig,
+    /// The file of the secret that nodes share; `None`: none.
+    pub swarm_secret: Option<PathBuf>,
     /// The store.
     pub store: StoreConfig,
     /// The network interfaces.

@@ -1,12 +1,18 @@
 //! What is kept in files beside the configuration, and read again at a reload: the secrets of cookies, and
 //! certificates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use anyhow::Context;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config::Settings;
 use crate::dns::cookie::{Cookies, file};
 use crate::dns::engine::Engine;
+use crate::metrics::Metrics;
+use crate::peer::secret::Secret;
+use crate::peer::swarm::{Swarm, SwarmConfig};
 use crate::tls::{self, Certificates};
 
 /// Where the secrets are, and who works with them.
@@ -24,6 +30,38 @@ struct CookieFile {
     /// It is the node's own, and made if it is not there.
     own: bool,
 }
+
+/// The swarm of this node. Its secret is read once, at the start: a node never runs open where one is configured.
+///
+/// # Errors
+/// The file of the secret cannot be read, or is too short.
+pub(super) fn swarm(settings: &Settings, metrics: Arc<Metrics>) -> Result<Swarm, anyhow::Error> {
+    let file = settings.swarm_secret.as_deref();
+    let config = SwarmConfig {
+        secret: file.map(swarm_secret).transpose()?,
+        ..settings.swarm.clone()
+    };
+    let mut run = [0; 8];
+    getrandom(&mut run, GetRandomFlags::empty()).context("no random number to be had")?;
+    Ok(Swarm::new(config, u64::from_le_bytes(run), metrics))
+}
+
+fn swarm_secret(file: &Path) -> Result<Secret, anyhow::Error> {
+    let what = || format!("peers.secret_file: {}", file.display());
+    let bytes = std::fs::read(file).with_context(what)?;
+    let secret = bytes.trim_ascii();
+    let found = secret.len();
+    if found < SECRET_MIN {
+        anyhow::bail!(
+            "{}: found {found} bytes, expected at least {SECRET_MIN}",
+            what()
+        );
+    }
+    Ok(Secret::new(secret))
+}
+
+/// Bytes of the secret of a swarm at least.
+const SECRET_MIN: usize = 16;
 
 impl Secrets {
     pub(super) fn new(

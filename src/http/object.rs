@@ -34,6 +34,7 @@ use crate::content::manifest::Manifest;
 use crate::content::object::{self, Object};
 use crate::metrics::Metrics;
 use crate::metrics::http::{Outcome, Role};
+use crate::peer::swarm::Swarm;
 
 /// What a server serves, and how.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Site {
     pub library: Library,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What this node is to others.
+    pub swarm: Arc<Swarm>,
     /// Requests for objects, by where the bytes came from.
     pub content: Supply,
     /// Access log, if there is one.
@@ -191,7 +194,9 @@ async fn peer(parts: Parts, mut receipt: Receipt) -> Response<Body> {
     let request = Request::from_parts(parts, ());
     receipt.waits(true);
     let site = Arc::clone(&receipt.client().site);
-    let response = super::peer::serve(&request, &site.library, &site.metrics).await;
+    let from = receipt.client().address;
+    let (library, metrics) = (&site.library, &site.metrics);
+    let response = super::peer::serve(&request, from, library, &site.swarm, metrics).await;
     receipt.waits(false);
     let (head, body) = response.into_parts();
     let outcome = match head.status.as_u16() {

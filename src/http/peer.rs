@@ -1,7 +1,12 @@
-//! The serving side of the peer protocol: index, catalogues, manifests and chunks (see `peer::message`).
+//! The serving side of the peer protocol: index, catalogues, manifests, chunks, bitmaps and announcements (see
+//! `peer::message`).
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
@@ -11,12 +16,45 @@ use crate::content::library::Library;
 use crate::content::object::{Object, ReadError, Role};
 use crate::content::sign::{PublicKey, Purpose};
 use crate::metrics::Metrics;
+use crate::peer::exchange::{ANSWER_PAGES, HaveAnswer, HaveAsk, Holding};
 use crate::peer::message::{Ask, CATALOGUES, Edition, INDEX_ENTRIES, Index, IndexEntry, ROOT};
+use crate::peer::secret::PROOF;
+use crate::peer::swarm::Swarm;
+use crate::time::Now;
 
-/// Answers a request beneath `peer::message::ROOT`. Chunk bodies are verified before they leave.
+/// Answers a request beneath `peer::message::ROOT` that comes from the address `from`. Chunk bodies are verified before
+/// they leave. Where nodes share a secret, who does not prove to know it gets 401 and nothing else.
 pub async fn serve<B>(
     request: &Request<B>,
+    from: IpAddr,
     library: &Library,
+    swarm: &Swarm,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
+    let target = request.uri().path_and_query().map_or("/", |t| t.as_str());
+    let field = request.headers().get(AUTHORIZATION);
+    let field = field.and_then(|value| value.to_str().ok());
+    let method = request.method().as_str();
+    let proof = match swarm.admit(method, target, field, Now::read()) {
+        Ok(proof) => proof,
+        Err(refused) => {
+            tracing::debug!(%from, %refused, "node not let in");
+            return refuse(StatusCode::UNAUTHORIZED, &refused.to_string());
+        }
+    };
+    let mut response = admitted(request, from, library, swarm, metrics).await;
+    if let Some(proof) = proof {
+        let proof = HeaderValue::from_str(&proof).expect("hex digits are a header value");
+        response.headers_mut().insert(PROOF, proof);
+    }
+    response
+}
+
+async fn admitted<B>(
+    request: &Request<B>,
+    from: IpAddr,
+    library: &Library,
+    swarm: &Swarm,
     metrics: &Metrics,
 ) -> Response<Full<Bytes>> {
     let head = match *request.method() {
@@ -35,6 +73,8 @@ pub async fn serve<B>(
         Ok(Ask::Catalogue(key, prefix)) => catalogue(key, &prefix, library),
         Ok(Ask::Manifest(id)) => manifest(id, library),
         Ok(Ask::Chunk(id, index)) => chunk(id, index, head, library, metrics).await,
+        Ok(Ask::Have(asks)) => have(&asks, library, swarm),
+        Ok(Ask::Announce(prefix, port)) => announced(from, port, &prefix, swarm),
         Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     if head {
@@ -203,6 +243,42 @@ fn manifest(id: Digest, library: &Library) -> Response<Full<Bytes>> {
         }
         None => unknown(),
     }
+}
+
+/// Which chunks of the versions asked about are held here.
+fn have(asks: &[HaveAsk], library: &Library, swarm: &Swarm) -> Response<Full<Bytes>> {
+    let mut room = ANSWER_PAGES;
+    let objects = asks.iter().filter_map(|ask| {
+        let object = library.version(ask.id)?;
+        let (published, have) = (object.role() == Role::Origin, object.have());
+        let coming = swarm.coming(ask.id);
+        let (tags, room) = (&ask.tags, &mut room);
+        Some(Holding::since(ask.id, published, &have, tags, coming, room))
+    });
+    let said = HaveAnswer {
+        node: swarm.run(),
+        objects: objects.collect(),
+    };
+    fresh(&said)
+}
+
+/// Another node says what it mirrors, and learns who else does.
+fn announced(from: IpAddr, port: u16, prefix: &str, swarm: &Swarm) -> Response<Full<Bytes>> {
+    match swarm.announced(from, port, prefix, Now::read()) {
+        Some(Ok(others)) => fresh(&others),
+        Some(Err(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "no room for another node"),
+        None => refuse(StatusCode::NOT_FOUND, "no tracker"),
+    }
+}
+
+/// JSON that is right only now.
+fn fresh(body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    let body =
+        serde_json::to_vec(body).expect("numbers, strings and lists, which all have a JSON form");
+    let mut response = answer(body.into(), "application/json");
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response
 }
 
 async fn chunk(

@@ -42,6 +42,7 @@ use crate::content::library::Library;
 use crate::metrics::Metrics;
 use crate::metrics::http::{Closed, Refused};
 use crate::net;
+use crate::peer::swarm::{Swarm, SwarmConfig};
 use crate::time::Now;
 use crate::tls::Certificates;
 
@@ -127,6 +128,7 @@ impl Server {
         let site = Site {
             library,
             content: Supply::new(&metrics),
+            swarm: Arc::new(Swarm::new(SwarmConfig::default(), 0, metrics.clone())),
             metrics,
             access,
             ranges: config.ranges,
@@ -142,6 +144,15 @@ impl Server {
             acceptor: None,
             site: Arc::new(site),
         })
+    }
+
+    /// Serves other nodes as a member of `swarm`.
+    #[must_use]
+    pub fn within(mut self, swarm: Arc<Swarm>) -> Self {
+        Arc::get_mut(&mut self.site)
+            .expect("nobody else has it before it serves")
+            .swarm = swarm;
+        self
     }
 
     /// Has the encrypted listeners show what `certificates` has at the time of each handshake.

@@ -15,6 +15,7 @@ pub mod replication;
 pub mod resolver;
 pub mod transfer;
 
+pub mod peers;
 pub mod policy;
 
 /// All metrics of one daemon. Cheap to share behind an `Arc`.
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub content: content::Metrics,
     /// Chunks fetched from and sent to other nodes.
     pub replication: replication::Metrics,
+    /// Nodes among themselves.
+    pub peers: peers::Metrics,
     /// Load of the network interfaces.
     pub link: link::Metrics,
     /// The node itself.
@@ -70,6 +73,7 @@ impl Metrics {
             proxy: proxy::Metrics::new(&registry),
             content: content::Metrics::new(&registry),
             replication: replication::Metrics::new(&registry),
+            peers: peers::Metrics::new(&registry),
             link: link::Metrics::new(&registry),
             node: node::Metrics::new(&registry),
             registry,

@@ -42,6 +42,8 @@ pub enum Outcome {
     Full,
     /// Right, but the disk had a fault.
     Io,
+    /// Called off: another source had it first, or its source was put aside.
+    Dropped,
 }
 
 /// What became of an index that was asked for.
@@ -193,13 +195,14 @@ impl Metrics {
 }
 
 impl Outcome {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Kept,
         Self::Failed,
         Self::Missing,
         Self::Mismatch,
         Self::Full,
         Self::Io,
+        Self::Dropped,
     ];
 
     fn label(self) -> &'static str {
@@ -210,6 +213,7 @@ impl Outcome {
             Self::Mismatch => "mismatch",
             Self::Full => "full",
             Self::Io => "io",
+            Self::Dropped => "dropped",
         }
     }
 }

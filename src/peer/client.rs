@@ -2,10 +2,11 @@
 //!
 //! The replicator holds one [`Client`] per node. Redirects are not followed: only the configured node is ever asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ETAG, IF_NONE_MATCH, USER_AGENT};
+use http::header::{AUTHORIZATION, ETAG, IF_NONE_MATCH, USER_AGENT};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
@@ -13,18 +14,32 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::exchange::{self, HaveAnswer, HaveAsk};
 use super::message::{Ask, Index, MESSAGE_SIZE, MessageError};
+use super::secret::{PROOF, Signer};
+use super::tracker::{self, Others};
 use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
 use crate::content::manifest::Manifest;
 use crate::content::sign::{PublicKey, Seal, VerifyError};
 use crate::metrics::replication::SealFault;
+use crate::time::Now;
 
 /// Asks one node. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     base: String,
     http: legacy::Client<HttpConnector, Empty<Bytes>>,
+    signer: Option<Arc<Signer>>,
+}
+
+/// How long a source of a chunk may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// It may be silent for so long.
+    pub silence: Duration,
+    /// The whole chunk may take so long.
+    pub whole: Duration,
 }
 
 /// What a node says of its index.
@@ -42,6 +57,14 @@ pub enum Error {
     /// The node is away, too slow or has a fault: ask again later.
     #[error("{node}: {reason}")]
     Retry {
+        /// The node's base URL.
+        node: String,
+        /// What was found.
+        reason: String,
+    },
+    /// It does not go on with what it began, or is far too slow with it: ask another.
+    #[error("{node}: {reason}")]
+    Stalled {
         /// The node's base URL.
         node: String,
         /// What was found.
@@ -84,11 +107,12 @@ pub enum Error {
 }
 
 impl Client {
-    /// A client of the node at `base`, such as `http://origin:8080`.
+    /// A client of the node at `base`, such as `http://origin:8080`. With a `signer`, requests are signed and answers
+    /// must prove that their sender knows the secret.
     ///
     /// # Errors
     /// What was found and what was expected.
-    pub fn new(base: &str) -> Result<Self, MessageError> {
+    pub fn new(base: &str, signer: Option<Arc<Signer>>) -> Result<Self, MessageError> {
         let base = check_base(base)?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME));
@@ -99,7 +123,7 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Self { base, http })
+        Ok(Self { base, http, signer })
     }
 
     /// The node's base URL.
@@ -115,7 +139,7 @@ impl Client {
     pub async fn index(&self, prefix: &str, etag: Option<&str>) -> Result<IndexAnswer, Error> {
         let ask = Ask::Index(prefix.to_owned());
         self.timed(MESSAGE_SIZE, async {
-            let response = self.send(&ask, etag).await?;
+            let response = self.send(&ask, etag, SILENCE).await?;
             if response.status() == StatusCode::NOT_MODIFIED && etag.is_some() {
                 return Ok(IndexAnswer::Unchanged);
             }
@@ -125,7 +149,7 @@ impl Client {
                 .get(ETAG)
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned);
-            let body = self.body(response, 0, MESSAGE_SIZE).await?;
+            let body = self.body(response, 0, MESSAGE_SIZE, SILENCE).await?;
             let index = Index::parse(&body, prefix).map_err(|e| self.liar(e))?;
             Ok(IndexAnswer::Changed(index, tag))
         })
@@ -145,9 +169,9 @@ impl Client {
     ) -> Result<SignedCatalogue, Error> {
         let ask = Ask::Catalogue(key, prefix.to_owned());
         self.timed(MESSAGE_SIZE, async {
-            let response = self.send(&ask, None).await?;
+            let response = self.send(&ask, None, SILENCE).await?;
             self.expect_ok(&ask, &response)?;
-            let body = self.body(response, 0, MESSAGE_SIZE).await?;
+            let body = self.body(response, 0, MESSAGE_SIZE, SILENCE).await?;
             let signed = SignedCatalogue::verify(&body, key)
                 .map_err(|e| self.untrusted(&format!("catalogue beneath {prefix}"), e))?;
             let found = signed.catalogue();
@@ -184,9 +208,9 @@ impl Client {
     ) -> Result<(Manifest, Seal), Error> {
         let ask = Ask::Manifest(id);
         self.timed(MESSAGE_SIZE, async {
-            let response = self.send(&ask, None).await?;
+            let response = self.send(&ask, None, SILENCE).await?;
             self.expect_ok(&ask, &response)?;
-            let body = self.body(response, 0, MESSAGE_SIZE).await?;
+            let body = self.body(response, 0, MESSAGE_SIZE, SILENCE).await?;
             let found = Manifest::verify(&body, trusted)
                 .map_err(|e| self.untrusted(&format!("manifest {id}"), e))?;
             if found.0.digest() != id {
@@ -201,18 +225,62 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn chunk(&self, id: Digest, index: u32, len: u32) -> Result<Bytes, Error> {
+    pub async fn chunk(
+        &self,
+        id: Digest,
+        index: u32,
+        len: u32,
+        patience: Patience,
+    ) -> Result<Bytes, Error> {
         let ask = Ask::Chunk(id, index);
         let len = u64::from(len);
-        self.timed(len, async {
-            let response = self.send(&ask, None).await?;
+        let silence = patience.silence;
+        let answered = tokio::time::timeout(patience.whole, async {
+            let response = self.send(&ask, None, silence).await?;
             self.expect_ok(&ask, &response)?;
-            self.body(response, len, len).await
+            self.body(response, len, len, silence).await
+        });
+        match answered.await {
+            Ok(result) => result,
+            Err(_) => Err(self.stalled(format_args!("{ask} not done within {:?}", patience.whole))),
+        }
+    }
+
+    /// Asks which chunks of some versions the node holds.
+    ///
+    /// # Errors
+    /// See [`Error`]; `Missing`: it does not speak of that.
+    pub async fn have(&self, asks: Vec<HaveAsk>) -> Result<HaveAnswer, Error> {
+        let ask = Ask::Have(asks);
+        let body = self.small(&ask, exchange::ANSWER_SIZE).await?;
+        HaveAnswer::parse(&body).map_err(|e| self.liar(e))
+    }
+
+    /// Tells the node that this one mirrors `prefix` and serves HTTP on `port`; learns who else does.
+    ///
+    /// # Errors
+    /// See [`Error`]; `Missing`: it is no tracker.
+    pub async fn announce(&self, prefix: &str, port: u16) -> Result<Others, Error> {
+        let ask = Ask::Announce(prefix.to_owned(), port);
+        let body = self.small(&ask, tracker::ANSWER_SIZE).await?;
+        Others::parse(&body).ok_or_else(|| self.liar("an announcement's answer that is none"))
+    }
+
+    async fn small(&self, ask: &Ask, most: u64) -> Result<Bytes, Error> {
+        self.within(SMALL_TIME, async {
+            let response = self.send(ask, None, SMALL_TIME).await?;
+            self.expect_ok(ask, &response)?;
+            self.body(response, 0, most, SMALL_TIME).await
         })
         .await
     }
 
-    async fn send(&self, ask: &Ask, etag: Option<&str>) -> Result<Response<Incoming>, Error> {
+    async fn send(
+        &self,
+        ask: &Ask,
+        etag: Option<&str>,
+        silence: Duration,
+    ) -> Result<Response<Incoming>, Error> {
         let uri: Uri = format!("{}{ask}", self.base)
             .parse()
             .map_err(|e| self.retry(e))?;
@@ -220,12 +288,27 @@ impl Client {
         if let Some(etag) = etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        let request = request.body(Empty::new()).map_err(|e| self.retry(e))?;
-        match tokio::time::timeout(SILENCE, self.http.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.retry(chain(&error))),
-            Err(_) => Err(self.retry(format_args!("no answer within {SILENCE:?}"))),
+        let sign = |signer: &Arc<Signer>| signer.sign("GET", &ask.to_string(), Now::read());
+        let signed = self.signer.as_ref().map(sign);
+        if let Some(signed) = &signed {
+            request = request.header(AUTHORIZATION, &signed.field);
         }
+        let request = request.body(Empty::new()).map_err(|e| self.retry(e))?;
+        let response = match tokio::time::timeout(silence, self.http.request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.retry(chain(&error))),
+            Err(_) => return Err(self.stalled(format_args!("no answer within {silence:?}"))),
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Err(self.retry("it has another secret, or its clock is more than 60 s away"));
+        }
+        if let Some(signed) = signed {
+            let proof = response.headers().get(PROOF).and_then(|v| v.to_str().ok());
+            if !proof.is_some_and(|proof| signed.is_answered_by(proof)) {
+                return Err(self.retry("it does not prove that it knows the secret"));
+            }
+        }
+        Ok(response)
     }
 
     fn expect_ok(&self, ask: &Ask, response: &Response<Incoming>) -> Result<(), Error> {
@@ -235,6 +318,10 @@ impl Client {
             (StatusCode::OK, _) => Ok(()),
             // 500: a fault with this one chunk; the node is asked for others.
             (StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR, Ask::Chunk(..)) => {
+                Err(Error::Missing { node, what })
+            }
+            // A node that is older, or no tracker.
+            (StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, Ask::Have(_) | Ask::Announce(..)) => {
                 Err(Error::Missing { node, what })
             }
             (StatusCode::NOT_FOUND, Ask::Manifest(_))
@@ -252,6 +339,7 @@ impl Client {
         response: Response<Incoming>,
         least: u64,
         most: u64,
+        silence: Duration,
     ) -> Result<Bytes, Error> {
         let mut body = response.into_body();
         let said = body.size_hint();
@@ -262,9 +350,9 @@ impl Client {
         let room = said.upper().unwrap_or(0).min(most).min(FIRST_ROOM);
         let mut bytes = BytesMut::with_capacity(usize::try_from(room).unwrap_or(0));
         loop {
-            let frame = tokio::time::timeout(SILENCE, body.frame())
+            let frame = tokio::time::timeout(silence, body.frame())
                 .await
-                .map_err(|_| self.retry(format_args!("silent for {SILENCE:?} in the body")))?;
+                .map_err(|_| self.stalled(format_args!("silent for {silence:?} in the body")))?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|e| self.retry(chain(&e)))?;
             if let Ok(data) = frame.into_data() {
@@ -289,7 +377,15 @@ impl Client {
         size: u64,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let bound = SILENCE + Duration::from_secs(size / SLOWEST);
+        self.within(SILENCE + Duration::from_secs(size / SLOWEST), request)
+            .await
+    }
+
+    async fn within<T>(
+        &self,
+        bound: Duration,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         match tokio::time::timeout(bound, request).await {
             Ok(result) => result,
             Err(_) => Err(self.retry(format_args!("not done within {bound:?}"))),
@@ -314,6 +410,13 @@ impl Client {
             node: self.base.clone(),
             fault,
             reason: format!("{what}: {error}"),
+        }
+    }
+
+    fn stalled(&self, reason: impl std::fmt::Display) -> Error {
+        Error::Stalled {
+            node: self.base.clone(),
+            reason: reason.to_string(),
         }
     }
 
@@ -368,6 +471,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// Longest silence before the answer begins, and within it.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// A bitmap or an announcement is answered within this.
+const SMALL_TIME: Duration = Duration::from_secs(5);
 
 /// Slowest pace that is borne, bytes per second.
 const SLOWEST: u64 = 1_024;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use prometheus::IntCounter;
+use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Error, IndexAnswer};
+use super::client::{Client, Error, IndexAnswer, Patience};
+use super::exchange::{HaveAnswer, HaveAsk};
 use super::message::Edition;
 use super::schedule::Fetch;
 use super::trust::Files;
@@ -43,6 +45,12 @@ pub(super) enum Event {
         fetch: Fetch,
         result: Result<(), Failure>,
     },
+    Have {
+        node: usize,
+        /// The versions asked about, by path.
+        asked: Vec<(String, Digest)>,
+        result: Result<HaveAnswer, Error>,
+    },
     Removed {
         path: String,
         result: Result<bool, std::io::Error>,
@@ -54,6 +62,8 @@ pub(super) enum Event {
 pub(super) enum Failure {
     Node(Error),
     Write(WriteError),
+    /// It was called off.
+    Dropped,
 }
 
 /// Asks a node for its index.
@@ -118,19 +128,23 @@ pub(super) async fn begin(
     }
 }
 
-/// Fetches a chunk, verifies and keeps it. `received` counts its bytes.
+/// Fetches a chunk, verifies and keeps it, unless it is called off. `received` counts its bytes.
 pub(super) async fn fetch(
     client: Client,
     object: Arc<Object>,
     path: String,
     fetch: Fetch,
+    patience: Patience,
+    cancel: CancellationToken,
     received: IntCounter,
 ) -> Event {
     let id = object.id();
     let len = object.manifest().layout.len(fetch.index);
-    let result = match client.chunk(id, fetch.index, len).await {
-        Err(error) => Err(Failure::Node(error)),
-        Ok(bytes) => {
+    let asked = client.chunk(id, fetch.index, len, patience);
+    let result = match cancel.run_until_cancelled(asked).await {
+        None => Err(Failure::Dropped),
+        Some(Err(error)) => Err(Failure::Node(error)),
+        Some(Ok(bytes)) => {
             received.inc_by(bytes.len() as u64);
             let threads = object.threads().clone();
             let write = move || object.write(fetch.index, &bytes);
@@ -141,6 +155,21 @@ pub(super) async fn fetch(
         path,
         id,
         fetch,
+        result,
+    }
+}
+
+/// Asks a node which chunks it holds.
+pub(super) async fn ask_have(node: usize, client: Client, asks: Vec<(String, HaveAsk)>) -> Event {
+    let asked = asks
+        .iter()
+        .map(|(path, ask)| (path.clone(), ask.id))
+        .collect();
+    let asks = asks.into_iter().map(|(_, ask)| ask).collect();
+    let result = client.have(asks).await;
+    Event::Have {
+        node,
+        asked,
         result,
     }
 }

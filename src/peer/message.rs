@@ -6,6 +6,8 @@
 //!   with this public key, for P or a prefix of it: what that node publishes.
 //! - `GET /.well-known/headwater/v1/manifest/ID`: the encoded manifest with its publisher's signature.
 //! - `GET /.well-known/headwater/v1/chunk/ID/N`: chunk N of the object whose manifest digest is ID.
+//! - `GET /.well-known/headwater/v1/have?of=…`: which chunks of some versions it holds (see `exchange`).
+//! - `GET /.well-known/headwater/v1/announce?prefix=P&port=N`: who else mirrors P (see `tracker`).
 //!
 //! `P` is a decoded path prefix, percent-encoded in the query; `ID` and `KEY` are 64 lower-case hex digits. 404 says that a
 //! chunk is not held here, 410 that the version is not known here (any more). Manifests and chunks never change.
@@ -19,6 +21,7 @@ use std::marker::PhantomData;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::exchange::HaveAsk;
 use crate::content::chunk::Digest;
 use crate::content::manifest;
 use crate::content::sign::PublicKey;
@@ -46,6 +49,10 @@ pub enum Ask {
     Manifest(Digest),
     /// One chunk of the version with this manifest digest.
     Chunk(Digest, u32),
+    /// Which chunks of these versions the node holds.
+    Have(Vec<HaveAsk>),
+    /// Who else mirrors this prefix; the asker does, and serves HTTP on this port.
+    Announce(String, u16),
 }
 
 /// What a node holds beneath a prefix.
@@ -100,22 +107,33 @@ impl Ask {
                     .map_err(|_| error("key", key, "64 lower-case hex digits"))?;
                 Ok(Self::Catalogue(key, parse_prefix(query)?))
             }
+            (None, Some(query)) if rest == "have" => query
+                .strip_prefix("of=")
+                .and_then(HaveAsk::parse_all)
+                .map(Self::Have)
+                .ok_or_else(|| error("query", query, "of=ID-TAGS,ID-TAGS")),
+            (None, Some(query)) if rest == "announce" => {
+                let (prefix, port) = query
+                    .strip_prefix("prefix=")
+                    .and_then(|rest| rest.split_once("&port="))
+                    .and_then(|(prefix, port)| Some((decode(prefix)?, number(port)?)))
+                    .ok_or_else(|| error("query", query, "prefix=P&port=N"))?;
+                check_prefix(&prefix)?;
+                Ok(Self::Announce(prefix, port))
+            }
             (Some(("manifest", id)), None) => Ok(Self::Manifest(parse_digest(id)?)),
             (Some(("chunk", rest)), None) => {
                 let (id, number) = rest
                     .split_once('/')
                     .ok_or_else(|| error("path", path, "chunk/ID/N"))?;
-                let index: u32 = number
-                    .parse()
-                    .ok()
-                    .filter(|n: &u32| n.to_string() == number)
+                let index: u32 = self::number(number)
                     .ok_or_else(|| error("chunk number", number, "a number below 2^32"))?;
                 Ok(Self::Chunk(parse_digest(id)?, index))
             }
             _ => Err(error(
                 "path",
                 path,
-                "index?prefix=P, catalogue/KEY?prefix=P, manifest/ID or chunk/ID/N",
+                "index?prefix=P, catalogue/KEY?prefix=P, manifest/ID, chunk/ID/N, have?of=IDS or announce?prefix=P&port=N",
             )),
         }
     }
@@ -131,6 +149,17 @@ impl fmt::Display for Ask {
             }
             Self::Manifest(id) => write!(f, "{ROOT}manifest/{id}"),
             Self::Chunk(id, index) => write!(f, "{ROOT}chunk/{id}/{index}"),
+            Self::Have(asks) => {
+                write!(f, "{ROOT}have?of=")?;
+                for (place, ask) in asks.iter().enumerate() {
+                    let comma = if place == 0 { "" } else { "," };
+                    write!(f, "{comma}{ask}")?;
+                }
+                Ok(())
+            }
+            Self::Announce(prefix, port) => {
+                write!(f, "{ROOT}announce?prefix={}&port={port}", encode(prefix))
+            }
         }
     }
 }
@@ -175,6 +204,11 @@ fn parse_prefix(query: &str) -> Result<String, MessageError> {
         .ok_or_else(|| error("query", query, "prefix=P, percent-encoded"))?;
     check_prefix(&prefix)?;
     Ok(prefix)
+}
+
+/// A decimal number as it would be written.
+fn number<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|n: &T| n.to_string() == text)
 }
 
 fn parse_digest(text: &str) -> Result<Digest, MessageError> {
@@ -332,6 +366,12 @@ mod tests {
         refused(&format!("{ROOT}chunk/{id}/-1"), "chunk number");
         refused(&format!("{ROOT}chunk/{id}/01"), "chunk number");
         refused(&format!("{ROOT}chunk/{id}/4294967296"), "chunk number");
+        refused(&format!("{ROOT}have?of="), "query");
+        refused(&format!("{ROOT}have?of={id},"), "query");
+        refused(&format!("{ROOT}announce?prefix=/"), "query");
+        refused(&format!("{ROOT}announce?prefix=/&port=65536"), "query");
+        refused(&format!("{ROOT}announce?prefix=/&port=080"), "query");
+        refused(&format!("{ROOT}announce?prefix=v&port=80"), "prefix");
     }
 
     #[test]
@@ -379,6 +419,8 @@ mod tests {
                 Ask::Chunk(id, number),
                 Ask::Index(format!("/{name}/")),
                 Ask::Catalogue(PublicKey(bytes), format!("/{name}/")),
+                Ask::Announce(format!("/{name}/"), 80),
+                Ask::Have(vec![HaveAsk { id, tags: vec![number] }, HaveAsk { id, tags: vec![] }]),
             ] {
                 let target = one.to_string();
                 prop_assert!(target.bytes().all(|b| b.is_ascii_graphic()));

@@ -12,25 +12,28 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Error, IndexAnswer};
+use super::client::{Client, Error, IndexAnswer, Patience};
+use super::exchange::{HaveAnswer, OBJECTS};
 use super::job::{self, Event, Failure};
 use super::message::{Edition, Index};
-use super::node::Node;
-use super::plan::{Holds, Plan, Wanted};
+use super::node::{News, Node};
+use super::plan::{Holds, Plan};
 use super::replicate::MirrorStatus;
 use super::schedule::{self, Fetch, Source, Standing};
+use super::swarm::Swarm;
+use super::transfer::Transfer;
 use super::trust::{Greeting, Kept, Trust};
 use super::{MirrorConfig, Mode};
 use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
 use crate::content::demand::Demand;
-use crate::content::have::Have;
 use crate::content::library::Library;
 use crate::content::manifest::Manifest;
 use crate::content::object::{Object, Role, WriteError};
 use crate::content::sign::PublicKey;
 use crate::content::store::Store;
 use crate::metrics::Metrics;
+use crate::metrics::peers::Limit;
 use crate::metrics::replication::{IndexOutcome, ObjectState, Outcome, SealFault, SourceState};
 use crate::time::Now;
 
@@ -40,7 +43,9 @@ pub(super) struct Mirror {
     config: MirrorConfig,
     /// Longer prefixes within this one: their objects are other mirrors'.
     inner: Vec<String>,
+    /// Those the mirror names, then others that were found.
     nodes: Vec<Node>,
+    swarm: Arc<Swarm>,
     plan: Plan,
     trust: Trust,
     demand: Arc<Demand>,
@@ -62,20 +67,10 @@ pub(super) struct Mirror {
     refused: BTreeMap<String, String>,
     jobs: JoinSet<Event>,
     in_flight: usize,
+    /// How long a chunk takes, smoothed; `None`: none came yet.
+    chunk_time: Option<Duration>,
     round: Round,
     seed: u64,
-}
-
-/// An object being filled.
-#[derive(Debug)]
-struct Transfer {
-    object: Arc<Object>,
-    /// Chunks in flight.
-    busy: Vec<u32>,
-    /// For each node: the chunks it holds.
-    have: Vec<Option<Have>>,
-    /// For each node: whether it publishes the object.
-    publishes: Vec<bool>,
 }
 
 /// Where the reading of the indexes stands.
@@ -96,6 +91,7 @@ impl Mirror {
         name: &str,
         store: Store,
         library: Library,
+        swarm: Arc<Swarm>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let config = MirrorConfig {
@@ -106,8 +102,8 @@ impl Mirror {
         let mut problem = None;
         let mut nodes = Vec::new();
         for base in &config.from {
-            match Client::new(base) {
-                Ok(client) => nodes.push(Node::new(client)),
+            match Client::new(base, swarm.signer()) {
+                Ok(client) => nodes.push(Node::new(client, true)),
                 Err(error) => problem = Some(error.to_string()),
             }
         }
@@ -136,6 +132,7 @@ impl Mirror {
             config,
             inner,
             nodes,
+            swarm,
             store,
             library,
             metrics,
@@ -146,6 +143,7 @@ impl Mirror {
             refused: BTreeMap::new(),
             jobs: JoinSet::new(),
             in_flight: 0,
+            chunk_time: None,
             round: Round {
                 open: 0,
                 due: never,
@@ -174,6 +172,8 @@ impl Mirror {
                 self.begin_round(now);
             }
             self.begin_objects(now);
+            self.meet(now);
+            self.ask_bitmaps(now);
             self.fetch_chunks(now);
             self.show(now);
             let wake = tokio::time::sleep(self.sleep(now));
@@ -266,8 +266,14 @@ impl Mirror {
             .iter()
             .map(|node| node.health.closed_for(now))
             .filter(|time| !time.is_zero());
+        let asking = self.nodes.iter().filter(|n| n.is_open(now) && !n.asking);
+        let bitmaps = asking.map(|node| node.due.since(now));
+        let bitmaps = bitmaps.filter(|_| !self.transfers.is_empty() && self.nodes.len() > 1);
+        let late = (self.in_flight > 0).then_some(LATE_LOOK);
         opening
             .chain(round)
+            .chain(bitmaps)
+            .chain(late)
             .min()
             .unwrap_or(self.config.interval)
             .max(Duration::from_millis(1))
@@ -276,9 +282,9 @@ impl Mirror {
     fn begin_round(&mut self, now: Now) {
         self.round.began = now;
         self.round.due = now.plus(self.config.interval);
-        for place in 0..self.nodes.len() {
+        for place in 0..self.config.from.len().min(self.nodes.len()) {
             let node = &self.nodes[place];
-            if !node.is_open(now) {
+            if !node.named || !node.is_open(now) {
                 continue;
             }
             let (client, etag) = (node.client.clone(), node.etag.clone());
@@ -293,7 +299,8 @@ impl Mirror {
 
     fn end_round(&mut self, now: Now) {
         // A node that failed is asked again as soon as it may be, not only at the next interval.
-        let again = self.nodes.iter().map(|node| node.health.closed_for(now));
+        let named = self.nodes.iter().filter(|node| node.named);
+        let again = named.map(|node| node.health.closed_for(now));
         if let Some(soonest) = again.filter(|time| !time.is_zero()).min() {
             self.round.due = self.round.due.min(now.plus(soonest));
         }
@@ -319,12 +326,7 @@ impl Mirror {
             };
             transfer.refresh(wanted);
             // Those whose nodes are away make room for others.
-            !transfer.busy.is_empty()
-                || transfer
-                    .have
-                    .iter()
-                    .zip(&open)
-                    .any(|(h, o)| *o && h.is_some())
+            !transfer.pending.is_empty() || transfer.has_source(|place| open[place])
         });
         self.waiting = wanted
             .iter()
@@ -370,7 +372,7 @@ impl Mirror {
             let may = |place: &usize| {
                 wanted.nodes[*place] != Holds::Nothing && self.nodes[*place].is_open(now)
             };
-            let Some(node) = (0..self.nodes.len()).find(may) else {
+            let Some(node) = (0..wanted.nodes.len()).find(may) else {
                 self.demand.settle(&path);
                 let reason = format!("{path}: no node that has it can be asked now");
                 self.refused.insert(path, reason);
@@ -397,30 +399,90 @@ impl Mirror {
         }
     }
 
+    /// Takes up nodes that were found, in the places of those that are known no more.
+    fn meet(&mut self, now: Now) {
+        let known = self.swarm.directory().known(now);
+        for node in self.nodes.iter_mut().filter(|node| !node.named) {
+            node.listed = known.iter().any(|base| base == node.client.base());
+        }
+        for base in known {
+            if self.nodes.iter().any(|node| node.client.base() == base) {
+                continue;
+            }
+            let Ok(client) = Client::new(&base, self.swarm.signer()) else {
+                continue;
+            };
+            let node = Node::new(client, false);
+            let free = |node: &Node| !node.listed && node.in_flight == 0 && !node.asking;
+            if let Some(place) = self.nodes.iter().position(free) {
+                self.nodes[place] = node;
+                let transfers = self.transfers.values_mut();
+                transfers.for_each(|transfer| transfer.forget(place));
+            } else if self.nodes.len() < self.config.from.len() + self.swarm.config().nodes {
+                self.nodes.push(node);
+                let nodes = self.nodes.len();
+                let transfers = self.transfers.values_mut();
+                transfers.for_each(|transfer| transfer.make_room(nodes));
+            }
+        }
+    }
+
+    /// Asks the nodes which chunks they hold of what is being filled.
+    fn ask_bitmaps(&mut self, now: Now) {
+        if self.nodes.len() < 2 {
+            return;
+        }
+        for (place, node) in self.nodes.iter_mut().enumerate() {
+            if node.asking || now < node.due || !node.is_open(now) {
+                continue;
+            }
+            let asks = self.transfers.iter().filter_map(|(path, transfer)| {
+                let ask = transfer.ask(place)?;
+                Some((path.clone(), ask))
+            });
+            let asks: Vec<_> = asks.take(OBJECTS).collect();
+            if asks.is_empty() {
+                node.told(News::Nothing, now);
+                continue;
+            }
+            node.asking = true;
+            self.jobs
+                .spawn(job::ask_have(place, node.client.clone(), asks));
+        }
+    }
+
     /// Asks for chunks while there is room and something to ask for.
     fn fetch_chunks(&mut self, now: Now) {
         while self.in_flight < self.config.in_flight {
             self.seed = self.seed.wrapping_add(1);
-            let Some((path, fetch)) = self.pick(now) else {
+            let Some((path, fetch)) = self.pick(now).or_else(|| self.pick_late(now)) else {
                 break;
             };
             let transfer = self
                 .transfers
                 .get_mut(&path)
                 .expect("the path was picked from the transfers");
-            transfer.busy.push(fetch.index);
+            let cancel = transfer.asked(fetch, now);
+            self.swarm.expect(transfer.object.id(), transfer.busy());
             self.in_flight += 1;
             let node = &mut self.nodes[fetch.source];
             node.in_flight += 1;
             let (client, object) = (node.client.clone(), transfer.object.clone());
-            let received = if transfer.publishes[fetch.source] {
+            let received = if transfer.publishes(fetch.source) {
                 self.metrics.replication.in_origin.clone()
             } else {
                 self.metrics.replication.in_peer.clone()
             };
             self.metrics.replication.in_flight.inc();
-            self.jobs
-                .spawn(job::fetch(client, object, path, fetch, received));
+            let silence = self.swarm.config().silence;
+            let len = object.manifest().layout.len(fetch.index);
+            let patience = Patience {
+                silence,
+                whole: silence * 6 + Duration::from_secs(u64::from(len) / SLOWEST),
+            };
+            self.jobs.spawn(job::fetch(
+                client, object, path, fetch, patience, cancel, received,
+            ));
         }
     }
 
@@ -432,29 +494,73 @@ impl Mirror {
             .map(|(path, transfer)| (path, transfer, transfer.object.wants()))
             .filter(|(_, _, wants)| !wants.is_empty());
         let urgent = wanting.find_map(|(path, transfer, wants)| {
-            let sources = self.sources(transfer);
             let have = transfer.object.have();
-            let fetch = schedule::urgent(&have, &wants, &transfer.busy, &sources, now, self.seed)?;
+            let busy = transfer.busy();
+            let fetch = self.with_sources(transfer, now, |sources| {
+                schedule::urgent(&have, &wants, &busy, sources, now, self.seed)
+            })?;
             Some((path.clone(), fetch))
         });
         urgent.or_else(|| {
             self.transfers.iter().find_map(|(path, transfer)| {
-                let sources = self.sources(transfer);
                 let have = transfer.object.have();
-                let fetch = schedule::next(&have, &[], &transfer.busy, &sources, now, self.seed)?;
+                let busy = transfer.busy();
+                let fetch = self.with_sources(transfer, now, |sources| {
+                    let dice = (self.swarm.run(), self.seed);
+                    schedule::next(&have, &[], &busy, sources, now, dice)
+                })?;
                 Some((path.clone(), fetch))
             })
         })
     }
 
-    fn sources<'a>(&'a self, transfer: &'a Transfer) -> Vec<Source<'a>> {
-        let with = |(node, have): (&'a Node, &'a Option<Have>)| Source {
-            have: have.as_ref(),
-            in_flight: node.in_flight,
-            limit: self.config.in_flight,
-            health: &node.health,
+    /// When there is nothing else to ask for: a chunk that takes too long, of another node.
+    fn pick_late(&self, now: Now) -> Option<(String, Fetch)> {
+        let usual = self.chunk_time.unwrap_or(LATE);
+        let patience = LATE + usual * 3;
+        let wanted = LATE / 2 + usual;
+        self.transfers.iter().find_map(|(path, transfer)| {
+            let late = transfer.late(patience, wanted, now);
+            let fetch = late.into_iter().find_map(|fetch| {
+                self.with_sources(transfer, now, |sources| {
+                    schedule::instead(fetch, sources, now, self.seed)
+                })
+            })?;
+            Some((path.clone(), fetch))
+        })
+    }
+
+    /// Gives the sources of an object to `pick`.
+    fn with_sources<T>(
+        &self,
+        transfer: &Transfer,
+        now: Now,
+        pick: impl FnOnce(&[Source<'_>]) -> T,
+    ) -> T {
+        let open = |node: &&Node| node.is_open(now);
+        let alone = self.nodes.iter().filter(open).count() < 2;
+        let total = self.config.in_flight;
+        let most = if alone {
+            total
+        } else {
+            total.min(self.swarm.config().in_flight)
         };
-        self.nodes.iter().zip(&transfer.have).map(with).collect()
+        let places = 0..self.nodes.len();
+        let coming: Vec<Vec<u32>> = places.map(|place| transfer.coming(place, now)).collect();
+        let nodes = self.nodes.iter().zip(&coming).enumerate();
+        let sources: Vec<Source<'_>> = nodes
+            .map(|(place, (node, coming))| Source {
+                have: transfer.have(place).filter(|_| node.listed),
+                in_flight: node.in_flight,
+                limit: node.limit(most),
+                health: &node.health,
+                origin: transfer.publishes(place),
+                coming,
+                pace: node.pace,
+                rival: node.run.filter(|_| transfer.have(place).is_some()),
+            })
+            .collect();
+        pick(&sources)
     }
 
     fn take(&mut self, event: Event, now: Now) {
@@ -477,6 +583,11 @@ impl Mirror {
                 fetch,
                 result,
             } => self.take_chunk(&path, id, fetch, result, now),
+            Event::Have {
+                node,
+                asked,
+                result,
+            } => self.take_have(node, &asked, result, now),
             Event::Removed { path, result } => match result {
                 Ok(_) => tracing::info!(path, "object removed: no longer published"),
                 Err(error) => {
@@ -607,6 +718,61 @@ impl Mirror {
         }
     }
 
+    fn take_have(
+        &mut self,
+        place: usize,
+        asked: &[(String, Digest)],
+        result: Result<HaveAnswer, Error>,
+        now: Now,
+    ) {
+        let metrics = self.metrics.clone();
+        let node = &mut self.nodes[place];
+        node.asking = false;
+        let answer = match result {
+            Ok(answer) if answer.node == self.swarm.run() => {
+                // A list that all nodes share names this one, too.
+                node.told(News::Stranger, now);
+                return;
+            }
+            Ok(answer) => answer,
+            Err(error) => {
+                metrics.peers.bitmaps_failed.inc();
+                node.told(News::Stranger, now);
+                self.blame(place, &error, now);
+                return;
+            }
+        };
+        metrics.peers.bitmaps.inc();
+        node.run = Some(answer.node);
+        node.succeeded(now);
+        let mut news = if answer.objects.is_empty() {
+            News::Stranger
+        } else {
+            News::Nothing
+        };
+        for (path, id) in asked {
+            let transfers = &mut self.transfers;
+            let Some(transfer) = transfers.get_mut(path).filter(|t| t.object.id() == *id) else {
+                continue;
+            };
+            let holding = answer.objects.iter().find(|o| o.manifest == *id);
+            match transfer.answered(place, holding, now) {
+                Ok(true) => news = News::Some,
+                Ok(false) => {}
+                Err(error) => {
+                    let error = Error::Liar {
+                        node: self.nodes[place].client.base().to_owned(),
+                        reason: error.to_string(),
+                    };
+                    metrics.peers.bitmaps_failed.inc();
+                    self.blame(place, &error, now);
+                    break;
+                }
+            }
+        }
+        self.nodes[place].told(news, now);
+    }
+
     fn take_begun(
         &mut self,
         path: String,
@@ -631,6 +797,7 @@ impl Mirror {
                         tracing::warn!(path, %error, "object not begun");
                         error.to_string()
                     }
+                    Failure::Dropped => "called off".to_owned(),
                 };
                 self.refused.insert(path, reason);
                 return;
@@ -654,14 +821,12 @@ impl Mirror {
             chunks = object.have().count(),
             "object filling"
         );
-        let mut transfer = Transfer {
-            object,
-            busy: Vec::new(),
-            have: Vec::new(),
-            publishes: Vec::new(),
-        };
-        transfer.refresh(wanted);
+        let transfer = Transfer::new(object, wanted, self.nodes.len());
         self.transfers.insert(path, transfer);
+        // Who knew nothing of it before may now.
+        self.nodes
+            .iter_mut()
+            .for_each(|node| node.due = node.due.min(now));
     }
 
     fn take_chunk(
@@ -681,32 +846,64 @@ impl Mirror {
             .transfers
             .get_mut(path)
             .filter(|transfer| transfer.object.id() == id);
+        let mut took = Duration::ZERO;
         if let Some(transfer) = &mut transfer {
-            transfer.busy.retain(|&index| index != fetch.index);
+            took = transfer.ended(fetch, now);
+            self.swarm.expect(id, transfer.busy());
+        } else {
+            self.swarm.expect(id, Vec::new());
         }
         let outcome = match result {
             Ok(()) => {
                 node.succeeded(now);
+                node.gave(took);
+                let usual = self.chunk_time.unwrap_or(took);
+                self.chunk_time = Some((usual * 7 + took) / 8);
+                let others = transfer
+                    .as_ref()
+                    .map_or_else(Vec::new, |t| t.had(fetch.index, now));
                 if transfer.is_some_and(|transfer| transfer.object.complete()) {
                     self.transfers.remove(path);
+                    self.swarm.expect(id, Vec::new());
                     tracing::info!(path, "object whole");
+                }
+                for (place, waited) in others {
+                    if waited > took.max(LATE) * 3 {
+                        let error = Error::Stalled {
+                            node: self.nodes[place].client.base().to_owned(),
+                            reason: format!(
+                                "chunk {} of {path} not come in {waited:?}",
+                                fetch.index
+                            ),
+                        };
+                        self.blame(place, &error, now);
+                    }
                 }
                 Outcome::Kept
             }
+            Err(Failure::Dropped) => Outcome::Dropped,
             Err(Failure::Node(error)) => {
                 let outcome = match error {
                     Error::Missing { .. } | Error::Gone { .. } => Outcome::Missing,
                     Error::Liar { .. } | Error::Untrusted { .. } => Outcome::Mismatch,
-                    Error::Retry { .. } => Outcome::Failed,
+                    Error::Retry { .. } | Error::Stalled { .. } => Outcome::Failed,
                 };
                 if let Some(transfer) = transfer {
-                    match (&error, &mut transfer.have[fetch.source]) {
-                        (Error::Missing { .. }, Some(have)) => have.remove(fetch.index),
-                        (Error::Gone { .. }, have) => *have = None,
+                    match &error {
+                        Error::Missing { .. } => transfer.misses(fetch.source, fetch.index),
+                        Error::Gone { .. } => transfer.gone(fetch.source),
                         _ => {}
                     }
                 }
-                self.blame(fetch.source, &error, now);
+                if matches!(error, Error::Missing { .. }) && node.missed() {
+                    let error = Error::Liar {
+                        node: node.client.base().to_owned(),
+                        reason: "it says that it has chunks and has not".to_owned(),
+                    };
+                    self.blame(fetch.source, &error, now);
+                } else {
+                    self.blame(fetch.source, &error, now);
+                }
                 outcome
             }
             Err(Failure::Write(WriteError::Mismatch { .. })) => {
@@ -714,6 +911,10 @@ impl Mirror {
                     node: node.client.base().to_owned(),
                     reason: format!("chunk {} of {path}: digest mismatch", fetch.index),
                 };
+                if let Some(transfer) = transfer {
+                    let len = transfer.object.manifest().layout.len(fetch.index);
+                    metrics.peers.wasted.inc_by(u64::from(len));
+                }
                 self.blame(fetch.source, &error, now);
                 Outcome::Mismatch
             }
@@ -726,6 +927,7 @@ impl Mirror {
                 if self.transfers.remove(path).is_some() {
                     tracing::error!(path, %error, "object not filled on");
                 }
+                self.swarm.expect(id, Vec::new());
                 self.refused.insert(path.to_owned(), error.to_string());
                 outcome
             }
@@ -737,19 +939,12 @@ impl Mirror {
     /// Closes a transfer of which no node holds a missing chunk, so that others have its place. It is begun again in
     /// the next round.
     fn close_stuck(&mut self, path: &str) {
-        let Some(transfer) = self.transfers.get(path).filter(|t| t.busy.is_empty()) else {
+        let Some(transfer) = self.transfers.get(path).filter(|t| t.pending.is_empty()) else {
             return;
         };
         let have = transfer.object.have();
-        let held = |index| {
-            transfer
-                .have
-                .iter()
-                .flatten()
-                .any(|have| have.contains(index))
-        };
         if let Some(index) = have.missing().next()
-            && !have.missing().any(held)
+            && !have.missing().any(|index| transfer.is_held(index))
         {
             let reason = format!("{path}: no node holds chunk {index}");
             self.refused.insert(path.to_owned(), reason);
@@ -768,14 +963,15 @@ impl Mirror {
                 let soon = self.round.began.plus(SOON);
                 self.round.due = self.round.due.min(soon);
             }
-            Error::Retry { .. } => {
+            Error::Stalled { .. } if !node.named => {
+                self.metrics.peers.limit(Limit::Silence);
+                self.put_aside(place, error, now);
+            }
+            Error::Retry { .. } | Error::Stalled { .. } => {
                 node.health.failed(now, self.seed);
                 node.fails(error);
             }
-            Error::Liar { .. } => {
-                node.health.lied(now);
-                node.fails(error);
-            }
+            Error::Liar { .. } => self.put_aside(place, error, now),
             Error::Untrusted { fault, .. } => {
                 self.metrics.replication.refused(*fault);
                 // What another origin signed may be held in good faith; others are asked meanwhile.
@@ -788,6 +984,15 @@ impl Mirror {
         }
     }
 
+    /// A node is not asked for a good while, and what it was asked for is asked of others at once.
+    fn put_aside(&mut self, place: usize, error: &Error, now: Now) {
+        let node = &mut self.nodes[place];
+        node.put_aside(now);
+        node.fails(error);
+        self.metrics.peers.put_aside.inc();
+        self.transfers.values().for_each(|t| t.leave(place));
+    }
+
     /// Makes metrics and status say how things stand.
     fn show(&mut self, now: Now) {
         let metrics = &self.metrics.replication;
@@ -797,6 +1002,9 @@ impl Mirror {
                 continue;
             }
             node.shown = Some(standing);
+            if !node.named {
+                continue; // Those that come and go would make series without end.
+            }
             let state = match standing {
                 Standing::Open => SourceState::Up,
                 Standing::BackOff => SourceState::BackOff,
@@ -842,19 +1050,17 @@ impl Mirror {
     }
 }
 
-impl Transfer {
-    /// Takes over what the indexes say of its sources.
-    fn refresh(&mut self, wanted: &Wanted) {
-        let count = self.object.manifest().layout.count();
-        let have = |holds: &Holds| (*holds != Holds::Nothing).then(|| Have::full(count));
-        self.have = wanted.nodes.iter().map(have).collect();
-        let publishes = |holds: &Holds| *holds == Holds::Published;
-        self.publishes = wanted.nodes.iter().map(publishes).collect();
-    }
-}
-
 /// Objects readers wait for at once; more are turned away.
 const WISHES: usize = 1_024;
 
 /// The next round begins this long after the last one began when a version is gone.
 const SOON: Duration = Duration::from_secs(1);
+
+/// A chunk is late after this and three times what one usually takes; half and once of it if a reader waits.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How often late chunks are looked for.
+const LATE_LOOK: Duration = Duration::from_millis(250);
+
+/// Slowest pace of a chunk that is borne, bytes per second.
+const SLOWEST: u64 = 8_192;

@@ -1,15 +1,21 @@
 //! Replication: a mirror fetches what other nodes publish, chunk by chunk, each verified before it is kept.
 //!
-//! From ground to roof: [`message`] (index and paths of the peer protocol), [`schedule`] (which chunk next),
-//! [`filter`] (which objects) and [`plan`] (what ought to be held), pure; [`client`] (one request to one node), `trust` (whose word is taken), `mirror` (the loop of one prefix),
-//! [`replicate`] (all of them). The serving side is `http/peer.rs`.
+//! From ground to roof: [`exchange`] (which chunks a node holds), [`message`] (index and paths of the peer protocol),
+//! [`claims`] (what is on its way to others), [`schedule`] (which chunk next), [`filter`] (which objects) and [`plan`] (what ought to be held), pure;
+//! [`secret`] (who is let in), [`tracker`] (who mirrors what), [`directory`] (who is known) and [`swarm`] (all three, shared
+//! with the serving side); [`client`] (one request to one node), `trust` (whose word is taken), `transfer` (one object being filled), `mirror` (the loop
+//! of one prefix), [`replicate`] (all of them), [`discover`] (finding other nodes). The serving side is `http/peer.rs`.
 
 use std::time::Duration;
 
 use self::filter::Filter;
 use crate::content::sign::PublicKey;
 
+pub mod exchange;
+
 pub mod message;
+
+pub mod claims;
 
 pub mod schedule;
 
@@ -17,17 +23,29 @@ pub mod plan;
 
 pub mod filter;
 
+pub mod secret;
+
+pub mod tracker;
+
+pub mod directory;
+
+pub mod swarm;
+
 pub mod client;
 
 mod node;
 
 mod trust;
 
+mod transfer;
+
 mod job;
 
 mod mirror;
 
 pub mod replicate;
+
+pub mod discover;
 
 /// One mirrored prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::MirrorConfig;
 use super::mirror::Mirror;
+use super::swarm::Swarm;
 use crate::content::library::Library;
 use crate::content::sign::PublicKey;
 use crate::content::store::Store;
@@ -73,6 +74,7 @@ impl Replicator {
         node: String,
         store: Store,
         library: Library,
+        swarm: &Arc<Swarm>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let prefixes: Vec<String> = mirrors.iter().map(|m| m.prefix.clone()).collect();
@@ -82,7 +84,8 @@ impl Replicator {
                 let within = |p: &&String| p.starts_with(&config.prefix) && **p != config.prefix;
                 let inner = prefixes.iter().filter(within).cloned().collect();
                 let (store, library) = (store.clone(), library.clone());
-                Mirror::new(config, inner, &node, store, library, metrics.clone())
+                let (swarm, metrics) = (swarm.clone(), metrics.clone());
+                Mirror::new(config, inner, &node, store, library, swarm, metrics)
             })
             .collect();
         let handle = MirrorHandle {

@@ -3,7 +3,12 @@
 //! Chunks that readers wait for come first. Else, when every source that may be asked holds the whole object, the
 //! first missing chunk comes next, so that the edge moves steadily and readers behind it never stop; when some hold
 //! only a part, the chunk that the fewest hold comes next, so that none is lost with its only source.
+//!
+//! A source that publishes the object is asked last: for chunks that no other source has or will have soon, each mirror
+//! in an order of its own, so that a chunk leaves it about once. Only when the others are too slow for what waits for
+//! them is it asked for what they have, too.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::content::have::Have;
@@ -29,6 +34,14 @@ pub struct Source<'a> {
     pub limit: usize,
     /// How it does.
     pub health: &'a Health,
+    /// Whether it publishes the object itself: it is asked last.
+    pub origin: bool,
+    /// Chunks on their way to it.
+    pub coming: &'a [u32],
+    /// Chunks per second it gave lately; 0: not known.
+    pub pace: f64,
+    /// The number by which it knows itself, if it fills the same object: chunks of the origin are shared out by it.
+    pub rival: Option<u64>,
 }
 
 /// How one source does: what its failures and lies cost it.
@@ -66,10 +79,10 @@ pub fn urgent(
         .iter()
         .copied()
         .filter(|&index| index < have.count() && !have.contains(index) && !busy.contains(&index))
-        .find_map(|index| ask(index, sources, now, seed))
+        .find_map(|index| ask(index, sources, |_, _| true, now, seed))
 }
 
-/// The chunk to fetch next, readers' wants first; `None` if nothing is missing that some source can be asked for now.
+/// The chunk to fetch next, readers' wants first; `own` is the number by which this node knows itself. `None` if nothing is missing that some source can be asked for now.
 #[must_use]
 pub fn next(
     have: &Have,
@@ -77,7 +90,7 @@ pub fn next(
     busy: &[u32],
     sources: &[Source<'_>],
     now: Now,
-    seed: u64,
+    (own, seed): (u64, u64),
 ) -> Option<Fetch> {
     if let Some(fetch) = urgent(have, wants, busy, sources, now, seed) {
         return Some(fetch);
@@ -85,26 +98,70 @@ pub fn next(
     if !sources.iter().any(|source| source.room(now)) {
         return None;
     }
-    let candidates = have
-        .missing()
-        .filter(|index| !busy.contains(index))
-        .filter_map(|index| ask(index, sources, now, seed));
-    let partial = sources.iter().any(|source| {
-        source
-            .have
-            .is_some_and(|have| have.held() < have.count() && source.room(now))
-    });
-    if partial {
-        candidates.take(WINDOW).min_by_key(|fetch| {
-            (
-                holders(fetch.index, sources),
-                mix(seed ^ u64::from(fetch.index)),
-            )
-        })
-    } else {
-        let mut candidates = candidates;
-        candidates.next()
+    let free = || have.missing().filter(|index| !busy.contains(index));
+    let peers = |_: usize, source: &Source<'_>| !source.origin;
+    let origins = |_: usize, source: &Source<'_>| source.origin;
+    let open = |source: &&Source<'_>| source.health.standing(now) == Standing::Open;
+    let others = || sources.iter().filter(open).filter(|s| !s.origin);
+    if !others().any(|source| source.have.is_some() || !source.coming.is_empty()) {
+        return free().find_map(|index| ask(index, sources, origins, now, seed));
     }
+    let of_peers = {
+        let mut candidates = free().filter_map(|index| ask(index, sources, peers, now, seed));
+        let partial = others().any(|source| source.have.is_some_and(|h| h.held() < h.count()));
+        if partial {
+            candidates.take(WINDOW).min_by_key(|fetch| {
+                let order = mix(seed ^ u64::from(fetch.index));
+                (holders(fetch.index, sources), order)
+            })
+        } else {
+            candidates.next()
+        }
+    };
+    let of_origin = {
+        let claimed: HashSet<u32> = others().flat_map(|s| s.coming).copied().collect();
+        let alone = |i: &u32| !claimed.contains(i) && !others().any(|source| source.holds(*i));
+        let candidates = free().filter(alone).take(WINDOW);
+        candidates
+            .filter_map(|index| ask(index, sources, origins, now, seed))
+            .min_by_key(|fetch| {
+                // Each chunk has its first among those that fill the object, by rendezvous hashing; so they do not ask
+                // the origin for the same one, even before they hear of each other's claims.
+                let weight = |run: u64| mix(run ^ mix(u64::from(fetch.index)));
+                let rivals = others().filter_map(|source| source.rival);
+                let before = rivals.filter(|run| weight(*run) > weight(own)).count();
+                (before, mix(seed ^ u64::from(fetch.index)))
+            })
+    };
+    match (of_peers, of_origin) {
+        // Both are kept at work.
+        (Some(peer), Some(origin)) => {
+            let load = |fetch: &Fetch| sources[fetch.source].in_flight;
+            Some(if load(&origin) < load(&peer) {
+                origin
+            } else {
+                peer
+            })
+        }
+        (None, None) => {
+            let pace: f64 = others().map(|source| source.pace).sum();
+            let backlog = free().filter(|i| others().any(|s| s.holds(*i))).count();
+            let late = pace > 0.0 && backlog as f64 / pace > PATIENCE.as_secs_f64();
+            // From the end: the others are asked for the rarest, or from the edge.
+            let mut left: Vec<u32> = if late { free().collect() } else { Vec::new() };
+            left.reverse();
+            left.into_iter()
+                .find_map(|index| ask(index, sources, origins, now, seed))
+        }
+        (peer, origin) => peer.or(origin),
+    }
+}
+
+/// Another source than `first` for a chunk that one is late with: one that does not publish the object, if there is one.
+#[must_use]
+pub fn instead(first: Fetch, sources: &[Source<'_>], now: Now, seed: u64) -> Option<Fetch> {
+    let other = |place: usize, _: &Source<'_>| place != first.source;
+    ask(first.index, sources, other, now, seed)
 }
 
 impl Source<'_> {
@@ -183,13 +240,20 @@ impl Health {
     }
 }
 
-/// The source to ask for a chunk: of those that hold it, the one with the least in flight.
-fn ask(index: u32, sources: &[Source<'_>], now: Now, seed: u64) -> Option<Fetch> {
+/// The source to ask for a chunk: of those that hold it and `may` be asked, the one with the least in flight; one that
+/// publishes the object last.
+fn ask(
+    index: u32,
+    sources: &[Source<'_>],
+    may: impl Fn(usize, &Source<'_>) -> bool,
+    now: Now,
+    seed: u64,
+) -> Option<Fetch> {
     sources
         .iter()
         .enumerate()
-        .filter(|(_, source)| source.holds(index) && source.room(now))
-        .min_by_key(|(place, source)| (source.in_flight, mix(seed ^ *place as u64)))
+        .filter(|(place, source)| may(*place, source) && source.holds(index) && source.room(now))
+        .min_by_key(|(place, source)| (source.origin, source.in_flight, mix(seed ^ *place as u64)))
         .map(|(source, _)| Fetch { index, source })
 }
 
@@ -221,6 +285,9 @@ const CUT_OFF: Duration = Duration::from_secs(30);
 /// Longest pause after lies.
 const CUT_OFF_MAX: Duration = Duration::from_secs(3_600);
 
+/// An origin is asked for what others have, too, when they would take longer than this.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// Chunks among which the rarest is looked for.
 const WINDOW: usize = 4_096;
 
@@ -243,6 +310,19 @@ mod tests {
         have
     }
 
+    fn peer_source(health: &Health) -> Source<'_> {
+        Source {
+            have: None,
+            in_flight: 0,
+            limit: 0,
+            health,
+            origin: false,
+            coming: &[],
+            pace: 0.0,
+            rival: None,
+        }
+    }
+
     fn whole(count: usize) -> Have {
         bitmap(&vec![true; count])
     }
@@ -259,11 +339,11 @@ mod tests {
                 have: Some(have),
                 in_flight: 0,
                 limit: 1,
-                health: &health,
+                ..peer_source(&health)
             })
             .collect();
         let mut found = Vec::new();
-        while let Some(fetch) = next(&have, wants, &[], &sources, START, 7) {
+        while let Some(fetch) = next(&have, wants, &[], &sources, START, (1, 7)) {
             found.push(fetch.index);
             have.insert(fetch.index);
         }
@@ -302,6 +382,71 @@ mod tests {
     #[test]
     fn chunk_that_no_source_holds_is_not_asked_for() {
         check(&[false; 3], &[1], &[&[true, false, false]], &[0]);
+    }
+
+    #[test]
+    fn origin_is_asked_for_what_no_other_has_or_awaits() {
+        let (all, some, health) = (
+            whole(4),
+            bitmap(&[true, false, false, false]),
+            Health::default(),
+        );
+        let mut sources = [peer_source(&health), peer_source(&health)];
+        (sources[0].have, sources[0].origin, sources[0].limit) = (Some(&all), true, 9);
+        (sources[1].have, sources[1].coming, sources[1].limit) = (Some(&some), &[2], 1);
+        let mut asked = Vec::new();
+        while let Some(fetch) = next(&Have::empty(4), &[], &asked, &sources, START, (1, 5)) {
+            asked.push(fetch.index);
+            assert_eq!(fetch.source, usize::from(fetch.index == 0), "{fetch:?}");
+            sources[fetch.source].in_flight += 1;
+        }
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 1, 3]);
+        // A reader does not wait for the other.
+        let fetch = next(&Have::empty(4), &[2], &asked, &sources, START, (1, 5)).unwrap();
+        assert_eq!((fetch.index, fetch.source), (2, 0));
+    }
+
+    #[test]
+    fn origin_helps_others_that_are_too_slow() {
+        let (all, health) = (whole(100), Health::default());
+        let mut sources = [peer_source(&health), peer_source(&health)];
+        (sources[0].have, sources[0].origin, sources[0].limit) = (Some(&all), true, 9);
+        (sources[1].have, sources[1].limit, sources[1].in_flight) = (Some(&all), 1, 1);
+        let mut ask = |pace| {
+            sources[1].pace = pace;
+            next(&Have::empty(100), &[], &[0], &sources, START, (1, 5))
+        };
+        assert_eq!(ask(0.0), None);
+        assert_eq!(ask(50.0), None);
+        let late = Fetch {
+            index: 99,
+            source: 0,
+        };
+        assert_eq!(ask(5.0), Some(late));
+    }
+
+    #[test]
+    fn mirrors_share_out_what_only_the_origin_has() {
+        const RUNS: [u64; 3] = [11, 12, 13];
+        let (all, some, health) = (whole(99), Have::empty(99), Health::default());
+        let share = |own: u64| {
+            let mut sources = vec![peer_source(&health)];
+            (sources[0].have, sources[0].origin, sources[0].limit) = (Some(&all), true, 9);
+            sources.extend(RUNS.iter().filter(|run| **run != own).map(|run| Source {
+                have: Some(&some),
+                rival: Some(*run),
+                ..peer_source(&health)
+            }));
+            let mut asked = Vec::new();
+            for seed in 0..20 {
+                let fetch = next(&some, &[], &asked, &sources, START, (own, seed)).unwrap();
+                asked.push(fetch.index);
+            }
+            asked
+        };
+        let asked: HashSet<u32> = RUNS.into_iter().flat_map(share).collect();
+        assert_eq!(asked.len(), 60, "no chunk twice");
     }
 
     #[test]
@@ -351,12 +496,12 @@ mod tests {
             have: Some(&have),
             in_flight,
             limit: 4,
-            health: &health,
+            ..peer_source(&health)
         };
         let empty = Have::empty(9);
-        assert!(next(&empty, &[], &[], &[source(0)], START, 1).is_none());
-        assert!(next(&empty, &[], &[], &[source(0)], now, 1).is_some());
-        assert!(next(&empty, &[], &[0], &[source(1)], now, 1).is_none());
+        assert!(next(&empty, &[], &[], &[source(0)], START, (1, 1)).is_none());
+        assert!(next(&empty, &[], &[], &[source(0)], now, (1, 1)).is_some());
+        assert!(next(&empty, &[], &[0], &[source(1)], now, (1, 1)).is_none());
     }
 
     #[test]
@@ -370,9 +515,9 @@ mod tests {
                     have: Some(&all),
                     in_flight,
                     limit: 10,
-                    health: &health,
+                    ..peer_source(&health)
                 });
-                let fetch = next(&have, &[], &busy, &sources, START, seed).unwrap();
+                let fetch = next(&have, &[], &busy, &sources, START, (1, seed)).unwrap();
                 busy.push(fetch.index);
                 in_flight[fetch.source] += 1;
                 let (most, least) = (in_flight.iter().max(), in_flight.iter().min());
@@ -389,6 +534,8 @@ mod tests {
         in_flight: usize,
         limit: usize,
         events: Vec<u8>,
+        origin: bool,
+        coming: Vec<u32>,
     }
 
     fn peer(count: usize) -> impl Strategy<Value = Peer> {
@@ -398,14 +545,20 @@ mod tests {
             0usize..4,
             0usize..4,
             prop::collection::vec(0u8..6, 0..4),
+            any::<bool>(),
+            prop::collection::vec(0u32..40, 0..4),
         )
-            .prop_map(|(knows, bits, in_flight, limit, events)| Peer {
-                knows,
-                bits,
-                in_flight,
-                limit,
-                events,
-            })
+            .prop_map(
+                |(knows, bits, in_flight, limit, events, origin, coming)| Peer {
+                    knows,
+                    bits,
+                    in_flight,
+                    limit,
+                    events,
+                    origin,
+                    coming,
+                },
+            )
     }
 
     fn case() -> impl Strategy<Value = (Vec<bool>, Vec<u32>, Vec<u32>, Vec<Peer>, u64)> {
@@ -448,6 +601,10 @@ mod tests {
                 in_flight: p.in_flight,
                 limit: p.limit,
                 health: &healths[i],
+                origin: p.origin,
+                coming: &p.coming,
+                pace: 0.0,
+                rival: None,
             }).collect();
             let able = |index: u32, place: usize| {
                 let limit = if healths[place].failures > 0 { 1 } else { peers[place].limit };
@@ -460,15 +617,31 @@ mod tests {
                 (index as usize) < bits.len() && !bits[index as usize] && !busy.contains(&index)
             };
             let can = |index: u32| free(index) && (0..peers.len()).any(|p| able(index, p));
-            match next(&have, &wants, &busy, &sources, now, seed) {
+            // Others that may be asked, though not now, and have the chunk or will have it.
+            let awaited = |index: u32| (0..peers.len()).any(|p| {
+                let holds = peers[p].knows && peers[p].bits[index as usize];
+                let open = healths[p].closed_for(now).is_zero();
+                !peers[p].origin && open && (holds || peers[p].coming.contains(&index))
+            });
+            let can_unwanted = |index: u32| free(index) && (0..peers.len()).any(|p| {
+                able(index, p) && (!peers[p].origin || !awaited(index))
+            });
+            match next(&have, &wants, &busy, &sources, now, (1, seed)) {
                 Some(fetch) => {
                     prop_assert!(free(fetch.index));
                     prop_assert!(able(fetch.index, fetch.source));
+                    let wanted = wants.iter().any(|&index| index == fetch.index);
+                    if peers[fetch.source].origin && !wanted {
+                        prop_assert!(!awaited(fetch.index), "the origin is asked last");
+                    }
                     if let Some(first) = wants.iter().find(|&&index| can(index)) {
                         prop_assert_eq!(fetch.index, *first);
                     }
                 }
-                None => prop_assert!(!(0..have.count()).any(can)),
+                None => {
+                    prop_assert!(!(0..have.count()).any(can_unwanted));
+                    prop_assert!(!wants.iter().any(|&index| can(index)));
+                }
             }
         }
     }

@@ -178,6 +178,13 @@ const BOUNDS: &[(&str, &str)] = &[
         "headwater_resolver_upstream_handshakes_total{outcome=\"timeout\"}",
     ),
     (
+        "peers.nodes",
+        "headwater_peers_limit_reached_total{limit=\"known\"}",
+    ),
+    ("peers.tracked", PEERS),
+    ("peers.in_flight", "headwater_replication_chunks_in_flight"),
+    ("peers.silence", PEERS),
+    (
         "log.buffer",
         "headwater_dns_log_dropped_total{sink=\"queries\"}",
     ),
@@ -187,6 +194,7 @@ const BOUNDS: &[(&str, &str)] = &[
 const DNS: &str = "headwater_dns_limit_reached_total{limit=\"*\"}";
 const RESOLVER: &str = "headwater_resolver_limit_hits_total{limit=\"*\"}";
 const PROXY: &str = "headwater_proxy_limit_reached_total{limit=\"*\"}";
+const PEERS: &str = "headwater_peers_limit_reached_total{limit=\"*\"}";
 const CLOSED: &str = "headwater_http_connections_closed_total{reason=\"*\"}";
 const BROKEN_TRANSFER: &str =
     "headwater_zone_transfers_total{direction=\"in\",kind=\"axfr\",outcome=\"broken\"}";

@@ -107,6 +107,8 @@ const GROUND: &[&str] = &[
     "http/proxy/fields.rs",
     "http/proxy/condition.rs",
     "http/proxy/told.rs",
+    "peer/exchange.rs",
+    "peer/claims.rs",
     "peer/message.rs",
     "peer/filter.rs",
     "peer/schedule.rs",

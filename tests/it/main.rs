@@ -16,5 +16,6 @@ mod proxy;
 mod recursion;
 mod replication;
 mod resolver;
+mod swarm;
 mod truncation;
 mod zones;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,12 +21,14 @@ use headwater::metrics::replication::Outcome;
 use headwater::peer::MirrorConfig;
 use headwater::peer::message::Ask;
 use headwater::peer::replicate::{MirrorHandle, Replicator};
+use headwater::peer::swarm::{Swarm, SwarmConfig};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -35,32 +37,32 @@ mod chosen;
 mod signed;
 
 /// Chunk size in these tests: the smallest.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 
 /// A node that publishes a directory, and can be made to misbehave.
-struct Origin {
-    content: TempDir,
-    library: Library,
-    metrics: Arc<Metrics>,
-    address: SocketAddr,
-    ways: Arc<Ways>,
+pub(crate) struct Origin {
+    pub(crate) content: TempDir,
+    pub(crate) library: Library,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) address: SocketAddr,
+    pub(crate) ways: Arc<Ways>,
     _store: TempDir,
     _stop: DropGuard,
 }
 
 /// How an origin misbehaves.
 #[derive(Default)]
-struct Ways {
+pub(crate) struct Ways {
     /// Breaks every connection.
-    away: AtomicBool,
+    pub(crate) away: AtomicBool,
     /// Flips a bit in each chunk with this number, less 1; 0: none.
     flips: AtomicU32,
     /// Waits before each chunk, milliseconds.
-    pause: AtomicU64,
+    pub(crate) pause: AtomicU64,
     /// Answers this many chunks more, then is away.
-    chunks_left: AtomicU64,
+    pub(crate) chunks_left: AtomicU64,
     /// Chunks asked for so far.
-    asked: std::sync::Mutex<Vec<u32>>,
+    pub(crate) asked: std::sync::Mutex<Vec<u32>>,
     /// Changes what it sends.
     forge: std::sync::Mutex<Option<Forge>>,
     /// Says that it has a newer catalogue, and sends this one.
@@ -82,7 +84,12 @@ impl Ways {
 }
 
 impl Origin {
-    async fn new(files: &[(&str, &[u8])]) -> Self {
+    pub(crate) async fn new(files: &[(&str, &[u8])]) -> Self {
+        Self::within(SwarmConfig::default(), files).await
+    }
+
+    /// As a member of a swarm with these settings.
+    pub(crate) async fn within(config: SwarmConfig, files: &[(&str, &[u8])]) -> Self {
         let content = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             put(content.path(), name, bytes);
@@ -107,7 +114,11 @@ impl Origin {
         let published = publisher.run(stop.clone());
         tokio::spawn(async move { published.await.expect("the publisher runs") });
         let ways = Ways::honest();
-        let address = serve(library.clone(), metrics.clone(), ways.clone(), stop.clone()).await;
+        let swarm = Arc::new(Swarm::new(config, 7, metrics.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = (library.clone(), swarm, metrics.clone());
+        serve(listener, served, ways.clone(), stop.clone());
         let origin = Self {
             content,
             library,
@@ -126,7 +137,7 @@ impl Origin {
         origin
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
@@ -170,6 +181,7 @@ impl Mirror {
             "mirror".into(),
             store,
             library.clone(),
+            &swarm(&metrics),
             metrics.clone(),
         );
         let handle = replicator.handle();
@@ -211,14 +223,18 @@ impl Mirror {
     }
 }
 
-fn store_config(dir: &Path) -> StoreConfig {
+fn swarm(metrics: &Arc<Metrics>) -> Arc<Swarm> {
+    Arc::new(Swarm::new(SwarmConfig::default(), 1, metrics.clone()))
+}
+
+pub(crate) fn store_config(dir: &Path) -> StoreConfig {
     StoreConfig {
         chunk: CHUNK as u32,
         ..StoreConfig::new(dir)
     }
 }
 
-fn open(dir: &Path, metrics: &Arc<Metrics>) -> (Library, Store) {
+pub(crate) fn open(dir: &Path, metrics: &Arc<Metrics>) -> (Library, Store) {
     let config = store_config(dir);
     let library = Library::new(&config, metrics.clone());
     let store = Store::open(&config, &library, metrics.clone()).unwrap();
@@ -234,32 +250,35 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) {
     std::fs::rename(beside, path).unwrap();
 }
 
-async fn serve(
-    library: Library,
-    metrics: Arc<Metrics>,
+/// Serves other nodes as `http::server` does, and misbehaves as `ways` say.
+pub(crate) fn serve(
+    listener: TcpListener,
+    (library, swarm, metrics): (Library, Arc<Swarm>, Arc<Metrics>),
     ways: Arc<Ways>,
     stop: CancellationToken,
-) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+) {
+    let ended = stop.clone();
     tokio::spawn(stop.run_until_cancelled_owned(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let (library, metrics, ways) = (library.clone(), metrics.clone(), ways.clone());
-            tokio::spawn(async move {
-                let service = service_fn(|request| answer(request, &library, &metrics, &ways));
+            let swarm = swarm.clone();
+            let connection = async move {
+                let service =
+                    service_fn(|request| answer(request, &library, &swarm, &metrics, &ways));
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 drop(connection.await); // A connection broken on purpose ends in an error.
-            });
+            };
+            tokio::spawn(ended.clone().run_until_cancelled_owned(connection));
         }
     }));
-    address
 }
 
 async fn answer(
     request: Request<Incoming>,
     library: &Library,
+    swarm: &Swarm,
     metrics: &Metrics,
     ways: &Ways,
 ) -> Result<Response<Full<Bytes>>, io::Error> {
@@ -287,7 +306,8 @@ async fn answer(
     }
     let instead = ways.instead.lock().unwrap().clone();
     let library = instead.as_ref().unwrap_or(library);
-    let response = peer::serve(&request, library, metrics).await;
+    let from = Ipv4Addr::LOCALHOST.into();
+    let response = peer::serve(&request, from, library, swarm, metrics).await;
     let forge = *ways.forge.lock().unwrap();
     let replay = ways.replay.lock().unwrap().clone();
     if let Ok(ask) = &ask
@@ -320,7 +340,7 @@ async fn answer(
 }
 
 /// All bytes of a whole object.
-async fn read(object: &Arc<Object>) -> Vec<u8> {
+pub(crate) async fn read(object: &Arc<Object>) -> Vec<u8> {
     let layout = object.manifest().layout;
     let mut bytes = Vec::new();
     for index in 0..layout.count() {
@@ -329,7 +349,7 @@ async fn read(object: &Arc<Object>) -> Vec<u8> {
     bytes
 }
 
-fn noise(seed: u64, size: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     let key = blake3::hash(&seed.to_le_bytes());
     blake3::Hasher::new_keyed(key.as_bytes())
@@ -338,7 +358,7 @@ fn noise(seed: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-async fn until(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !check() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -592,6 +612,7 @@ async fn object_too_large_for_the_store_leaves_room_for_others() {
         "mirror".into(),
         store,
         library.clone(),
+        &swarm(&metrics),
         metrics.clone(),
     );
     let handle = replicator.handle();

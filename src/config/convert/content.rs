@@ -213,7 +213,7 @@ fn prefix(section: &Section<'_, '_>) -> String {
 }
 
 /// The base URL of another node, without a final slash.
-fn node_url(text: &str) -> Result<String, String> {
+pub(super) fn node_url(text: &str) -> Result<String, String> {
     let good = text.parse::<::http::Uri>().is_ok_and(|uri| {
         uri.scheme_str() == Some("http")
             && uri.authority().is_some_and(|a| !a.as_str().contains('@'))
@@ -229,7 +229,7 @@ fn node_url(text: &str) -> Result<String, String> {
 
 const SERVER_EXPECTED: &str = "the base URL of a server such as \"https://mirror.example:8443\"";
 
-const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080\"";
+pub(super) const NODE_EXPECTED: &str = "the base URL of a node such as \"http://origin:8080\"";
 
 const KEY_EXPECTED: &str =
     "the public key of the origin, 64 digits as `headwater status` shows it there";

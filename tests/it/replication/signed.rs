@@ -118,7 +118,10 @@ async fn mirror_of_a_mirror_takes_what_the_origin_signed_and_nothing_else() {
     // It passes on what it has, and publishes nothing itself.
     let stop = CancellationToken::new();
     let (library, metrics) = (first.library.clone(), first.metrics.clone());
-    let address = serve(library, metrics, Ways::honest(), stop.clone()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = (library, swarm(&metrics), metrics);
+    serve(listener, served, Ways::honest(), stop.clone());
     let url = format!("http://{address}");
     let state = tempfile::tempdir().unwrap();
     let second = Mirror::with(state.path(), config(vec![origin_key], vec![url.clone()]));
@@ -195,7 +198,9 @@ async fn origin_with_another_key_is_refused_until_it_is_trusted_again() {
 /// What an origin answers to a question.
 async fn ask(origin: &Origin, ask: &Ask) -> Vec<u8> {
     let request = Request::get(ask.to_string()).body(()).unwrap();
-    let response = peer::serve(&request, &origin.library, &origin.metrics).await;
+    let from = Ipv4Addr::LOCALHOST.into();
+    let (library, metrics) = (&origin.library, &origin.metrics);
+    let response = peer::serve(&request, from, library, &swarm(metrics), metrics).await;
     assert!(response.status().is_success(), "{}", response.status());
     let body = response.into_body().collect().await;
     let body = body.unwrap_or_else(|never: Infallible| match never {});
