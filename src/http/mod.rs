@@ -1,9 +1,10 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
-//! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
-//! [`watch`] (what a connection does, and when that is too little), [`wire`] (its stream, watched), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
+//! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`], [`plain`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
+//! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
 //! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
-//! (a cache of other servers), [`server`] (listeners, connections, limits).
+//! (a cache of other servers), `quick` (plain requests for small objects, answered before hyper), [`wire`] (the stream hyper reads
+//! and writes, watched), [`server`] (listeners, connections, limits).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,13 +24,13 @@ pub mod listing;
 
 pub mod screen;
 
+pub mod plain;
+
 mod seldom;
 
 pub mod line;
 
 pub mod watch;
-
-pub mod wire;
 
 pub mod access;
 
@@ -42,6 +43,10 @@ pub mod object;
 pub mod peer;
 
 pub mod proxy;
+
+mod quick;
+
+pub mod wire;
 
 pub mod server;
 

@@ -51,6 +51,8 @@ pub struct Site {
     pub access: Option<Log>,
     /// Ranges honoured per request.
     pub ranges: usize,
+    /// Header fields of a request.
+    pub headers: usize,
     /// How long a reader waits for a chunk that is not held.
     pub fill_wait: Duration,
     /// Headers of objects served lately.
@@ -466,7 +468,7 @@ fn value(text: String, fallback: &'static str) -> HeaderValue {
 /// The header fields an object is served with, made once per version. A version met again after others took its
 /// place is made anew: a bounded table without a lock.
 pub struct Heads {
-    slots: Box<[ArcSwapOption<(Digest, HeaderMap)>]>,
+    slots: Box<[ArcSwapOption<Head>]>,
 }
 
 impl Heads {
@@ -480,18 +482,49 @@ impl Heads {
 
     /// The header fields of `object`.
     fn of(&self, object: &Object, rules: &Rules) -> HeaderMap {
+        self.with(object, rules, |head| head.fields.clone())
+    }
+
+    /// Appends to `out` the head of a whole `object`, up to and with the name of the last field: `Date`.
+    pub(super) fn append(&self, object: &Object, rules: &Rules, out: &mut Vec<u8>) {
+        self.with(object, rules, |head| out.extend_from_slice(&head.whole));
+    }
+
+    fn with<T>(&self, object: &Object, rules: &Rules, take: impl FnOnce(&Head) -> T) -> T {
         let id = object.id();
         let place = usize::from(u16::from_le_bytes([id.0[0], id.0[1]])) % self.slots.len();
         let slot = &self.slots[place];
         if let Some(held) = &*slot.load()
-            && held.0 == id
+            && held.id == id
         {
-            return held.1.clone();
+            return take(held);
         }
-        let head = make_head(object, rules);
-        slot.store(Some(Arc::new((id, head.clone()))));
-        head
+        let fields = make_head(object, rules);
+        let whole = write_head(&fields, object.manifest().layout.size);
+        let head = Arc::new(Head { id, fields, whole });
+        slot.store(Some(Arc::clone(&head)));
+        take(&head)
     }
+}
+
+/// What the versions of [`Heads`] are served with.
+struct Head {
+    id: Digest,
+    fields: HeaderMap,
+    /// See [`Heads::append`].
+    whole: Box<[u8]>,
+}
+
+/// The head of a whole object of `size` bytes, as hyper writes it, but for the value of `Date`.
+fn write_head(fields: &HeaderMap, size: u64) -> Box<[u8]> {
+    let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(format!("content-length: {size}\r\ndate: ").as_bytes());
+    out.into()
 }
 
 impl std::fmt::Debug for Heads {

@@ -21,6 +21,7 @@ pub struct Screen {
     lengths: u8,
     codings: u8,
     body: bool,
+    heads: u32,
 }
 
 /// Why a head is refused.
@@ -60,6 +61,7 @@ impl Default for Screen {
             lengths: 0,
             codings: 0,
             body: false,
+            heads: 0,
         }
     }
 }
@@ -108,6 +110,18 @@ impl Screen {
         self.state == State::Fields || self.state == State::Start && !self.line.is_empty()
     }
 
+    /// Heads that were whole (modulo 2³²).
+    #[must_use]
+    pub fn heads(&self) -> u32 {
+        self.heads
+    }
+
+    /// Whether the next byte begins a head of HTTP/1.
+    #[must_use]
+    pub fn between_heads(&self) -> bool {
+        self.state == State::Start && self.preface > PREFACE.len() && self.line.is_empty()
+    }
+
     /// Whether the client may be sending what no answer waits for: a body, the rest of a refused head.
     #[must_use]
     pub fn leaves_bytes(&self) -> bool {
@@ -154,6 +168,7 @@ impl Screen {
         if line.is_empty() {
             // Empty lines before a request line are allowed (RFC 9112 section 2.2).
             if self.state == State::Fields {
+                self.heads = self.heads.wrapping_add(1);
                 self.state = if self.body {
                     State::Ended
                 } else {

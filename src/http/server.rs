@@ -132,6 +132,7 @@ impl Server {
             metrics,
             access,
             ranges: config.ranges,
+            headers: config.headers,
             fill_wait: config.fill_wait,
             heads: Heads::new(HEADS),
             rules: Rules::new(config.rules.clone()),
@@ -398,7 +399,8 @@ where
 {
     let client = Arc::new(client);
     let (address, pulse) = (client.address, Arc::clone(&client.pulse));
-    let io = TokioIo::new(Watched::new(stream, line.clone(), Arc::clone(&pulse)));
+    let watched = Watched::new(stream, line.clone(), Arc::clone(&pulse), &shared.site);
+    let io = TokioIo::new(watched);
     let connection = shared.builder.serve_connection(io, Handler(client));
     let mut connection = pin!(connection);
     let stopped = pin!(shared.stop.cancelled());

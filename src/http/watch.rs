@@ -162,6 +162,16 @@ impl Pulse {
         self.interim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `requests` began and ended at once.
+    pub(super) fn quick(&self, requests: u32) {
+        self.requests.fetch_add(requests, Relaxed);
+    }
+
+    /// Requests begun, and how many of them have not ended.
+    pub(super) fn requests(&self) -> (u32, u32) {
+        (self.requests.load(Relaxed), self.open.load(Relaxed))
+    }
+
     /// Whether a head was refused before the parser saw it.
     pub fn fault(&self) -> bool {
         self.fault.load(Relaxed)

@@ -1,4 +1,4 @@
-//! A connection's stream for hyper, in the clear or within TLS: leaves marks in its [`Pulse`] and screens request heads.
+//! A connection's stream for hyper, in the clear or within TLS: leaves marks in its [`Pulse`], answers plain requests and screens other heads.
 //!
 //! What is written is counted where it goes to the socket, since that is what the client's side acknowledges; heads are screened
 //! where they are clear text.
@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::line::Line;
+use super::object::Site;
+use super::quick::Quick;
 use super::screen::Screen;
 use super::watch::Pulse;
 
@@ -29,6 +31,13 @@ pub struct Watched<S> {
     line: Line,
     pulse: Arc<Pulse>,
     screen: Screen,
+    quick: Quick,
+    /// Requests hyper never saw.
+    answered: u32,
+    /// Requests hyper had begun when it had last sent all it had.
+    flushed: u32,
+    /// hyper has written since.
+    writing: bool,
     /// Bytes that may still be taken away after the shutdown.
     surplus: usize,
 }
@@ -87,15 +96,44 @@ impl AsyncWrite for Wire {
 }
 
 impl<S> Watched<S> {
-    /// Watches `stream`, which goes over `line`.
+    /// Watches `stream`, which goes over `line` and over which `site` is served.
     #[must_use]
-    pub fn new(stream: S, line: Line, pulse: Arc<Pulse>) -> Self {
+    pub fn new(stream: S, line: Line, pulse: Arc<Pulse>, site: &Arc<Site>) -> Self {
         Self {
             stream,
             line,
             pulse,
             screen: Screen::default(),
+            quick: Quick::new(site),
+            answered: 0,
+            flushed: 0,
+            writing: false,
             surplus: SURPLUS,
+        }
+    }
+
+    /// Whether hyper has answered all heads it was given and sent the answers, and holds no part of another: then what is answered
+    /// here comes in its turn.
+    fn at_rest(&self) -> bool {
+        let (begun, open) = self.pulse.requests();
+        let begun = begun.wrapping_sub(self.answered);
+        open == 0
+            && !self.writing
+            && begun == self.flushed
+            && begun == self.screen.heads()
+            && self.screen.between_heads()
+    }
+
+    /// Answers what of the bytes of `buf` behind `before` is plain, and leaves the rest there.
+    fn answer(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let taken = self.quick.take(&buf.filled()[before..]);
+        if taken.bytes > 0 {
+            self.pulse.quick(taken.requests);
+            self.answered = self.answered.wrapping_add(taken.requests);
+            let fresh = &mut buf.filled_mut()[before..];
+            let rest = fresh.len() - taken.bytes;
+            fresh.copy_within(taken.bytes.., 0);
+            buf.set_filled(before + rest);
         }
     }
 
@@ -116,7 +154,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -124,12 +162,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        let fresh = &mut buf.filled_mut()[before..];
-        if fresh.is_empty() {
-            return Poll::Ready(Ok(()));
+        loop {
+            // Who does not take its answers is not read from.
+            ready!(this.quick.poll_send(cx, &mut this.stream))?;
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let fresh = buf.filled().len() - before;
+            if fresh == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            this.pulse.received.fetch_add(fresh as u64, Relaxed);
+            if this.at_rest() {
+                this.answer(buf, before);
+            }
+            if buf.filled().len() > before {
+                break;
+            }
         }
-        this.pulse.received.fetch_add(fresh.len() as u64, Relaxed);
+        let fresh = &mut buf.filled_mut()[before..];
         if this.screen.look(fresh).is_err() {
             this.pulse.fault.store(true, Relaxed);
         }
@@ -147,7 +196,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let this = &mut *self;
+        this.writing = true;
+        // What was answered here comes first.
+        ready!(this.quick.poll_send(cx, &mut this.stream))?;
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -155,15 +208,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let this = &mut *self;
+        this.writing = true;
+        ready!(this.quick.poll_send(cx, &mut this.stream))?;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
+    /// hyper calls this once it has written all it had.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let (begun, open) = this.pulse.requests();
+        if open == 0 {
+            this.flushed = begun.wrapping_sub(this.answered);
+        }
+        this.writing = false;
+        ready!(this.quick.poll_send(cx, &mut this.stream))?;
         // hyper holds nothing back when it flushes: what is written now comes after all it wrote.
         if this.pulse.informing.load(Relaxed) {
             let mut interim = this.pulse.interim();
@@ -184,7 +247,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.pulse.lingering.load(Relaxed) {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let this = &mut *self;
+            ready!(this.quick.poll_send(cx, &mut this.stream))?;
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if !self.screen.leaves_bytes() {
                 return Poll::Ready(Ok(()));
             }

@@ -98,6 +98,8 @@ const GROUND: &[&str] = &[
     "http/rules.rs",
     "http/digest.rs",
     "http/listing.rs",
+    "http/screen.rs",
+    "http/plain.rs",
     "http/proxy/dictionary.rs",
     "http/proxy/control.rs",
     "http/proxy/date.rs",

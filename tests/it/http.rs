@@ -36,6 +36,7 @@ use crate::harness::rapid_resets;
 
 mod connections;
 mod filling;
+mod quick;
 mod tls;
 
 const SMALL: &[u8] = b"Sixteen letters.";

@@ -1,0 +1,138 @@
+//! Plain requests, which are answered before hyper: the answers must be hyper's, each in its turn.
+
+use super::*;
+
+/// One reply from `stream`, whose requests before were answered; its date is left out.
+async fn reply(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> (String, Vec<u8>) {
+    loop {
+        let whole = Reply::try_parse(ahead).and_then(|reply| {
+            let length: usize = reply.field("content-length").parse().unwrap();
+            (reply.body.len() >= length).then(|| ahead.len() - reply.body.len() + length)
+        });
+        if let Some(end) = whole {
+            let bytes: Vec<u8> = ahead.drain(..end).collect();
+            let head = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+            let text = String::from_utf8(bytes[..head].to_vec()).unwrap();
+            let (before, date) = text.split_once("\r\ndate: ").expect("a date");
+            let after = date.split_once("\r\n").map_or("", |(_, after)| after);
+            return (format!("{before}\r\n{after}"), bytes[head + 4..].to_vec());
+        }
+        let read = timeout(LONG, stream.read_buf(ahead));
+        assert!(read.await.expect("in time").unwrap() > 0, "{ahead:?}");
+    }
+}
+
+#[tokio::test]
+async fn plain_request_is_answered_and_counted_as_hyper_does() {
+    let node = Node::start(config_of_tests()).await;
+    let mut stream = node.connect().await;
+    let mut ahead = Vec::new();
+    for (path, body) in [
+        ("/small.txt", SMALL),
+        ("/empty.bin", b""),
+        ("/site/", b"<p>hello"),
+    ] {
+        let mut replies = Vec::new();
+        // The first on the connection, and any with a field nobody knows, is hyper's.
+        for field in ["X-Odd: 1\r\n", "", "", "X-Odd: 1\r\n", "Accept: */*\r\n"] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{field}\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            replies.push(reply(&mut stream, &mut ahead).await);
+        }
+        for reply in &replies {
+            assert_eq!(reply, &replies[0], "{path}");
+        }
+        assert_eq!(replies[0].1, body);
+    }
+    drop(stream);
+    let (metrics, _dir) = node.end().await;
+    assert_eq!(metrics.http.requests(Role::Origin, Outcome::Ok), 15);
+    let sent = 5 * (SMALL.len() + b"<p>hello".len());
+    assert_eq!(metrics.http.sent(Role::Origin), sent as u64);
+    let hits = metrics.content.requests.with_label_values(&["hit"]);
+    assert_eq!(hits.get(), 15);
+}
+
+#[tokio::test]
+async fn answers_of_both_kinds_come_in_the_order_of_their_requests() {
+    let node = Node::start(config_of_tests()).await;
+    let big = big();
+    let mut seed = 7u64;
+    let mut dice = move |sides: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(seed >> 33).unwrap() % sides
+    };
+    for _ in 0..30 {
+        let mut text = String::new();
+        let mut expected = Vec::new();
+        for _ in 0..20 {
+            let (path, field, body): (_, _, &[u8]) = match dice(6) {
+                0 => ("/big.bin", "", &big),
+                1 => ("/big.bin", "Range: bytes=5-9\r\n", &big[5..10]),
+                2 => ("/small.txt", "X-Odd: 1\r\n", SMALL),
+                3 => ("/empty.bin", "", b""),
+                4 => ("/site/", "", b"<p>hello"),
+                _ => ("/small.txt", "", SMALL),
+            };
+            text += &format!("GET {path} HTTP/1.1\r\nHost: test\r\n{field}\r\n");
+            expected.push(body);
+        }
+        let cuts: Vec<usize> = (0..dice(8)).map(|_| dice(text.len())).collect();
+        let stream = node.connect().await;
+        stream.set_nodelay(true).unwrap();
+        let (mut from, mut to) = stream.into_split();
+        let bytes = text.into_bytes();
+        let writer = tokio::spawn(async move {
+            let mut cuts = cuts;
+            cuts.push(bytes.len());
+            cuts.sort_unstable();
+            let mut at = 0;
+            for cut in cuts {
+                to.write_all(&bytes[at..cut]).await.unwrap();
+                tokio::task::yield_now().await;
+                at = cut;
+            }
+            to
+        });
+        let mut ahead = Vec::new();
+        for body in expected {
+            let (head, found) = loop {
+                let whole = Reply::try_parse(&ahead).and_then(|reply| {
+                    let length: usize = reply.field("content-length").parse().unwrap();
+                    let end = ahead.len() - reply.body.len() + length;
+                    (end <= ahead.len()).then_some((reply, end, length))
+                });
+                if let Some((reply, end, length)) = whole {
+                    ahead.drain(..end);
+                    break (reply.status, reply.body[..length].to_vec());
+                }
+                let read = timeout(LONG, from.read_buf(&mut ahead));
+                assert!(read.await.expect("in time").unwrap() > 0);
+            };
+            assert!(head == 200 || head == 206, "{head}");
+            assert!(found == body, "{} bytes for {}", found.len(), body.len());
+        }
+        drop(writer.await.unwrap());
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn client_that_asks_and_does_not_read_is_not_read_from() {
+    let node = Node::start(Config {
+        slow: Duration::from_millis(300),
+        ..config_of_tests()
+    })
+    .await;
+    let mut stream = node.connect().await;
+    let head = b"GET /site/ HTTP/1.1\r\nHost: test\r\n\r\n";
+    let many = head.repeat(1000);
+    // It writes until the server, whose answers nobody takes, closes.
+    let closed = timeout(LONG, async {
+        while stream.write_all(&many).await.is_ok() {}
+    });
+    closed.await.expect("closed in time");
+    let metrics = Arc::clone(&node.metrics);
+    eventually("closed as slow", || metrics.http.closed(Closed::Slow) == 1).await;
+    node.end().await;
+}
