@@ -60,6 +60,8 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
     let publish = content::publish(&root.sections("publish"), &paths, &mut http.rules);
     let mirrors = content::mirrors(&root.sections("mirror"), &publish, &mut http.rules);
+    http.upload = http_server::upload(&root.section("upload"), &paths, &publish);
+    open_uploads(root, &http);
     let store = content::store(&root.section("store"), &state);
     let local = publish.iter().map(|p| p.prefix.clone());
     let local = local.chain(mirrors.iter().map(|m| m.prefix.clone()));
@@ -217,6 +219,19 @@ fn log(
         identity: node.to_owned(),
     });
     (trace::Config { level, format }, queries)
+}
+
+/// Tokens that go over a network in the clear are everybody's.
+fn open_uploads(root: &Section<'_, '_>, http: &http::Config) {
+    let mut open = http.listen.iter().filter(|a| !a.ip().is_loopback());
+    if http.upload.is_some()
+        && let Some(address) = open.next()
+    {
+        let message = format!(
+            "tokens may come in the clear over http.listen ({address}); http.tls_listen keeps them secret"
+        );
+        root.section("upload").warning("enabled", message);
+    }
 }
 
 /// No two services may want one TCP address (port 0 asks for a free one).

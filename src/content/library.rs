@@ -603,7 +603,7 @@ impl Library {
     }
 
     /// The published directory that `path` is beneath.
-    fn root(&self, path: &str) -> Option<&Root> {
+    pub(super) fn root(&self, path: &str) -> Option<&Root> {
         let roots = &self.inner.published.get()?.roots;
         roots
             .iter()

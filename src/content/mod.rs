@@ -5,7 +5,8 @@
 //! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, file operations,
 //! its file, its filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
-//! [`demand`] (what readers wait for), [`library`] (paths to objects), [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
+//! [`demand`] (what readers wait for), [`library`] (paths to objects), [`intake`] (files on their way into a published directory),
+//! [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
 
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ mod root;
 pub mod demand;
 
 pub mod library;
+
+pub mod intake;
 
 pub mod store;
 

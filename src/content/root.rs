@@ -58,6 +58,11 @@ impl Root {
         })
     }
 
+    /// The directory itself.
+    pub(super) fn top(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Where a URL path would lie; `None` if it is not beneath this prefix or not published.
     pub(super) fn place(&self, path: &str) -> Option<Place> {
         let inner = path.strip_prefix(&self.config.prefix)?;

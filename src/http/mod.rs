@@ -2,7 +2,7 @@
 //!
 //! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`], [`plain`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
 //! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
-//! as a body), [`object`] (one object request), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
+//! as a body), [`object`] (one object request), [`upload`] (files put and deleted), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
 //! (a cache of other servers), `quick` (plain requests for small objects, answered before hyper), [`wire`] (the stream hyper reads
 //! and writes, watched), [`server`] (listeners, connections, limits).
 
@@ -39,6 +39,8 @@ pub mod receipt;
 pub mod body;
 
 pub mod object;
+
+pub mod upload;
 
 pub mod peer;
 
@@ -95,6 +97,8 @@ pub struct Config {
     pub access_format: access::Format,
     /// Lines of it that may wait for its writer.
     pub access_lines: usize,
+    /// What may be put where; `None`: nothing.
+    pub upload: Option<upload::Config>,
     /// What is said of the answers beneath each prefix.
     pub rules: Vec<rules::Rule>,
     /// The cache of other servers.

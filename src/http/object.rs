@@ -28,6 +28,7 @@ use super::range::{self, Plan};
 use super::receipt::{Client, Receipt};
 use super::route::{self, Route};
 use super::rules::{Rules, encode};
+use super::upload::{self, Uploads};
 use crate::content::chunk::Digest;
 use crate::content::library::{Entry, Library, Listed};
 use crate::content::manifest::Manifest;
@@ -61,6 +62,8 @@ pub struct Site {
     pub rules: Rules,
     /// The cache of other servers, if there are any.
     pub proxy: Option<Arc<Proxy>>,
+    /// What takes uploads, if anything does.
+    pub uploads: Option<Uploads>,
 }
 
 /// Handles of `headwater_content_requests_total`.
@@ -115,13 +118,22 @@ impl From<Response<Body>> for Answer {
 }
 
 /// Answers one request.
-pub fn answer<B: http_body::Body>(client: &Arc<Client>, request: Request<B>) -> Answer {
+pub fn answer<B>(client: &Arc<Client>, request: Request<B>) -> Answer
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+{
     // hyper gives an empty body to a request that announces none.
     let close = request.version() <= Version::HTTP_11 && !request.body().is_end_stream();
-    let (parts, _) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let receipt = Receipt::new(client, &parts);
-    let mut answer = dispatch(parts, receipt);
-    // A body is not read: what follows on the connection cannot be told from another request.
+    let mut answer = match &client.site.uploads {
+        Some(uploads) => match upload_path(uploads, &parts) {
+            Some(path) => Answer::Later(Box::pin(upload::serve(parts, path, body, receipt))),
+            None => dispatch(parts, receipt),
+        },
+        None => dispatch(parts, receipt),
+    };
+    // A body is not read, or not screened: what follows on the connection cannot be told from another request.
     match &mut answer {
         Answer::Now(Some(response)) if close => close_after(response),
         Answer::Later(_) if close => {
@@ -134,6 +146,20 @@ pub fn answer<B: http_body::Body>(client: &Arc<Client>, request: Request<B>) -> 
         _ => {}
     }
     answer
+}
+
+/// The path of a request that is an upload's, and a good one otherwise.
+fn upload_path(uploads: &Uploads, parts: &Parts) -> Option<String> {
+    if parts.method == Method::GET || parts.method == Method::HEAD {
+        return None;
+    }
+    if parts.version == Version::HTTP_11 && !exactly_one(&parts.headers, &header::HOST) {
+        return None;
+    }
+    let path = route::normalise(parts.uri.path()).ok()?;
+    uploads
+        .takes(&parts.method, &path)
+        .then(|| path.into_owned())
 }
 
 fn close_after(response: &mut Response<Body>) {
@@ -182,11 +208,16 @@ fn allow(response: &mut Response<Body>) {
 fn options(parts: &Parts, receipt: Receipt) -> Response<Body> {
     let site = Arc::clone(&receipt.client().site);
     let mut response = empty(receipt, StatusCode::NO_CONTENT, Role::None, Outcome::Ok);
-    allow(&mut response);
-    if let Ok(path) = route::normalise(parts.uri.path())
-        && let Some(rule) = site.rules.of(&path)
-    {
-        rule.preflight(&parts.headers, route::ALLOW, response.headers_mut());
+    let Ok(path) = route::normalise(parts.uri.path()) else {
+        allow(&mut response);
+        return response;
+    };
+    let put = site.uploads.as_ref().is_some_and(|u| u.covers(&path));
+    let methods = if put { ALLOW_UPLOAD } else { route::ALLOW };
+    let head = response.headers_mut();
+    head.insert(header::ALLOW, HeaderValue::from_static(methods));
+    if let Some(rule) = site.rules.of(&path) {
+        rule.preflight(&parts.headers, methods, head);
     }
     response
 }
@@ -461,7 +492,7 @@ fn media_type(manifest: &Manifest) -> HeaderValue {
 }
 
 /// `text` as a field value, or `fallback` if it has bytes no field may have (a manifest may come from afar).
-fn value(text: String, fallback: &'static str) -> HeaderValue {
+pub(super) fn value(text: String, fallback: &'static str) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(fallback))
 }
 
@@ -563,7 +594,12 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body>
     response
 }
 
-fn empty(mut receipt: Receipt, status: StatusCode, role: Role, outcome: Outcome) -> Response<Body> {
+pub(super) fn empty(
+    mut receipt: Receipt,
+    status: StatusCode,
+    role: Role,
+    outcome: Outcome,
+) -> Response<Body> {
     receipt.answer(status, role, outcome, 0);
     respond(
         status,
@@ -573,7 +609,7 @@ fn empty(mut receipt: Receipt, status: StatusCode, role: Role, outcome: Outcome)
 }
 
 /// A short text that says what was wrong.
-fn plain(receipt: Receipt, status: StatusCode, text: &str) -> Response<Body> {
+pub(super) fn plain(receipt: Receipt, status: StatusCode, text: &str) -> Response<Body> {
     let outcome = match status {
         StatusCode::NOT_FOUND => Outcome::NotFound,
         StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
@@ -666,6 +702,9 @@ fn listed(
 /// On a listing that leaves out names.
 const LISTING_TRUNCATED: header::HeaderName =
     header::HeaderName::from_static("headwater-listing-truncated");
+
+/// The methods served where files may be put.
+const ALLOW_UPLOAD: &str = "GET, HEAD, OPTIONS, PUT, DELETE";
 
 const OCTETS: &str = "application/octet-stream";
 

@@ -36,6 +36,7 @@ use super::proxy::{self, serve::Proxy};
 use super::receipt::Client;
 use super::rules::Rules;
 use super::seldom::Seldom;
+use super::upload::Uploads;
 use super::watch::{Judgement, Limits, Pulse, Watch};
 use super::wire::{Watched, Wire};
 use crate::content::library::Library;
@@ -137,6 +138,7 @@ impl Server {
             heads: Heads::new(HEADS),
             rules: Rules::new(config.rules.clone()),
             proxy,
+            uploads: config.upload.clone().map(Uploads::new),
         };
         Ok(Self {
             config,
@@ -224,7 +226,13 @@ impl Server {
         let accepting = listeners
             .into_iter()
             .map(|(listener, tls)| accept(listener, tls, &shared));
-        join_all(accepting).await;
+        let sweeping = async {
+            if let Some(uploads) = &shared.site.uploads {
+                let (library, metrics) = (&shared.site.library, &shared.site.metrics);
+                uploads.sweep(library, metrics, &shared.stop).await;
+            }
+        };
+        tokio::join!(join_all(accepting), sweeping);
         shared.tracker.close();
         shared.tracker.wait().await;
         if let Some(proxy) = &shared.site.proxy {

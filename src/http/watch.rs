@@ -19,6 +19,8 @@ use crate::time::Now;
 pub struct Pulse {
     /// Bytes received (of the clear text, within TLS).
     pub(super) received: AtomicU64,
+    /// Bytes of request bodies that were taken in.
+    taken: AtomicU64,
     /// Bytes the kernel took (of the records, within TLS).
     pub(super) written: AtomicU64,
     /// Requests begun.
@@ -54,6 +56,8 @@ struct Beat {
     written: u64,
     /// Of these, the bytes the client's side acknowledged.
     acked: u64,
+    /// Bytes of request bodies that were taken in.
+    taken: u64,
     requests: u32,
     open: u32,
     waiting: u32,
@@ -172,6 +176,11 @@ impl Pulse {
         (self.requests.load(Relaxed), self.open.load(Relaxed))
     }
 
+    /// So many bytes of a request's body were taken in.
+    pub fn take(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Relaxed);
+    }
+
     /// Whether a head was refused before the parser saw it.
     pub fn fault(&self) -> bool {
         self.fault.load(Relaxed)
@@ -182,6 +191,7 @@ impl Pulse {
             received: self.received.load(Relaxed),
             written: self.written.load(Relaxed),
             acked: 0,
+            taken: self.taken.load(Relaxed),
             requests: self.requests.load(Relaxed),
             open: self.open.load(Relaxed),
             waiting: self.waiting.load(Relaxed),
@@ -232,8 +242,10 @@ impl Watch {
         let unread = beat.written > beat.acked;
         let enough = SLOWEST.saturating_mul(limits.slow.as_secs().max(1));
         let sending = unread || beat.open > beat.waiting;
-        if !sending || beat.acked.saturating_sub(self.slow.1) >= enough {
-            self.slow = (now, beat.acked);
+        // A client that sends a body is weighed by what it sends.
+        let moved = beat.acked + beat.taken;
+        if !sending || moved.saturating_sub(self.slow.1) >= enough {
+            self.slow = (now, moved);
         }
         if beat.requests == 0 && (beat.received == 0 || beat.preface) {
             return if now.since(self.quiet) >= limits.silent {
@@ -419,6 +431,21 @@ mod tests {
             ..Beat::default()
         };
         check(beat, None);
+    }
+
+    #[test]
+    fn client_is_weighed_by_the_body_it_sends() {
+        let beat = |bytes_per_second: u64| {
+            move |s: u64| Beat {
+                received: s * bytes_per_second,
+                requests: 1,
+                open: 1,
+                taken: s * bytes_per_second,
+                ..Beat::default()
+            }
+        };
+        check(beat(2_048), None);
+        check(beat(512), Some((30, Close(Closed::Slow))));
     }
 
     #[test]

@@ -15,6 +15,11 @@ pub struct Metrics {
     pub connections: IntGauge,
     refused: [IntCounter; Refused::ALL.len()],
     closed: [IntCounter; Closed::ALL.len()],
+    uploads: [IntCounter; Upload::ALL.len()],
+    /// Bytes of uploads received.
+    pub upload_bytes: IntCounter,
+    /// Uploads that broke off and did not go on in time.
+    pub uploads_swept: IntCounter,
     /// Ranges a request named and did not get as such: too many, or malformed.
     pub ranges_ignored: IntCounter,
     /// Times `accept` failed for want of descriptors or memory.
@@ -57,6 +62,33 @@ pub enum Outcome {
     ServerError,
     /// The client went away, or a fault cut the body short.
     Aborted,
+}
+
+/// What became of an upload's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upload {
+    /// A file is published.
+    Stored,
+    /// A part of one is here.
+    Part,
+    /// A file was deleted.
+    Deleted,
+    /// There was no token, or a wrong one.
+    Unauthorized,
+    /// It is larger than may be.
+    TooLarge,
+    /// Its bytes are not what was declared.
+    DigestMismatch,
+    /// There is no room.
+    Full,
+    /// Too many at once, or two of one path.
+    Busy,
+    /// It broke off.
+    Aborted,
+    /// It makes no sense, or its preconditions do not hold.
+    Refused,
+    /// The disk or the tokens were at fault.
+    Failed,
 }
 
 /// Why a connection was refused.
@@ -121,7 +153,24 @@ impl Metrics {
             "HTTP connections ended, by reason.",
             &["reason"],
         );
+        let uploads = counters(
+            registry,
+            "headwater_http_uploads_total",
+            "Requests to put or delete a file, by outcome.",
+            &["outcome"],
+        );
         Self {
+            uploads: resolve(&uploads, Upload::ALL.map(Upload::label)),
+            upload_bytes: counter(
+                registry,
+                "headwater_http_upload_received_bytes_total",
+                "Bytes of uploaded files received.",
+            ),
+            uploads_swept: counter(
+                registry,
+                "headwater_http_uploads_swept_total",
+                "Uploads that broke off and were removed because they did not go on in time.",
+            ),
             requests: Role::ALL.map(|role| {
                 Outcome::ALL
                     .map(|outcome| requests.with_label_values(&[role.label(), outcome.label()]))
@@ -170,6 +219,17 @@ impl Metrics {
     #[must_use]
     pub fn sent(&self, role: Role) -> u64 {
         self.sent[role as usize].get()
+    }
+
+    /// Counts an upload's request.
+    pub fn upload(&self, outcome: Upload) {
+        self.uploads[outcome as usize].inc();
+    }
+
+    /// Requests of uploads counted so far.
+    #[must_use]
+    pub fn uploads(&self, outcome: Upload) -> u64 {
+        self.uploads[outcome as usize].get()
     }
 
     /// Counts a connection that was refused.
@@ -242,6 +302,38 @@ impl Outcome {
     }
 }
 
+impl Upload {
+    const ALL: [Self; 11] = [
+        Self::Stored,
+        Self::Part,
+        Self::Deleted,
+        Self::Unauthorized,
+        Self::TooLarge,
+        Self::DigestMismatch,
+        Self::Full,
+        Self::Busy,
+        Self::Aborted,
+        Self::Refused,
+        Self::Failed,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Part => "part",
+            Self::Deleted => "deleted",
+            Self::Unauthorized => "unauthorized",
+            Self::TooLarge => "too_large",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::Full => "full",
+            Self::Busy => "busy",
+            Self::Aborted => "aborted",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Refused {
     const ALL: [Self; 2] = [Self::Total, Self::Address];
 
@@ -303,6 +395,9 @@ mod tests {
         }
         for (i, reason) in Closed::ALL.into_iter().enumerate() {
             assert_eq!(i, reason as usize);
+        }
+        for (i, upload) in Upload::ALL.into_iter().enumerate() {
+            assert_eq!(i, upload as usize);
         }
         for (i, limit) in Refused::ALL.into_iter().enumerate() {
             assert_eq!(i, limit as usize);

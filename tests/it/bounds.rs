@@ -139,6 +139,15 @@ const BOUNDS: &[(&str, &str)] = &[
         "headwater_http_requests_total{outcome=\"unavailable\",role=\"mirror\"}",
     ),
     (
+        "upload.max",
+        "headwater_http_uploads_total{outcome=\"too_large\"}",
+    ),
+    (
+        "upload.at_once",
+        "headwater_http_uploads_total{outcome=\"busy\"}",
+    ),
+    ("upload.keep", "headwater_http_uploads_swept_total"),
+    (
         "store.size",
         "headwater_content_write_failures_total{reason=\"full\"}",
     ),

@@ -38,6 +38,7 @@ mod connections;
 mod filling;
 mod quick;
 mod tls;
+mod upload;
 
 const SMALL: &[u8] = b"Sixteen letters.";
 const LONG: Duration = Duration::from_secs(20);
@@ -77,6 +78,7 @@ fn config_of_tests() -> Config {
         fill_wait: Duration::from_millis(200),
         access_log: None,
         access_format: Format::Combined,
+        upload: None,
         rules: Vec::new(),
         access_lines: 8_192,
         proxy: Default::default(),

@@ -59,4 +59,6 @@ mod transfer;
 
 mod update;
 
+mod upload;
+
 mod upstreams;

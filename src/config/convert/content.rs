@@ -192,7 +192,7 @@ fn filter(section: &Section<'_, '_>) -> Filter {
 }
 
 /// A URL path prefix, `/` unless configured.
-fn prefix(section: &Section<'_, '_>) -> String {
+pub(super) fn prefix(section: &Section<'_, '_>) -> String {
     let prefix = section.text_or("prefix", "/");
     let clean = prefix.starts_with('/')
         && prefix.ends_with('/')

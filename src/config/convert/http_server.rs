@@ -1,7 +1,9 @@
 //! `[http]`: the server of what is published and mirrored.
 
 use super::super::read::Section;
-use super::values::{addresses, bytes, ms, secs};
+use super::content::prefix;
+use super::values::{Paths, addresses, bytes, ms, secs};
+use crate::content::PublishConfig;
 use crate::http;
 
 pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
@@ -27,6 +29,7 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         access_log: None,
         access_format: http::access::Format::Combined,
         access_lines: 0,
+        upload: None,
         rules: Vec::new(),
         proxy: http::proxy::Config::default(),
     };
@@ -38,4 +41,35 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
     let workers = section.integer("workers", 0..=1_024);
     section.end();
     (config, workers)
+}
+
+/// `[upload]`: what may be put where.
+pub(super) fn upload(
+    section: &Section<'_, '_>,
+    paths: &Paths<'_>,
+    publish: &[PublishConfig],
+) -> Option<http::upload::Config> {
+    let enabled = section.boolean("enabled");
+    let file = section.text("token_file");
+    let config = http::upload::Config {
+        token_file: paths.resolve(section, "token_file", &file),
+        prefix: prefix(section),
+        max: section.size("max", 1..=1 << 50),
+        at_once: section.integer("at_once", 1..=10_000),
+        keep: section.duration("keep", secs(1)..=secs(30 * 86_400)),
+    };
+    section.end();
+    if !enabled {
+        return None;
+    }
+    if let Err(problem) = http::upload::tokens(&config.token_file) {
+        let expected = "expected a file of tokens, one a line";
+        section.error("token_file", format!("found {problem}; {expected}"));
+    }
+    let beneath = |p: &PublishConfig| config.prefix.starts_with(&p.prefix);
+    if !section.failed("prefix") && !publish.iter().any(beneath) {
+        let expected = "expected a prefix of a [[publish]], or one beneath it";
+        section.error("prefix", format!("found {:?}, {expected}", config.prefix));
+    }
+    Some(config)
 }
