@@ -16,6 +16,10 @@ use crate::time::Now;
 
 mod announce;
 
+mod content;
+
+mod progress;
+
 mod show;
 
 /// One daemon that answers names and serves, verified, the bytes behind them.
@@ -40,7 +44,7 @@ enum Command {
     /// Show or reload the own zones
     #[command(subcommand)]
     Zone(ZoneCommand),
-    /// Show or verify what is served
+    /// Show, fetch, drop or verify what is served
     #[command(subcommand)]
     Content(ContentCommand),
 }
@@ -188,6 +192,23 @@ enum ContentCommand {
         #[command(flatten)]
         control: Control,
     },
+    /// Have a mirror fetch an object, or all beneath a path that ends in /, and wait until it is whole
+    Prefetch {
+        /// Its path, such as /video.bin or /videos/
+        path: String,
+        /// Do not wait
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Drop the copy of a mirrored object, or of all beneath a path that ends in /
+    Purge {
+        /// Its path, such as /video.bin or /videos/
+        path: String,
+        #[command(flatten)]
+        control: Control,
+    },
     /// Digest held bytes anew: of one object, or of all
     Verify {
         /// Its path, such as /video.bin
@@ -257,7 +278,7 @@ fn dispatch(cli: Cli) -> Result<bool, Failure> {
         }
         Command::Cache(command) => cache(command),
         Command::Zone(command) => zones(command),
-        Command::Content(command) => content(command),
+        Command::Content(command) => content::run(command),
     }
 }
 
@@ -472,26 +493,6 @@ fn zones(command: ZoneCommand) -> Result<bool, Failure> {
     }
 }
 
-fn content(command: ContentCommand) -> Result<bool, Failure> {
-    match command {
-        ContentCommand::List(control) => {
-            let objects = control.call(&api::ContentList {})?;
-            control.print(&objects, |objects| show::objects(objects));
-            Ok(true)
-        }
-        ContentCommand::Show { path, control } => {
-            let object = control.call(&api::ContentShow { path })?;
-            control.print(&object, show::object);
-            Ok(true)
-        }
-        ContentCommand::Verify { path, control } => {
-            let verified = control.call(&api::ContentVerify { path })?;
-            control.print(&verified, |verified| show::verified(verified));
-            Ok(verified.iter().all(|v| v.bad == 0))
-        }
-    }
-}
-
 impl Control {
     fn call<V: api::Verb>(&self, verb: &V) -> Result<V::Answer, Failure> {
         Ok(client::call(&self.sockets()?, verb)?)
@@ -579,6 +580,8 @@ mod tests {
             "headwater content list",
             "headwater content show /video.bin",
             "headwater content verify",
+            "headwater content prefetch /videos/ --no-wait",
+            "headwater content purge /video.bin --json",
             "headwater content verify /video.bin --config a.toml",
         ] {
             check(line, true);

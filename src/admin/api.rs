@@ -428,6 +428,10 @@ pub struct Object {
     pub manifest: String,
     /// Public key of who signed it; `None`: nobody.
     pub signed_by: Option<String>,
+    /// Bytes per second it fills with; `None`: it does not fill, or that was not measured.
+    pub rate: Option<u64>,
+    /// Seconds until it is whole at that rate.
+    pub seconds_left: Option<u64>,
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
 }
@@ -448,6 +452,44 @@ pub struct Verified {
     pub good: u32,
     /// Chunks whose bytes are not.
     pub bad: u32,
+}
+
+/// Asks a mirror for an object, or for all beneath a path that ends in `/`; what is on its way already stays so.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentPrefetch {
+    /// Its path.
+    pub path: String,
+}
+
+/// How far a mirror is with what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefetched {
+    /// Objects asked for.
+    pub objects: usize,
+    /// Those held whole, in the version the origin publishes now.
+    pub whole: usize,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Bytes held.
+    pub held: u64,
+    /// What is wrong with the mirror now.
+    pub problem: Option<String>,
+}
+
+/// Drops the copy of a mirrored object, or of all beneath a path that ends in `/`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentPurge {
+    /// Its path.
+    pub path: String,
+}
+
+/// What was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// Objects dropped.
+    pub objects: usize,
+    /// Bytes of them that were held.
+    pub bytes: u64,
 }
 
 macro_rules! verbs {
@@ -478,4 +520,6 @@ verbs! {
     ContentList, "/v1/content/list" => Vec<Object>;
     ContentShow, "/v1/content/show" => Object;
     ContentVerify, "/v1/content/verify" => Vec<Verified>;
+    ContentPrefetch, "/v1/content/prefetch" => Prefetched;
+    ContentPurge, "/v1/content/purge" => Purged;
 }

@@ -362,7 +362,92 @@ impl Handles {
             etag: object.etag().to_owned(),
             manifest: hex(&object.id().0),
             signed_by: key.map(|key| key.to_string()),
+            rate: None,
+            seconds_left: None,
             sha256: hex(&manifest.sha256),
+        }
+    }
+
+    /// Has a mirror begin an object, or all beneath a prefix, and says how far it is.
+    ///
+    /// # Errors
+    /// Nothing of that path is mirrored, or the origin does not publish it.
+    pub fn prefetch(&self, path: &str) -> Result<api::Prefetched, VerbError> {
+        let demand = self.library.demand(path).ok_or_else(|| {
+            let expected = "expected a path beneath the prefix of a [[mirror]]";
+            VerbError::Invalid(format!("{path}: not mirrored here; {expected}"))
+        })?;
+        let listed = demand.listed(path);
+        if listed.is_empty() {
+            let expected = "expected a path of the origin's catalogue";
+            return Err(VerbError::NotFound(format!(
+                "{path}: the origin publishes no such object; {expected}"
+            )));
+        }
+        let mut state = api::Prefetched {
+            objects: listed.len(),
+            whole: 0,
+            bytes: 0,
+            held: 0,
+            problem: None,
+        };
+        for listed in &listed {
+            state.bytes += listed.size;
+            let known = self.library.version(listed.manifest);
+            let current = self.library.get(&listed.path);
+            let whole = current.is_some_and(|o| {
+                o.role() == Role::Origin || (o.id() == listed.manifest && o.complete())
+            });
+            if whole {
+                state.whole += 1;
+                state.held += listed.size;
+                continue;
+            }
+            state.held += known.map_or(0, |object| held_bytes(&object));
+            // With too many waited for, the others are asked for at the next call.
+            drop(demand.ask(&listed.path));
+        }
+        let mirror = self.mirrors().into_iter();
+        let mut of_path = mirror.filter(|m| m.prefix == demand.prefix());
+        state.problem = of_path.next().and_then(|m| m.problem);
+        Ok(state)
+    }
+
+    /// Drops the copy of a mirrored object, or of all beneath a prefix. Readers finish. Blocking.
+    ///
+    /// # Errors
+    /// There is no copy, or the disk has a fault.
+    pub fn purge(&self, path: &str) -> Result<api::Purged, VerbError> {
+        let beneath = |at: &str| at == path || (path.ends_with('/') && at.starts_with(path));
+        let mut purged = api::Purged {
+            objects: 0,
+            bytes: 0,
+        };
+        let mut published = false;
+        for holding in self.library.holdings() {
+            if !beneath(&holding.path) {
+                continue;
+            }
+            if holding.role == Role::Origin {
+                published = true;
+                continue;
+            }
+            let held = self.library.version(holding.id);
+            let removed = self.store.remove(&holding.path);
+            let removed =
+                removed.map_err(|e| VerbError::Failed(format!("{}: {e}", holding.path)))?;
+            if removed {
+                tracing::info!(path = holding.path, "copy dropped by the operator");
+                purged.objects += 1;
+                purged.bytes += held.map_or(0, |object| held_bytes(&object));
+            }
+        }
+        match (purged.objects, published) {
+            (0, true) => Err(VerbError::Invalid(format!(
+                "{path}: published here, not mirrored; expected a mirrored object, or `content delete`"
+            ))),
+            (0, false) => Err(no_object(path)),
+            _ => Ok(purged),
         }
     }
 
@@ -498,6 +583,12 @@ fn cache(resolver: &Resolver) -> api::Cache {
         stale: stats.stale,
         misses: stats.misses,
     }
+}
+
+/// Bytes of an object that are held.
+fn held_bytes(object: &content::object::Object) -> u64 {
+    let layout = object.manifest().layout;
+    (u64::from(object.held()) * u64::from(layout.chunk)).min(layout.size)
 }
 
 fn no_object(path: &str) -> VerbError {

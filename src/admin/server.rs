@@ -417,6 +417,14 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let verified = verified.map_err(|e| VerbError::Failed(format!("verify: {e}")))?;
             done::<api::ContentVerify>(&verified?)
         }
+        api::ContentPrefetch::PATH => {
+            let verb: api::ContentPrefetch = parse(body)?;
+            done::<api::ContentPrefetch>(&handles.prefetch(&verb.path)?)
+        }
+        api::ContentPurge::PATH => {
+            let verb: api::ContentPurge = parse(body)?;
+            done::<api::ContentPurge>(&blocking(move || handles.purge(&verb.path)).await?)
+        }
         _ => Err(VerbError::NotFound(format!("{path}: no such verb"))),
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::admin::api::{
-    Cache, CacheEntry, CacheLoaded, Dumped, Object, Reloaded, Status, Verified, Zone, ZoneChanged,
-    ZoneKey,
+    Cache, CacheEntry, CacheLoaded, Dumped, Object, Prefetched, Purged, Reloaded, Status, Verified,
+    Zone, ZoneChanged, ZoneKey,
 };
 use crate::admin::page::{held_text, role_text};
 use crate::config::units::{duration_text, size_text};
@@ -272,15 +272,26 @@ pub(super) fn reloaded(reloaded: &Reloaded) -> String {
 }
 
 pub(super) fn objects(objects: &[Object]) -> String {
-    let mut rows = vec![["path", "role", "size", "held"].map(str::to_owned).to_vec()];
+    let heads = ["path", "role", "size", "held", "rate", "left"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let fills = objects.iter().any(|o| o.rate.is_some());
     rows.extend(objects.iter().map(|o| {
+        let rate = o
+            .rate
+            .map_or("-".to_owned(), |r| format!("{}/s", size_text(r)));
+        let left = o.seconds_left.map(Duration::from_secs);
         vec![
             o.path.clone(),
             role_text(o),
             size_text(o.size),
             held_text(o),
+            rate,
+            left.map_or("-".to_owned(), duration_text),
         ]
     }));
+    if !fills {
+        rows.iter_mut().for_each(|row| row.truncate(4));
+    }
     columns(&rows)
 }
 
@@ -312,6 +323,25 @@ pub(super) fn object(object: &Object) -> String {
         ("sha256", object.sha256.clone()),
     ];
     columns(&rows.map(|(name, value)| vec![name.to_owned(), value]))
+}
+
+pub(super) fn prefetched(state: &Prefetched) -> String {
+    let mut text = format!(
+        "{} of {} objects whole, {} of {}\n",
+        state.whole,
+        state.objects,
+        size_text(state.held),
+        size_text(state.bytes)
+    );
+    if let Some(problem) = &state.problem {
+        text.push_str(&format!("  {problem}\n"));
+    }
+    text
+}
+
+pub(super) fn purged(purged: &Purged) -> String {
+    let (objects, bytes) = (purged.objects, size_text(purged.bytes));
+    format!("{objects} objects dropped, {bytes}\n")
 }
 
 pub(super) fn verified(verified: &[Verified]) -> String {

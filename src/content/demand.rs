@@ -4,7 +4,8 @@
 //! is served while it fills), found that it cannot, or took too long. Waiting readers of one path count once; with
 //! `most` paths waiting, more are turned away at once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::catalogue::Listed;
+
 /// What is asked for beneath one mirrored prefix.
 #[derive(Debug)]
 pub struct Demand {
     prefix: String,
-    /// Paths that may be asked for, with their sizes.
-    listed: ArcSwap<HashMap<String, u64>>,
+    /// Objects that may be asked for, by path.
+    listed: ArcSwap<BTreeMap<String, Listed>>,
     most: usize,
     waiting: Mutex<Waiting>,
     asked: Notify,
@@ -63,26 +66,23 @@ impl Demand {
         &self.prefix
     }
 
-    /// Says which objects there are from now on, with their sizes.
-    pub fn list(&self, objects: HashMap<String, u64>) {
-        self.listed.store(Arc::new(objects));
+    /// Says which objects there are from now on.
+    pub fn list(&self, objects: impl Iterator<Item = Listed>) {
+        let objects = objects.map(|object| (object.path.clone(), object));
+        self.listed.store(Arc::new(objects.collect()));
     }
 
-    /// The objects there are beneath `path` (a prefix with its final `/`), or the one at it; with their sizes.
+    /// The objects there are beneath `path` (a prefix with its final `/`), or the one at it, by path.
     #[must_use]
-    pub fn listed(&self, path: &str) -> Vec<(String, u64)> {
+    pub fn listed(&self, path: &str) -> Vec<Listed> {
         let listed = self.listed.load();
         if !path.ends_with('/') {
-            let one = listed.get_key_value(path);
-            return one.map(|(p, s)| (p.clone(), *s)).into_iter().collect();
+            return listed.get(path).cloned().into_iter().collect();
         }
-        let mut found: Vec<_> = listed
-            .iter()
-            .filter(|(p, _)| p.starts_with(path))
-            .map(|(p, s)| (p.clone(), *s))
-            .collect();
-        found.sort_unstable();
-        found
+        let from = listed.range::<str, _>((Bound::Included(path), Bound::Unbounded));
+        from.take_while(|(p, _)| p.starts_with(path))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Asks for an object and waits, at most `patience`. Cancel-safe: the mirror goes on with it.
@@ -149,12 +149,17 @@ impl Demand {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunk::Digest;
     use super::*;
 
     fn demand(most: usize) -> Demand {
         let demand = Demand::new("/v/", most);
         let paths = ["/v/a", "/v/b", "/v/d/c"];
-        demand.list(paths.iter().map(|p| ((*p).to_owned(), 7)).collect());
+        demand.list(paths.into_iter().map(|path| Listed {
+            path: path.to_owned(),
+            size: 7,
+            manifest: Digest([1; 32]),
+        }));
         demand
     }
 
@@ -188,7 +193,7 @@ mod tests {
     fn listed_are_those_at_or_beneath_a_path() {
         let demand = demand(1);
         let paths =
-            |at: &str| -> Vec<String> { demand.listed(at).into_iter().map(|(p, _)| p).collect() };
+            |at: &str| -> Vec<String> { demand.listed(at).into_iter().map(|o| o.path).collect() };
         assert_eq!(paths("/v/a"), ["/v/a"]);
         assert_eq!(paths("/v/"), ["/v/a", "/v/b", "/v/d/c"]);
         assert_eq!(paths("/v/d/"), ["/v/d/c"]);

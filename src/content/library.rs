@@ -580,6 +580,13 @@ impl Library {
         self.update(path, |slot| slot.next.take())
     }
 
+    /// Whether a mirrored object stands at its path, as the version that serves or as the next.
+    #[must_use]
+    pub fn is_current(&self, object: &Arc<Object>) -> bool {
+        let known = self.mirrored(&object.manifest().path);
+        known.iter().flatten().any(|one| Arc::ptr_eq(one, object))
+    }
+
     /// Takes the mirrored versions out; gives them.
     pub(super) fn remove_mirrored(&self, path: &str) -> Vec<Arc<Object>> {
         self.update(path, |slot| {

@@ -24,7 +24,7 @@ use super::swarm::Swarm;
 use super::transfer::Transfer;
 use super::trust::{Greeting, Kept, Trust};
 use super::{MirrorConfig, Mode};
-use crate::content::catalogue::SignedCatalogue;
+use crate::content::catalogue::{Listed, SignedCatalogue};
 use crate::content::chunk::Digest;
 use crate::content::demand::Demand;
 use crate::content::library::Library;
@@ -227,8 +227,11 @@ impl Mirror {
         if !ranks.is_empty() {
             self.library.offer(signed);
             let wanted = self.plan.wanted().iter();
-            self.demand
-                .list(wanted.map(|(path, w)| (path.clone(), w.size)).collect());
+            self.demand.list(wanted.map(|(path, wanted)| Listed {
+                path: path.clone(),
+                size: wanted.size,
+                manifest: wanted.id,
+            }));
         }
     }
 
@@ -324,6 +327,9 @@ impl Mirror {
             let Some(wanted) = wanted.get(path).filter(|w| w.id == transfer.object.id()) else {
                 return false;
             };
+            if !self.library.is_current(&transfer.object) {
+                return false; // Its copy was dropped by the operator.
+            }
             transfer.refresh(wanted);
             // Those whose nodes are away make room for others.
             !transfer.pending.is_empty() || transfer.has_source(|place| open[place])

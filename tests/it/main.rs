@@ -1,6 +1,7 @@
 //! Parts of the daemon on real sockets of 127.0.0.1, and the built binary. Nothing but Rust is needed.
 
 mod bounds;
+mod commands;
 mod config;
 mod content;
 mod daemon;
