@@ -8,7 +8,7 @@
 //! - [`dns`]: queries to answers: own zones, the resolver and its cache, the UDP and TCP front.
 //! - [`peer`]: replication of what other nodes publish.
 //! - [`link`]: load of the network interfaces.
-//! - [`http`]: the origin and mirror server over [`content`] and [`peer`].
+//! - [`http`]: the origin and mirror server over [`content`] and [`peer`], and a cache of other servers.
 //! - [`config`]: layers of settings, turned once into the topics' own types.
 //! - [`admin`]: the control socket, and the metrics and health pages.
 //! - [`daemon`]: build, bind, load, run, drain. [`cli`]: the command line.

@@ -162,7 +162,8 @@ fn upload_path(uploads: &Uploads, parts: &Parts) -> Option<String> {
         .then(|| path.into_owned())
 }
 
-fn close_after(response: &mut Response<Body>) {
+/// Has the connection closed after this response.
+pub(super) fn close_after(response: &mut Response<Body>) {
     response
         .headers_mut()
         .insert(header::CONNECTION, HeaderValue::from_static("close"));

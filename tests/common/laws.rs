@@ -145,3 +145,54 @@ fn config() -> ZoneConfig {
         ..ZoneConfig::default()
     }
 }
+
+/// Any two fields are directives; a second one never allows more, and what is kept is never what was forbidden.
+pub(crate) fn cache_control(bytes: &[u8]) {
+    use headwater::http::proxy::freshness::{Defaults, Life, Times, Use};
+    use headwater::http::proxy::{control, storable, vary};
+    use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let mut headers = HeaderMap::new();
+    let mut before: Option<control::Directives> = None;
+    for field in [first, second] {
+        let Ok(field) = HeaderValue::from_bytes(field) else {
+            return;
+        };
+        let fields = [
+            "cache-control",
+            "cdn-cache-control",
+            "age",
+            "date",
+            "expires",
+            "vary",
+        ];
+        for name in fields {
+            headers.append(name, field.clone());
+        }
+        let found = control::parse(&headers);
+        if let Some(before) = before.replace(found.clone()) {
+            assert!(found.no_store >= before.no_store && found.private >= before.private);
+            assert!(before.max_age.is_none_or(|age| found.max_age <= Some(age)));
+        }
+        let (said, targeted) = control::of_response(&headers);
+        let ok = StatusCode::OK;
+        let times = Times {
+            asked: NOW.unix_ms,
+            came: NOW.unix_ms,
+        };
+        let defaults = Defaults {
+            ttl: 0,
+            on_error: 0,
+        };
+        let life = Life::of(ok, &headers, &said, targeted, times, defaults);
+        let later = NOW.unix_ms + 1_000 * (control::DELTA_MAX + 1);
+        let none = control::Directives::default();
+        assert_ne!(life.usable(&none, later), Use::Fresh);
+        let kept = storable::may_store(&Method::GET, &headers, &none, ok, &headers, &said);
+        assert!(!kept || !said.private && (!said.no_store || said.must_understand));
+        if let Some(key) = vary::key(&headers, &headers) {
+            assert!(vary::matches(&key, None, &headers));
+        }
+    }
+}

@@ -37,3 +37,8 @@ fn zone_texts_are_zones_or_have_problems() {
 fn replies_are_answers_or_refused() {
     check("reply", laws::reply, 50_000);
 }
+
+#[test]
+fn cache_directives_never_allow_more_by_being_more() {
+    check("cache_control", laws::cache_control, 20_000);
+}

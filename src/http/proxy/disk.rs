@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::freshness::Life;
 use super::table::Stored;
 use crate::metrics::Metrics;
 use crate::metrics::proxy::Disk as Reason;
+use crate::time::Now;
 
 /// The files of the cache. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Disk {
     jobs: mpsc::Sender<Job>,
     /// What is dropped from now on is dropped because the daemon ends: its files stay.
     closed: Arc<AtomicBool>,
+    /// When it could not be written last, milliseconds since 1970.
+    failed: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
@@ -61,13 +64,16 @@ impl Disk {
             dir: dir.into(),
             jobs,
             closed: Arc::default(),
+            failed: Arc::default(),
             metrics,
         };
         let (dir, metrics) = (Arc::clone(&disk.dir), Arc::clone(&disk.metrics));
+        let failed = Arc::clone(&disk.failed);
         let work = move || {
             while let Some(job) = queue.blocking_recv() {
                 if let Err(error) = work(&dir, job, &written) {
                     metrics.proxy.disk_failure(Reason::Write);
+                    failed.store(Now::read().unix_ms, Relaxed);
                     tracing::debug!(%error, "proxy cache: not written");
                 }
             }
@@ -90,6 +96,12 @@ impl Disk {
                 bytes,
             })
             .await;
+    }
+
+    /// Whether it could not be written a moment ago: what does not fit in memory is passed on then, and tried again soon.
+    #[must_use]
+    pub fn fails(&self, now: u64) -> bool {
+        now.saturating_sub(self.failed.load(Relaxed)) < AGAIN
     }
 
     /// Has an entry written; waits while the queue is full.
@@ -332,6 +344,9 @@ fn latin(bytes: &[u8]) -> String {
 fn bytes(latin: &str) -> Option<Vec<u8>> {
     latin.chars().map(|c| u8::try_from(c).ok()).collect()
 }
+
+/// For so long after a failure only what is small is kept, milliseconds.
+const AGAIN: u64 = 5_000;
 
 /// Chunks and entries that may wait to be written.
 const JOBS: usize = 16;

@@ -322,6 +322,9 @@ impl Proxy {
             self.metrics.proxy.limit(Limit::Object);
             return Fetched::Pass(Box::new(answer), None);
         }
+        if len.is_none_or(|len| len > CHUNK) && self.keep.disk.fails(came) {
+            return Fetched::Pass(Box::new(answer), None);
+        }
         let made = self.make(
             ask,
             &Method::GET,
@@ -373,7 +376,8 @@ impl Proxy {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(total));
         let whole = range == (0..total);
         let keeps = whole || storable::has_strong_validator(&headers);
-        let made = if keeps && total <= self.object {
+        let room = total <= self.object && !self.keep.disk.fails(times.came);
+        let made = if keeps && room {
             self.make(
                 ask,
                 &Method::GET,
@@ -521,6 +525,10 @@ impl Proxy {
             for (index, chunk) in whole {
                 self.keep.disk.chunk(&content, index, chunk).await;
             }
+            // The disk does not take it.
+            if self.keep.is_crowded() {
+                return false;
+            }
             if filler.past(self.object) {
                 self.metrics.proxy.limit(Limit::Object);
                 return false;
@@ -541,7 +549,8 @@ impl Proxy {
         }
     }
 
-    /// Fetches missing chunks of what is stored; returns when they are on their way.
+    /// Fetches missing chunks of what is stored; returns when they are on their way, or `false` when another reader's
+    /// fetch of them is over.
     ///
     /// # Errors
     /// They cannot be had: the upstream fails, or has another version.
@@ -550,7 +559,17 @@ impl Proxy {
         stored: &Arc<Stored>,
         asker: &Asker,
         gap: Range<u64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
+        let _lead = match self
+            .flights
+            .join(&format!("{:x} {}", stored.content.id, gap.start))
+        {
+            Place::Lead(lead) => lead,
+            Place::Follow(mut flight) => {
+                while flight.changed().await.is_ok() {}
+                return Ok(false);
+            }
+        };
         let Some(slash) = stored.key.find('/') else {
             return Err(Fault::Broken);
         };
@@ -593,7 +612,7 @@ impl Proxy {
         }
         let filler = stored.content.begin(gap);
         self.fill(stored, filler, answer.body);
-        Ok(())
+        Ok(true)
     }
 
     /// A `HEAD` that what is stored cannot answer (RFC 9111 section 4.3.5).

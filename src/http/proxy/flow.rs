@@ -179,11 +179,11 @@ impl Walk {
                     if self.fetched == Some(index) {
                         return Some(Err(Fault::Broken));
                     }
-                    self.fetched = Some(index);
                     let gap = content.gap(index, self.range.end);
-                    let fetch = self.proxy.fetch_gap(&self.stored, &self.asker, gap).await;
-                    if let Err(fault) = fetch {
-                        return Some(Err(fault));
+                    match self.proxy.fetch_gap(&self.stored, &self.asker, gap).await {
+                        Ok(true) => self.fetched = Some(index),
+                        Ok(false) => {}
+                        Err(fault) => return Some(Err(fault)),
                     }
                 }
                 Look::Failed => {

@@ -124,6 +124,11 @@ impl Keep {
         self.count();
     }
 
+    /// Whether there is far more in memory than there may be: what comes is not taken by the disk.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.ledger.memory.get() > self.memory.budget.saturating_mul(4)
+    }
+
     /// Shows how much is stored.
     pub(super) fn count(&self) {
         let entries = i64::try_from(self.table.count()).unwrap_or(i64::MAX);

@@ -19,7 +19,7 @@ use super::told::Told;
 use super::upstream::Upstreams;
 use super::{Config, Rule, fields};
 use crate::http::body::Body;
-use crate::http::object::Answer;
+use crate::http::object::{self, Answer};
 use crate::http::receipt::{Client, Receipt};
 use crate::metrics::Metrics;
 use crate::metrics::proxy::Outcome;
@@ -154,11 +154,17 @@ pub fn answer(
     request: Request<Incoming>,
 ) -> Answer {
     let has_body = !http_body::Body::is_end_stream(request.body());
+    // What follows a body on its connection was not screened.
+    let close = has_body && request.version() <= Version::HTTP_11;
     let (parts, body) = request.into_parts();
     let receipt = Receipt::new(client, &parts);
     if let Err((status, text)) = check(proxy, &parts) {
         proxy.metrics.proxy.request(Outcome::Refused);
-        return refuse(status, text, receipt).into();
+        let mut response = refuse(status, text, receipt);
+        if close {
+            object::close_after(&mut response);
+        }
+        return response.into();
     }
     let host = host(&parts.uri, &parts.headers);
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
@@ -200,9 +206,13 @@ pub fn answer(
     };
     let body = has_body.then_some(body);
     let proxy = Arc::clone(proxy);
-    Answer::Later(Box::pin(
-        async move { proxy.later(ask, body, receipt).await },
-    ))
+    Answer::Later(Box::pin(async move {
+        let mut response = proxy.later(ask, body, receipt).await;
+        if close {
+            object::close_after(&mut response);
+        }
+        response
+    }))
 }
 
 /// Answers from what is stored, as it is.
@@ -234,7 +244,10 @@ fn check(proxy: &Proxy, parts: &Parts) -> Result<(), (StatusCode, &'static str)>
         return Err((StatusCode::BAD_REQUEST, "expected one Host field"));
     }
     let host = host(&parts.uri, &parts.headers);
-    if !host.is_empty() && (host.contains('@') || host.parse::<Authority>().is_err()) {
+    // Most are plain, and need no parser.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':');
+    let odd = !host.bytes().all(plain);
+    if odd && (host.contains('@') || host.parse::<Authority>().is_err()) {
         return Err((StatusCode::BAD_REQUEST, "expected a host and a port"));
     }
     // What reflects requests, or opens a way through, is of no use here and of much to others.
