@@ -201,7 +201,14 @@ impl Keeper {
     pub fn set(&self, record: &str, beside: bool) -> Result<Updated, String> {
         let record = command::record(record)?;
         let owner = record.owner.clone();
-        self.command(&owner, &command::set(record, beside))
+        let done = self.command(&owner, &command::set(record.clone(), beside))?;
+        if !done.changed
+            && let Some(zone) = self.serving().closest(&owner)
+            && let Some(why) = command::unfit(zone, &record)
+        {
+            return Err(format!("zone {} is as it was: {why}", zone.name()));
+        }
+        Ok(done)
     }
 
     /// Removes the records of a type (all without one) at a name. Blocking.
@@ -485,6 +492,33 @@ mod tests {
                 .map(|t| t.join().expect("no panic"))
                 .collect()
         })
+    }
+
+    #[test]
+    fn command_that_cannot_be_done_says_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keeper = keeper(folder.path(), 1);
+        let check = |record: &str, expected: Option<&str>| match keeper.set(record, false) {
+            Ok(done) => assert_eq!(expected, None, "{record}: {done:?}"),
+            Err(error) => assert!(error.contains(expected.expect(record)), "{record}: {error}"),
+        };
+        check("alias.a.test. 60 CNAME h0.a.test.", None);
+        let alias = Some("alias.a.test. is an alias (CNAME) of h0.a.test.");
+        check("alias.a.test. 60 A 192.0.2.2", alias);
+        check("alias.a.test. 60 CNAME ns.a.test.", None);
+        check("h0.a.test. 60 CNAME ns.a.test.", Some("has other records"));
+        check("a.test. 60 CNAME ns.a.test.", Some("its SOA and NS"));
+        check(
+            "h0.a.test. 60 SOA ns.a.test. h.a.test. 9 2 3 4 5",
+            Some("has a SOA"),
+        );
+        check(
+            "a.test. 60 SOA ns.a.test. h.a.test. 1 2 3 4 5",
+            Some("is not newer than"),
+        );
+        // There already: done, with nothing to change.
+        check("h0.a.test. 60 A 192.0.2.1", None);
+        check("h0.a.test. 60 A 192.0.2.1", None);
     }
 
     #[test]

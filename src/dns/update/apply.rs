@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::command::may_stand_beside;
 use crate::dns::transfer::history::{is_newer, number, serial};
 use crate::dns::transfer::message::{Entry, IN, NONE};
 use crate::dns::wire::Rcode;
@@ -210,11 +211,11 @@ impl<'z> Batch<'z> {
     fn add(&mut self, record: &Record, apex: bool) {
         let rtype = record.rtype;
         let there = self.at(&record.owner);
-        // RRSIG, NSEC and KEY may stand beside a CNAME; the SOA stands at the apex.
-        let beside = |r: &Record| !matches!(r.rtype, CNAME | 25 | 46 | 47);
+        // The SOA stands at the apex.
+        let beside = |r: &Record| r.rtype != CNAME && !may_stand_beside(r.rtype);
         let clash = match rtype {
             CNAME => apex || there.iter().any(beside),
-            25 | 46 | 47 => false,
+            rtype if may_stand_beside(rtype) => false,
             _ => there.iter().any(|r| r.rtype == CNAME),
         };
         if clash {

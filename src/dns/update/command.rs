@@ -1,7 +1,9 @@
 //! Changes as an operator writes them: a record as in a master file, a name, a type.
 
+use crate::dns::transfer::history::{is_newer, serial};
 use crate::dns::transfer::message::{Entry, IN};
-use crate::dns::zone::{Record, name, rdata, read_record};
+use crate::dns::zone::tree::{CNAME, SOA};
+use crate::dns::zone::{Record, Zone, name, rdata, read_record};
 
 /// Reads one record, such as `www.cdn.test. 300 A 192.0.2.1`; names are absolute.
 ///
@@ -31,6 +33,47 @@ pub(in crate::dns) fn set(record: Record, beside: bool) -> Vec<Entry> {
     }
     changes.push(Entry { class: IN, record });
     changes
+}
+
+/// Why `record` cannot stand in `zone` (RFC 2136 section 3.4.2.2 passes over such records without a word). `None`: it can.
+pub(in crate::dns) fn unfit(zone: &Zone, record: &Record) -> Option<String> {
+    let shown = name::to_text(&record.owner);
+    let apex = *record.owner == *zone.apex();
+    let there = zone.records_at(&record.owner);
+    match record.rtype {
+        SOA if !apex => Some(format!(
+            "{shown} is not the name of the zone, which alone has a SOA"
+        )),
+        SOA => {
+            let (theirs, ours) = (serial(record), zone.serial());
+            let older = theirs != ours && !is_newer(theirs, ours);
+            older.then(|| format!("serial {theirs} is not newer than {ours}"))
+        }
+        CNAME if apex => Some(format!(
+            "{shown} is the name of the zone: its SOA and NS cannot stand beside an alias (CNAME)"
+        )),
+        CNAME => {
+            let other = there
+                .iter()
+                .find(|r| r.rtype != CNAME && !may_stand_beside(r.rtype))?;
+            Some(format!(
+                "nothing can stand beside an alias (CNAME), and {shown} has other records: delete them first, such as {other}"
+            ))
+        }
+        rtype if may_stand_beside(rtype) => None,
+        _ => {
+            let alias = there.iter().find(|r| r.rtype == CNAME)?;
+            let target = name::to_text(&alias.data);
+            Some(format!(
+                "{shown} is an alias (CNAME) of {target}, beside which nothing else can stand: set it there, or delete the CNAME first"
+            ))
+        }
+    }
+}
+
+/// Whether records of this type may stand beside a CNAME (RFC 2136 section 1.1.5, RFC 4034 section 2.5): KEY, RRSIG, NSEC.
+pub(super) fn may_stand_beside(rtype: u16) -> bool {
+    matches!(rtype, 25 | 46 | 47)
 }
 
 /// The change that removes the records of a type at a name; type 255: all of them.
