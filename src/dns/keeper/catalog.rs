@@ -3,11 +3,15 @@
 //! What each catalog said last that made sense is kept beside it (`.members`), so that its members are served after a
 //! restart even if the catalog is broken, expired or gone by then. A member's copy has its id in its name: with another
 //! id the zone begins anew.
+//!
+//! A copy goes when the catalog says that its zone does. That a catalog is configured no more says nothing of its zones, and may be a
+//! slip of the pen: they are out of service, but their copies stay for [`LEFT`], and serve at once should it come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::secondary::write;
 use super::{Keeper, Kept, canonical, lock};
@@ -15,6 +19,7 @@ use crate::dns::transfer::catalog::{self, Clash, Member, Owners};
 use crate::dns::transfer::{copy, file_name};
 use crate::dns::update::journal;
 use crate::dns::zone::records::from_records;
+use crate::dns::zone::tree::SOA;
 use crate::dns::zone::{self, Change, Problem, Record, Zone};
 use crate::dns::{Catalog, Template, ZoneConfig};
 use crate::time::Now;
@@ -163,7 +168,8 @@ impl Keeper {
                 self.metrics.catalog.gone(name);
             }
             let stays = replacement.is_some_and(|next| Arc::ptr_eq(next, kept));
-            if !stays && member_of(name).is_some() {
+            let owner = catalogs.owners.get(name);
+            if !stays && owner.is_some_and(|(catalog, _)| catalogs.lists.contains_key(catalog)) {
                 let config = lock(&kept.config);
                 stale.extend([config.file.clone(), config.history_file.clone()]);
             }
@@ -265,7 +271,8 @@ impl Keeper {
         }
     }
 
-    /// Removes copies in the members' folder that belong to no member, once all catalogs have said what they list.
+    /// Removes copies in the members' folder that belong to no member, once all catalogs have said what they list, and to none of a
+    /// catalog that was configured until lately.
     pub(super) fn sweep(&self) {
         let catalogs = lock(&self.catalogs);
         if catalogs.lists.values().any(|list| !list.known) {
@@ -285,6 +292,12 @@ impl Keeper {
             if let Some(kept) = kept.get(name) {
                 let config = lock(&kept.config);
                 wanted.extend([config.file.clone(), config.history_file.clone()]);
+            }
+        }
+        for member in catalogs.left(Now::read()) {
+            for folder in &folders {
+                let copy = copy_file(folder, &member);
+                wanted.extend([copy.with_added_extension("history"), copy]);
             }
         }
         for folder in folders {
@@ -334,6 +347,57 @@ impl Catalogs {
         catalog::owners(&lists, &before, configured, is_kept)
     }
 
+    /// What catalogs listed last that were configured until lately. Marks those that are not any more, and forgets those that have
+    /// not been for [`LEFT`].
+    fn left(&self, now: Now) -> Vec<Member> {
+        let mut followed = BTreeMap::new();
+        for config in self.configured.values() {
+            if let Some(Catalog::Consumer { members, .. }) = config.catalog {
+                followed.insert(members_file(config), (config, members));
+            }
+        }
+        let folders: BTreeSet<&Path> = followed.keys().filter_map(|file| file.parent()).collect();
+        let entries = folders.iter().filter_map(|f| std::fs::read_dir(f).ok());
+        let mut found = Vec::new();
+        for path in entries.flatten().flatten().map(|entry| entry.path()) {
+            let mark = path.extension().and_then(|last| last.to_str());
+            let file = match mark {
+                Some("members") if !followed.contains_key(&path) => {
+                    let file = path.with_added_extension("left");
+                    let at = UNIX_EPOCH + Duration::from_millis(now.unix_ms);
+                    let marked = std::fs::File::options().append(true).open(&path);
+                    let marked = marked.and_then(|file| file.set_modified(at));
+                    if let Err(error) = marked.and_then(|()| std::fs::rename(&path, &file)) {
+                        tracing::error!(file = %path.display(), %error, "members of a former catalog not marked");
+                        path
+                    } else {
+                        tracing::info!(file = %file.display(), days = LEFT.as_secs() / 86_400, "catalog configured no more; copies of its members stay for now");
+                        file
+                    }
+                }
+                Some("left") => path,
+                _ => continue,
+            };
+            let since = std::fs::metadata(&file).and_then(|about| about.modified());
+            let since = since.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let age = since.map(|at| Duration::from_millis(now.unix_ms).saturating_sub(at));
+            if age.is_none_or(|age| age >= LEFT) {
+                let _ = std::fs::remove_file(&file); // Else the next time.
+                continue;
+            }
+            // Any catalog's settings do to read it: its apex is in the file.
+            let records = std::fs::read(&file).ok().and_then(|b| copy::decode(&b));
+            let Some((config, limit)) = followed.values().next() else {
+                continue;
+            };
+            let soa = records.iter().flatten().find(|record| record.rtype == SOA);
+            let zone = soa.and_then(|soa| build(&soa.owner, config, records.as_ref()?).ok());
+            let members = zone.and_then(|zone| catalog::members(&zone, *limit).ok());
+            found.extend(members.unwrap_or_default());
+        }
+        found
+    }
+
     /// The members of a catalog made here.
     fn members_of(&self, catalog: &str) -> Vec<Member> {
         let zones = self.configured.iter();
@@ -358,6 +422,11 @@ impl List {
     /// What the catalog said last before a restart.
     fn read(name: &str, config: &ZoneConfig, limit: usize) -> Self {
         let apex = zone::apex(name);
+        let file = members_file(config);
+        // It was configured before.
+        if !file.exists() {
+            let _ = std::fs::rename(file.with_added_extension("left"), &file);
+        }
         let zone = apex.and_then(|apex| read(&members_file(config), &apex, config));
         match zone.map(|zone| catalog::members(&zone, limit)) {
             Some(Ok(members)) => Self {
@@ -434,6 +503,9 @@ fn build(apex: &[u8], config: &ZoneConfig, records: &[Record]) -> Result<Arc<Zon
 fn first_serial() -> u32 {
     u32::try_from(Now::read().unix_ms / 1_000).unwrap_or(1)
 }
+
+/// How long copies of the members of a catalog stay that is configured no more.
+const LEFT: Duration = Duration::from_secs(30 * 86_400);
 
 #[cfg(test)]
 mod tests;

@@ -263,7 +263,8 @@ fn zone_changes_hands_without_beginning_anew_if_its_id_stays() {
 }
 
 #[test]
-fn configured_zone_is_never_a_member_and_catalogs_no_longer_configured_take_theirs_along() {
+fn configured_zone_is_never_a_member_and_catalogs_no_longer_configured_take_theirs_out_of_service()
+{
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("own");
     let text = "@ 60 SOA ns h 9 2 3 4 5\n@ 60 NS ns\nns 60 A 192.0.2.1\n";
@@ -297,7 +298,46 @@ fn configured_zone_is_never_a_member_and_catalogs_no_longer_configured_take_thei
     keeper.configure(vec![own]);
     assert_eq!(zones(&keeper), expect(&[("a.test.", Some(9))]));
     assert!(!unavailable(&keeper, "b.test."));
-    assert_eq!(copies(folder.path()), 0);
+    assert_eq!(copies(folder.path()), 1, "it may come back");
+}
+
+#[test]
+fn members_of_a_catalog_that_comes_back_are_served_at_once_and_those_of_one_long_gone_are_swept_away()
+ {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keeper = consumer(folder.path(), &["cat.", "dog."], vec![]);
+    catalog(&keeper, 1, "a.zones 0 PTR a.test.\n");
+    give(&keeper, "a.test.", 5, "");
+    give(
+        &keeper,
+        "dog.",
+        1,
+        "version 0 TXT 2\nd.zones 0 PTR d.test.\n",
+    );
+    give(&keeper, "d.test.", 7, "");
+    assert_eq!(copies(folder.path()), 2);
+    // Without its catalog, over a restart and reloads.
+    let keeper = consumer(folder.path(), &["cat."], vec![]);
+    for _ in 0..2 {
+        let _ = keeper.reload(None);
+    }
+    let served = [("a.test.", Some(5)), ("cat.", Some(1))];
+    assert_eq!(zones(&keeper), expect(&served));
+    assert_eq!(copies(folder.path()), 2);
+    // With it again.
+    let keeper = consumer(folder.path(), &["cat.", "dog."], vec![]);
+    let _ = keeper.reload(None);
+    assert!(zones(&keeper).contains(&(String::from("d.test."), Some(7))));
+    // For good.
+    let keeper = consumer(folder.path(), &["cat."], vec![]);
+    let _ = keeper.reload(None);
+    let left = folder.path().join("dog.copy.members.left");
+    let file = std::fs::File::options().append(true).open(&left);
+    let file = file.expect("it is marked");
+    file.set_modified(std::time::UNIX_EPOCH).expect("a time");
+    let _ = keeper.reload(None);
+    assert!(!left.exists());
+    assert_eq!(copies(folder.path()), 1);
 }
 
 #[test]
