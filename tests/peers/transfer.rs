@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::harness::{COMMON, Node, Process, dig, free_port, poll, run, tool, try_dig};
+use super::harness::{Bind, COMMON, Node, Process, dig, free_port, poll, run, tool, try_dig};
 
 const SECRET: &str = "c2VjcmV0IG9mIHNvbWUgbGVuZ3RoLCAzMiBieXRlcw==";
 const KEY: &str = "hmac-sha256:transfer:c2VjcmV0IG9mIHNvbWUgbGVuZ3RoLCAzMiBieXRlcw==";
@@ -446,4 +446,84 @@ allow_transfer = ["127.0.0.0/8 tls"]
     let refused = [("direction", "out"), ("outcome", "refused")];
     assert_eq!(node.metric("headwater_zone_transfers_total", &refused), 2.0);
     assert_eq!(transfers(&node, "out", "axfr"), 1.0);
+}
+
+/// A secondary of a node that gives its zone away over TLS only, and of BIND's the same: the zone comes in over TLS, with differences, and
+/// not at all from who shows another name.
+#[test]
+fn zone_comes_in_over_tls_from_who_shows_the_name_and_from_nobody_else() {
+    let made = rcgen::generate_simple_self_signed(["dns.test".to_owned()]).expect("a certificate");
+    let tls = free_port();
+    let listeners = format!("listen = [\"127.0.0.1:@DNS@\"]\ntls_listen = [\"127.0.0.1:{tls}\"]\n");
+    let common = COMMON.replace("listen = [\"127.0.0.1:@DNS@\"]\n", &listeners);
+    let mut primary = Node::new(&format!(
+        r#"{common}
+[tls]
+cert = "cert.pem"
+key = "key.pem"
+[resolver]
+mode = "off"
+[[zone]]
+name = "t.test."
+file = "t.test.zone"
+allow_transfer = ["127.0.0.0/8 tls"]
+"#
+    ));
+    primary.write("key.pem", made.signing_key.serialize_pem());
+    primary.write("cert.pem", made.cert.pem());
+    primary.write("t.test.zone", zone(1, 5_000));
+    primary.start();
+    let shown = tempfile::tempdir().expect("a temporary directory can be made");
+    let at = |name: &str| shown.path().join(name).display().to_string();
+    fs::write(at("key.pem"), made.signing_key.serialize_pem()).expect("writable");
+    fs::write(at("cert.pem"), made.cert.pem()).expect("writable");
+    let theirs = free_port();
+    let bind = Bind::start_with(
+        &[("b.test.", &zone(1, 100))],
+        &format!(
+            "listen-on port {theirs} tls shown {{ 127.0.0.1; }}; allow-transfer port {theirs} transport tls {{ any; }};"
+        ),
+        &format!(
+            "tls shown {{ cert-file \"{}\"; key-file \"{}\"; }};\n",
+            at("cert.pem"),
+            at("key.pem")
+        ),
+    );
+    let secondary = |ours: &str, theirs: &str| {
+        let mut node = Node::new(&format!(
+            "{COMMON}\n[resolver]\nmode = \"off\"\n[dns.transfer]\nca_file = \"ca.pem\"\n\
+             [[zone]]\nname = \"t.test.\"\nprimaries = [\"{ours}\"]\n\
+             [[zone]]\nname = \"b.test.\"\nprimaries = [\"{theirs}\"]\n"
+        ));
+        node.write("ca.pem", made.cert.pem());
+        node.start();
+        node
+    };
+    let over = |port: u16, name: &str| format!("tls://127.0.0.1:{port}#{name}");
+    let node = secondary(&over(tls, "dns.test"), &over(theirs, "dns.test"));
+    wait_for(node.dns, 1);
+    poll(SOON, "BIND's zone", || {
+        let answer = try_dig(node.dns, &["host99.b.test", "A"])?;
+        (answer.data("A") == ["192.0.0.99"]).then_some(())
+    });
+    drop(bind);
+    // A new version comes as differences, over TLS too, since nothing else is allowed.
+    primary.write("t.test.zone", zone(2, 5_001));
+    primary.control(&["zone", "reload"]).assert_success();
+    node.control(&["zone", "reload", "t.test."])
+        .assert_success();
+    wait_for(node.dns, 2);
+    assert_eq!(transfers(&node, "in", "ixfr"), 1.0);
+    // Another name, and in the clear.
+    let node = secondary(
+        &over(tls, "other.test"),
+        &format!("127.0.0.1:{}", primary.dns),
+    );
+    poll(SOON, "the reason", || {
+        let zones = node.control_json(&["zone", "list"]).to_string();
+        zones
+            .contains("its certificate does not hold")
+            .then_some(())
+    });
+    assert_eq!(dig(node.dns, &["t.test", "SOA"]).status, "SERVFAIL");
 }

@@ -52,7 +52,7 @@ pub(super) fn settings(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::Con
         },
         cookies: cookies(&section.section("cookies"), paths),
         rate_limit: rate_limit(&section.section("rate_limit")),
-        transfer: transfer(&section.section("transfer")),
+        transfer: transfer(&section.section("transfer"), paths),
     };
     if config.udp_payload > 1_232 {
         let why = "answers above 1232 bytes may be fragmented and lost";
@@ -174,7 +174,12 @@ fn rate_limit(section: &Section<'_, '_>) -> Option<RateLimit> {
 }
 
 /// `[dns.transfer]`: bounds of zone transfers.
-fn transfer(section: &Section<'_, '_>) -> dns::transfer::Config {
+fn transfer(section: &Section<'_, '_>, paths: &Paths<'_>) -> dns::transfer::Config {
+    let file = section.text("ca_file");
+    let ca_file = (!file.is_empty()).then(|| paths.resolve(section, "ca_file", &file));
+    if let Some(Err(problem)) = ca_file.as_deref().map(|file| crate::tls::roots(Some(file))) {
+        section.error("ca_file", problem);
+    }
     let config = dns::transfer::Config {
         outgoing: section.integer("outgoing", 1..=10_000),
         incoming: section.integer("incoming", 1..=10_000),
@@ -182,6 +187,7 @@ fn transfer(section: &Section<'_, '_>) -> dns::transfer::Config {
         silence: section.duration("silence", ms(100)..=secs(600)),
         size: section.size("size", 65_536..=1 << 40),
         notifies: section.integer("notifies", 1..=10_000),
+        ca_file,
     };
     section.end();
     config

@@ -242,6 +242,12 @@ fn check_memberships(sections: &[Section<'_, '_>], zones: &[ZoneConfig]) {
 fn remotes(section: &Section<'_, '_>, key: &'static str, keys: &Keys) -> Vec<Remote> {
     section.list_or_none(key, REMOTE_EXPECTED, |text| {
         let remote: Remote = text.parse().map_err(|e| format!("found {e}"))?;
+        if key == "notify" && remote.tls.is_some() {
+            // RFC 9103 section 6.5: it says nothing but that there is something new, and servers take no other.
+            return Err(format!(
+                "found {text:?}, expected an address: a NOTIFY goes in the clear"
+            ));
+        }
         known(keys, remote.key.as_deref()).map(|()| remote)
     })
 }

@@ -2,12 +2,16 @@
 //!
 //! From ground to roof: `message` (messages read and composed whole), `history` (differences between versions),
 //! `outgoing` (a zone as messages), `incoming` (messages to a zone), `refresh` (when primaries are asked), `copy` (zones
-//! on disk), `catalog` (zones that list zones), [`notifier`] (tells others of changes), [`secondary`] (asks primaries); [`Allow`] and [`Remote`] say
+//! on disk), `catalog` (zones that list zones), `secure` (TLS to primaries), [`notifier`] (tells others of changes), [`secondary`] (asks primaries); [`Allow`] and [`Remote`] say
 //! who may.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
 
 pub use self::copy::file_name;
 use crate::net::Network;
@@ -25,6 +29,8 @@ pub(super) mod refresh;
 pub(super) mod copy;
 
 pub(super) mod catalog;
+
+mod secure;
 
 pub mod notifier;
 
@@ -45,6 +51,8 @@ pub struct Config {
     pub size: u64,
     /// NOTIFY messages under way at once.
     pub notifies: usize,
+    /// Authorities that vouch for primaries asked over TLS, beside the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -57,6 +65,7 @@ impl Default for Config {
             silence: Duration::from_secs(10),
             size: 4 << 30,
             notifies: 64,
+            ca_file: None,
         }
     }
 }
@@ -77,8 +86,20 @@ pub struct Allow {
 pub struct Remote {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whose certificate it must show over TLS; `None`: it is asked in the clear.
+    pub tls: Option<ServerName<'static>>,
     /// Name of the key.
     pub key: Option<String>,
+}
+
+/// As it would be written, without the key.
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tls {
+            None => write!(f, "{}", self.address),
+            Some(name) => write!(f, "tls://{}#{}", self.address, name.to_str()),
+        }
+    }
 }
 
 impl Allow {
@@ -112,16 +133,32 @@ impl FromStr for Allow {
 impl FromStr for Remote {
     type Err = String;
 
-    /// `192.0.2.5:53` or `192.0.2.5`, and `key:NAME` behind it if messages are to be signed.
+    /// `192.0.2.5:53` or `192.0.2.5`, or over TLS `tls://192.0.2.5:853#NAME`, and `key:NAME` behind it if messages are to be signed.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (address, key) = with_key(text)?;
+        let (place, key) = with_key(text)?;
         let expected = || format!("{text:?}: expected {REMOTE_EXPECTED}");
-        let address = address.ok_or_else(expected)?;
-        let address = match address.parse::<IpAddr>() {
-            Ok(ip) => SocketAddr::new(ip, 53),
-            Err(_) => address.parse().map_err(|_| expected())?,
+        let place = place.ok_or_else(expected)?;
+        let (place, name, port) = match place.strip_prefix("tls://") {
+            None => (place, None, 53),
+            Some(rest) => match rest.split_once('#') {
+                Some((place, name)) => (place, Some(name), 853),
+                None => (rest, Some(""), 853),
+            },
         };
-        Ok(Self { address, key })
+        let address = match place.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port),
+            Err(_) => place.parse().map_err(|_| expected())?,
+        };
+        let tls = match name {
+            None => None,
+            // Without a name the certificate is for the address.
+            Some("") => Some(ServerName::from(address.ip())),
+            Some(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+                Some(ServerName::try_from(name).map_err(|_| expected())?)
+            }
+        };
+        Ok(Self { address, tls, key })
     }
 }
 
@@ -148,7 +185,7 @@ fn with_key(text: &str) -> Result<(Option<&str>, Option<String>), String> {
 pub const ALLOW_EXPECTED: &str = "a network such as \"192.0.2.0/24\", \"key:NAME\", or both, and \"tls\" behind them if only over TLS";
 
 /// What an element of `notify` and `primaries` is.
-pub const REMOTE_EXPECTED: &str = "an address such as \"192.0.2.5\" or \"192.0.2.5:53 key:NAME\"";
+pub const REMOTE_EXPECTED: &str = "an address such as \"192.0.2.5\", \"192.0.2.5:53 key:NAME\" or (of a primary) \"tls://192.0.2.5#dns.example\"";
 
 /// Differences kept of a zone that has no `journal` of its own configured, bytes.
 pub const JOURNAL: u64 = 4 << 20;
@@ -224,7 +261,30 @@ mod tests {
             Some("tx."),
         );
         check("2001:db8::1", "[2001:db8::1]:53", None);
-        for bad in ["", "host", "192.0.2.5:99999", "key:a"] {
+        let over_tls = |text: &str, shown: &str, key: Option<&str>| {
+            let remote: Remote = text.parse().expect(text);
+            assert_eq!((&*remote.to_string(), remote.key.as_deref()), (shown, key));
+        };
+        over_tls(
+            "tls://192.0.2.5#DNS.example. key:k",
+            "tls://192.0.2.5:853#dns.example",
+            Some("k."),
+        );
+        over_tls(
+            "tls://[2001:db8::1]:8853",
+            "tls://[2001:db8::1]:8853#2001:db8::1",
+            None,
+        );
+        for bad in [
+            "",
+            "host",
+            "192.0.2.5:99999",
+            "key:a",
+            "tls://",
+            "tls://host#a",
+            "tls://192.0.2.5#a_b/",
+            "192.0.2.5#a",
+        ] {
             assert!(bad.parse::<Remote>().is_err(), "{bad}");
         }
     }

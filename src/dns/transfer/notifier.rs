@@ -181,6 +181,7 @@ mod tests {
         }
         let notify = silent.iter().map(|socket| Remote {
             address: socket.local_addr().unwrap(),
+            tls: None,
             key: None,
         });
         let metrics = Arc::new(Metrics::new());

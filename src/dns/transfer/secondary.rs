@@ -18,6 +18,7 @@ use super::history::{is_newer, serial};
 use super::incoming::{Came, Incoming, Refusal};
 use super::message::{AXFR, Composer, IN, IXFR, Message, Question, SOA};
 use super::notifier::random_id;
+use super::secure::{Trust, Wire};
 use super::{Config, Remote};
 use crate::dns::keeper::Keeper;
 use crate::dns::keeper::secondary::Due;
@@ -38,6 +39,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let permits = Arc::new(Semaphore::new(config.incoming));
+    let trust = Arc::new(Trust::new(config.ca_file.clone()));
     let config = Arc::new(config);
     let tracker = TaskTracker::new();
     loop {
@@ -50,14 +52,14 @@ pub async fn run(
                 keeper.postponed(&due);
                 continue;
             };
-            let (keeper, config) = (keeper.clone(), config.clone());
+            let (keeper, config, trust) = (keeper.clone(), config.clone(), trust.clone());
             let (metrics, stop) = (metrics.clone(), stop.clone());
             tracker.spawn(async move {
                 let _permit = permit;
                 metrics.transfer.incoming.inc();
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = ask(&keeper, due, &config, &metrics) => {}
+                    () = ask(&keeper, due, &config, &trust, &metrics) => {}
                 }
                 metrics.transfer.incoming.dec();
             });
@@ -79,15 +81,16 @@ pub async fn run(
 }
 
 /// Asks one primary after the other until one gives an answer.
-async fn ask(keeper: &Arc<Keeper>, due: Due, config: &Config, metrics: &Metrics) {
+async fn ask(keeper: &Arc<Keeper>, due: Due, config: &Config, trust: &Trust, metrics: &Metrics) {
     let due = Arc::new(due);
     let mut problem = String::from("no primary is configured");
     for primary in &due.config.primaries {
-        let asked = timeout(config.time, once(keeper, &due, primary, config, metrics)).await;
+        let asked = once(keeper, &due, primary, config, trust, metrics);
+        let asked = timeout(config.time, asked).await;
         let asked = asked.unwrap_or_else(|_| Err(format!("found no end within {:?}", config.time)));
         match asked {
             Ok(()) => return,
-            Err(found) => problem = format!("primary {}: {found}", primary.address),
+            Err(found) => problem = format!("primary {primary}: {found}"),
         }
     }
     keeper.unanswered(&due, problem, Now::read());
@@ -99,14 +102,17 @@ async fn once(
     due: &Arc<Due>,
     primary: &Remote,
     config: &Config,
+    trust: &Trust,
     metrics: &Metrics,
 ) -> Result<(), String> {
     let have = due.have.as_ref().map(|zone| zone.serial());
-    if have.is_some() && probe(keeper, due, primary, config).await == have {
+    // Over TLS not even the question is to be read on the way.
+    let clear = primary.tls.is_none();
+    if clear && have.is_some() && probe(keeper, due, primary, config).await == have {
         keeper.confirmed(due, Now::read());
         return Ok(());
     }
-    let mut link = Link::open(primary.address, config).await?;
+    let mut link = Link::open(primary, config, trust).await?;
     let theirs = link.soa(keeper, due, primary).await?;
     if let Some(have) = have
         && !is_newer(theirs, have)
@@ -124,7 +130,7 @@ async fn once(
             // The whole zone, then, over a connection that is in order.
             Err(problem) => {
                 tracing::debug!(zone = %due.config.name, %problem, "no differences");
-                link = Link::open(primary.address, config).await?;
+                link = Link::open(primary, config, trust).await?;
             }
         }
     }
@@ -236,24 +242,30 @@ async fn finish(
 }
 
 /// A connection to a primary.
-#[derive(Debug)]
 struct Link {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     silence: Duration,
     /// Bytes that may still come.
     left: u64,
 }
 
 impl Link {
-    async fn open(address: SocketAddr, config: &Config) -> Result<Self, String> {
+    async fn open(primary: &Remote, config: &Config, trust: &Trust) -> Result<Self, String> {
         let silence = config.silence;
-        let stream = match timeout(silence, TcpStream::connect(address)).await {
+        let stream = match timeout(silence, TcpStream::connect(primary.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err(format!("found no connection within {silence:?}")),
         };
         // One small message at a time.
         let _ = stream.set_nodelay(true);
+        let stream = match &primary.tls {
+            None => Box::new(stream),
+            Some(name) => match timeout(silence, trust.connect(stream, name.clone())).await {
+                Ok(shaken) => shaken?,
+                Err(_) => return Err(format!("found no TLS handshake within {silence:?}")),
+            },
+        };
         Ok(Self {
             stream,
             silence,
@@ -369,7 +381,11 @@ mod tests {
         let config = ZoneConfig {
             name: "test.".to_owned(),
             file: folder.path().join("copy"),
-            primaries: vec![Remote { address, key: None }],
+            primaries: vec![Remote {
+                address,
+                tls: None,
+                key: None,
+            }],
             ..ZoneConfig::default()
         };
         let metrics = Arc::new(Metrics::new());
