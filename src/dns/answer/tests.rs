@@ -617,7 +617,8 @@ mod laws;
 fn service_brings_addresses_of_its_target_and_an_alias_its_service_too() {
     let text = "$TTL 300\n@ SOA ns host 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\n\
         @ HTTPS 0 svc\nsvc HTTPS 1 . alpn=h2\nsvc HTTPS 2 pool\nsvc A 192.0.2.2\npool AAAA 2001:db8::1\n\
-        out SVCB 0 svc.example.\n";
+        out SVCB 0 svc.example.\nport SVCB 1 pool port=8443\nport SVCB 2 svc port=53 alpn=dot\n\
+        port SVCB 3 pool port=53\n";
     let zones = zones(&[("s.test.", text)]);
     let additional = |question: &str| {
         let (message, ..) = ask(&zones, question, 0);
@@ -630,6 +631,10 @@ fn service_brings_addresses_of_its_target_and_an_alias_its_service_too() {
     );
     assert_eq!(additional("svc.s.test. HTTPS"), ["pool.s.test. AAAA"]);
     assert_eq!(additional("out.s.test. SVCB"), [""; 0]);
+    assert_eq!(
+        additional("port.s.test. SVCB"),
+        ["svc.s.test. A", "pool.s.test. AAAA"]
+    );
 }
 
 #[test]

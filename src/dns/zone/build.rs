@@ -645,7 +645,8 @@ impl Builder {
         {
             let rtype = self.records[rrset[0]].rtype;
             let offset = target_offset(rtype).unwrap_or(0);
-            let name = |at: usize| &self.raw(&self.records[at])[offset..];
+            // Behind a service's target come parameters.
+            let name = |at: usize| first_name(&self.raw(&self.records[at])[offset..]);
             // Many are remembered, few compared.
             let mut named = HashSet::new();
             for (index, &at) in rrset.iter().enumerate() {
@@ -826,3 +827,12 @@ const FEW: usize = 8;
 
 /// Two copies of a SOA, with names of full length.
 const SOA_ROOM: usize = 1_200;
+
+/// The name that `data` begins with.
+fn first_name(data: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Some(&label @ 1..) = data.get(end) {
+        end += 1 + usize::from(label);
+    }
+    &data[..data.len().min(end + 1)]
+}
