@@ -1,7 +1,7 @@
 //! TLS to primaries (RFC 9103): strict, so that who cannot show the certificate gives no zone; there is no way from here to the clear.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -46,7 +46,7 @@ impl Trust {
     ) -> Result<Box<dyn Wire>, String> {
         let client = self.client.get_or_try_init(|| async {
             let file = self.ca_file.clone();
-            let read = tokio::task::spawn_blocking(move || client(file));
+            let read = tokio::task::spawn_blocking(move || client(file.as_deref()));
             read.await.unwrap_or_else(|error| Err(error.to_string()))
         });
         let connector = TlsConnector::from(Arc::clone(client.await?));
@@ -58,8 +58,8 @@ impl Trust {
     }
 }
 
-fn client(ca_file: Option<PathBuf>) -> Result<Arc<ClientConfig>, String> {
-    let roots = crate::tls::roots(ca_file.as_deref());
+fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let roots = crate::tls::roots(ca_file);
     let roots = roots.map_err(|problem| format!("dns.transfer.ca_file: {problem}"))?;
     // RFC 9103 section 8.1: no version before 1.3, and the protocol of DNS over TLS.
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
