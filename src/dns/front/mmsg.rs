@@ -148,8 +148,7 @@ impl Batch {
                 libc::IP_PMTUDISC_PROBE,
             )?;
         }
-        // A kernel that does not know the option would send a run as it is.
-        let cuts = set(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let segments = self::segments(&socket, segments);
         // An odd number of cache lines: with a power of two all packets would share a few cache sets.
         let answer_stride = answer_size.next_multiple_of(128) + 64;
         let slot = Slot {
@@ -202,7 +201,7 @@ impl Batch {
             pktinfo,
             answer_stride,
             answer_size,
-            segments: if cuts { segments.max(1) } else { 1 },
+            segments,
             slots,
             requests,
             answers,
@@ -346,8 +345,7 @@ impl Batch {
             let known = &self.runs[run];
             let count = usize::from(known.count) + 1;
             if usize::from(known.len) == len
-                && count <= self.segments
-                && count * len <= RUN
+                && count <= fitting(len, self.segments)
                 && self.slots[usize::from(known.index)].same(slot)
             {
                 return run;
@@ -493,6 +491,18 @@ impl Batch {
     }
 }
 
+impl Peer {
+    /// A number that differs for most clients.
+    pub(super) fn spread(&self) -> usize {
+        self.0.spread()
+    }
+
+    /// Whether answers to both leave alike.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.0.same(&other.0)
+    }
+}
+
 impl Slot {
     /// A number that differs for most clients.
     fn spread(&self) -> usize {
@@ -569,6 +579,65 @@ pub(super) fn send(socket: &UdpSocket, peer: &Peer, answer: &[u8]) -> io::Result
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// How many answers of `len` bytes may be one packet where up to `segments` may.
+pub(super) fn fitting(len: usize, segments: usize) -> usize {
+    if len > UNFRAGMENTED {
+        return 1;
+    }
+    segments.min(RUN / len.max(1)).max(1)
+}
+
+/// Sends late answers of one length to the first one's client, as one packet if there are several ([`fitting`] at most). Does not
+/// wait. Returns how many the kernel did not take.
+pub(super) fn send_run(socket: &UdpSocket, answers: &[(Peer, Vec<u8>)]) -> usize {
+    let apart = || {
+        let failed = |(peer, answer): &&(Peer, Vec<u8>)| send(socket, peer, answer).is_err();
+        answers.iter().filter(failed).count()
+    };
+    let [(peer, first), _, ..] = answers else {
+        return apart();
+    };
+    let Ok(len) = u16::try_from(first.len()) else {
+        return apart();
+    };
+    let mut slot = peer.0;
+    let mut parts = [libc::iovec {
+        iov_base: ptr::null_mut(),
+        iov_len: 0,
+    }; UDP_SEGMENTS];
+    for (part, (_, answer)) in parts.iter_mut().zip(answers) {
+        part.iov_base = answer.as_ptr().cast_mut().cast();
+        part.iov_len = answer.len();
+    }
+    let mut header = empty_header().msg_hdr;
+    header.msg_name = (&raw mut slot.name).cast();
+    header.msg_namelen = slot.name_len;
+    header.msg_iov = parts.as_mut_ptr();
+    header.msg_iovlen = answers.len().min(UDP_SEGMENTS) as _;
+    let at = slot.control_len;
+    let end = put_control(
+        &mut slot.control,
+        at,
+        libc::SOL_UDP,
+        libc::UDP_SEGMENT,
+        &len,
+    );
+    header.msg_control = (&raw mut slot.control).cast();
+    header.msg_controllen = end as _;
+    // SAFETY: the header points to locals that outlive the call, its parts to the answers, which the kernel only reads.
+    let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+    if n < 0 { apart() } else { 0 }
+}
+
+/// How many answers may be one packet of `socket`, if `wanted` should: 1 where the kernel does not cut, which would send a run as
+/// it is.
+pub(super) fn segments(socket: &UdpSocket, wanted: usize) -> usize {
+    match set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0) {
+        Ok(()) => wanted.max(1),
+        Err(_) => 1,
+    }
 }
 
 /// Turns what the kernel told of a received packet into the control message of its answer: leave from the

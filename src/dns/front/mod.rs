@@ -1,6 +1,6 @@
 //! The DNS front: own UDP threads (one socket per core, batches), own pipelined TCP and TLS, HTTPS and QUIC.
 //!
-//! From ground to roof: `mmsg` (system calls), `sockets` (bind, or take over from systemd), `places` (connections
+//! From ground to roof: `mmsg` (system calls), `outbox` (late answers), `sockets` (bind, or take over from systemd), `places` (connections
 //! counted), `slow` (queries that wait for an upstream), `scratch` (buffers), `stream` and `handshake` (TLS), `accept`,
 //! `single` (one message, one answer), `udp`, `tcp`, `https` and `quic` (the loops), and [`Front`] over all.
 //! Sockets are bound early, by [`Front::bind`]; serving starts with [`Front::run`].
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::Reception;
 use self::handshake::Handshake;
+use self::outbox::Outbox;
 use self::places::Places;
 use self::scratch::Pool;
 use self::single::Single;
@@ -33,6 +34,7 @@ use crate::time::Now;
 use crate::tls::Certificates;
 
 mod mmsg;
+mod outbox;
 
 mod sockets;
 
@@ -178,15 +180,18 @@ impl Front {
         for bound in self.sockets {
             for socket in bound.udp {
                 let beat = Arc::clone(beats.next().expect("one beat per UDP socket"));
+                let socket = Arc::new(socket);
+                let segments = self.config.udp_segments;
                 parts.push(start(udp::Worker {
-                    socket: Arc::new(socket),
+                    outbox: Arc::new(Outbox::new(Arc::clone(&socket), segments)),
+                    socket,
                     engine: Arc::clone(&engine),
                     slow: Arc::clone(&slow),
                     metrics: Arc::clone(&self.metrics),
                     beat,
                     stop: Arc::clone(&stopping.flag),
                     payload: usize::from(self.config.udp_payload.max(UDP_PLAIN)),
-                    segments: self.config.udp_segments,
+                    segments,
                     workers: copies,
                 })?);
             }

@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use super::mmsg::{self, Peer};
+use super::mmsg::Peer;
+use super::outbox::Outbox;
 use crate::dns::engine::Engine;
 use crate::dns::{Config, Outcome, Transport};
 use crate::metrics::Metrics;
@@ -119,14 +120,14 @@ impl Slow {
         })
     }
 
-    /// Resolves a query that came as a datagram, and sends the answer by the socket it came on.
+    /// Resolves a query that came as a datagram, and sends the answer by `outbox`.
     pub(super) fn resolve_datagram(
         &self,
         permit: Permit,
         packet: Box<[u8]>,
         client: IpAddr,
         peer: Peer,
-        socket: Arc<UdpSocket>,
+        outbox: Arc<Outbox>,
     ) {
         self.spawn(async move {
             let slow = Arc::clone(&permit.slow);
@@ -142,10 +143,11 @@ impl Slow {
             if out.is_empty() {
                 return;
             }
-            if mmsg::send(&socket, &peer, &out).is_err() {
-                slow.metrics.dns.send_failures.inc();
-            }
             permit.end(outcome);
+            let failed = outbox.send(peer, out).await;
+            if failed > 0 {
+                slow.metrics.dns.send_failures.inc_by(failed as u64);
+            }
         });
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::Beat;
 use super::mmsg::Batch;
+use super::outbox::Outbox;
 use super::slow::Slow;
 use crate::dns::ahead::{AT_ONCE, Ahead};
 use crate::dns::engine::{Engine, Fast, Snapshot, error};
@@ -29,6 +30,7 @@ pub(super) struct Worker {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) engine: Arc<Engine>,
     pub(super) slow: Arc<Slow>,
+    pub(super) outbox: Arc<Outbox>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) beat: Arc<Beat>,
     pub(super) stop: Arc<AtomicBool>,
@@ -156,7 +158,7 @@ impl Worker {
                 message.packet.into(),
                 message.client,
                 peer,
-                Arc::clone(&self.socket),
+                Arc::clone(&self.outbox),
             ),
             Err(Limit::QueriesInFlight) => {
                 if let Fast::Respond { len, outcome } =
