@@ -36,6 +36,9 @@ enum Command {
     Run(Configured),
     /// Check a configuration and its zones
     Check(Configured),
+    /// Make what the users file of FTP needs
+    #[command(subcommand)]
+    Ftp(FtpCommand),
     /// Show how the running node does
     Status(Control),
     /// Show or drop what the resolver cache holds
@@ -271,6 +274,7 @@ fn dispatch(cli: Cli) -> Result<bool, Failure> {
     match cli.command.unwrap_or(Command::Run(Configured::default())) {
         Command::Run(configured) => run(configured),
         Command::Check(configured) => check(configured),
+        Command::Ftp(FtpCommand::Hash) => ftp_hash(),
         Command::Status(control) => {
             let status = control.call(&api::GetStatus {})?;
             control.print(&status, show::status);
@@ -603,4 +607,26 @@ mod tests {
             check(line, false);
         }
     }
+}
+
+/// What the users file of FTP needs.
+#[derive(Debug, Subcommand)]
+enum FtpCommand {
+    /// Print the password field of a line of the users file; the password is read from standard input
+    Hash,
+}
+
+fn ftp_hash() -> Result<bool, anyhow::Error> {
+    let mut password = String::new();
+    std::io::stdin().read_line(&mut password)?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    anyhow::ensure!(
+        !password.is_empty(),
+        "expected a password on standard input"
+    );
+    let mut salt = [0; 16];
+    rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())?;
+    let iterations = crate::ftp::users::ITERATIONS;
+    println!("{}", crate::ftp::users::hash(password, salt, iterations));
+    Ok(true)
 }

@@ -35,6 +35,7 @@ use crate::dns::keeper::Keeper;
 use crate::dns::log::Log as QueryLog;
 use crate::dns::resolver::Resolver;
 use crate::dns::transfer::{notifier, secondary};
+use crate::ftp;
 use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
@@ -104,6 +105,7 @@ struct Node {
 struct Bound {
     front: Option<Front>,
     http: Option<Server>,
+    ftp: Option<ftp::Server>,
     pages: Option<Pages>,
     admin: Admin,
     listeners: Vec<Listener>,
@@ -213,6 +215,20 @@ impl Node {
             }
             http = Some(bound);
         }
+        let mut ftp = None;
+        if !settings.ftp.listen.is_empty() {
+            let bound = ftp::Server::bind(
+                settings.ftp.clone(),
+                &self.certificates,
+                settings.tls.is_some(),
+                self.library.clone(),
+                self.metrics.clone(),
+            )?;
+            for address in bound.local_addrs() {
+                listening("ftp", address.to_string());
+            }
+            ftp = Some(bound);
+        }
         let mut pages = None;
         if let Some(address) = settings.metrics_listen {
             let bound = Pages::bind(address, sockets.metrics, settings.metrics_connections)?;
@@ -225,6 +241,7 @@ impl Node {
         Ok(Bound {
             front,
             http,
+            ftp,
             pages,
             admin,
             listeners,
@@ -273,7 +290,8 @@ impl Node {
             discovery = Some(Discovery::new(&settings.mirrors, address.port(), swarm));
         }
         let links = Links::new(settings.link.clone(), metrics.clone());
-        let secrets = Secrets::new(&settings, Arc::clone(&engine), certificates);
+        let users = bound.ftp.as_ref().map(ftp::Server::users);
+        let secrets = Secrets::new(&settings, users, Arc::clone(&engine), certificates);
         secrets.load()?;
         let reloader = Reloader::new(
             source,
@@ -401,6 +419,9 @@ impl Loaded {
         running.spawn("parent", false, async move { work.await? });
         if let Some(http) = bound.http {
             running.spawn("http", true, http.run(accept));
+        }
+        if let Some(ftp) = bound.ftp {
+            running.spawn("ftp", true, ftp.run(running.accept.clone()));
         }
         if let Some(pages) = bound.pages {
             let work = pages.run(handles.clone(), background.clone());

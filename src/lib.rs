@@ -29,6 +29,8 @@ pub mod peer;
 
 pub mod link;
 
+pub mod ftp;
+
 pub mod http;
 
 pub mod config;

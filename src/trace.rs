@@ -26,6 +26,8 @@ pub enum Format {
 /// Installs the subscriber of this process. A second call changes nothing.
 pub fn init(config: &Config) {
     let filter = EnvFilter::builder().parse_lossy(&config.level);
+    // Its spans carry whole sessions, and what they say is said by our own lines.
+    let filter = filter.add_directive("libunftp=off".parse().expect("a directive"));
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -22,6 +22,8 @@ mod dns;
 
 mod dnssec;
 
+mod ftp;
+
 mod http_server;
 
 mod key;
@@ -47,9 +49,11 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     };
     let dns = dns::settings(&root.section("dns"), &paths);
     let (mut http, http_workers) = http_server::settings(&root.section("http"));
+    let ftp = ftp::settings(&root.section("ftp"), &paths);
     let encrypted = [
         ("dns", dns.is_encrypted()),
         ("http", !http.tls_listen.is_empty()),
+        ("ftp", !ftp.listen.is_empty() && ftp.tls_required),
     ];
     let user = encrypted.iter().find(|(_, is)| *is).map(|(user, _)| *user);
     let tls = dns::tls(&root.section("tls"), &paths, user);
@@ -73,7 +77,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let (admin_socket, admin_connections) = admin(&root.section("admin"), &paths);
     let (log, query_log) = log(&root.section("log"), &paths, &node, &mut http);
     root.end();
-    listeners(root, &dns, &http, metrics_listen);
+    listeners(root, &dns, &http, &ftp, metrics_listen);
     if resolver.is_some() && zones.is_empty() && !dns.is_on() && !http.is_on() {
         root.warning(
             "dns",
@@ -92,6 +96,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         policy,
         http,
         http_workers,
+        ftp,
         publish,
         mirrors,
         swarm,
@@ -239,6 +244,7 @@ fn listeners(
     root: &Section<'_, '_>,
     dns: &dns_config::Config,
     http: &http::Config,
+    ftp: &crate::ftp::Config,
     metrics: Option<SocketAddr>,
 ) {
     let all = [
@@ -247,6 +253,7 @@ fn listeners(
         ("dns.https_listen", &dns.https_listen),
         ("http.listen", &http.listen),
         ("http.tls_listen", &http.tls_listen),
+        ("ftp.listen", &ftp.listen),
     ];
     let all = all
         .into_iter()

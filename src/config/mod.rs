@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::content::{PublishConfig, StoreConfig};
 use crate::peer::MirrorConfig;
 use crate::peer::swarm::SwarmConfig;
-use crate::{dns, http, link, tls, trace};
+use crate::{dns, ftp, http, link, tls, trace};
 
 pub use self::load::{LoadError, Source};
 pub use self::read::{Place, Problem};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub policy: dns::resolver::policy::Config,
     /// The HTTP server.
     pub http: http::Config,
+    /// The FTP server.
+    pub ftp: ftp::Config,
     /// Threads of the HTTP runtime; 0: one per core.
     pub http_workers: usize,
     /// What this node is the origin of.

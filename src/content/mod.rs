@@ -53,6 +53,8 @@ pub mod library;
 
 pub mod intake;
 
+pub mod tree;
+
 pub mod store;
 
 mod remembered;

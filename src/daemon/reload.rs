@@ -177,6 +177,7 @@ impl Reloader {
                 ("dnssec", format!("{:?}", s.dnssec)),
                 ("resolver", format!("{:?}", s.resolver)),
                 ("http", format!("{:?}{:?}", s.http, s.http_workers)),
+                ("ftp", format!("{:?}", s.ftp)),
                 ("publish", format!("{:?}", s.publish)),
                 ("mirror", format!("{:?}", s.mirrors)),
                 ("store", format!("{:?}", s.store)),

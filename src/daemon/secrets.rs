@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::config::Settings;
 use crate::dns::cookie::{Cookies, file};
 use crate::dns::engine::Engine;
+use crate::ftp::UsersFile;
 use crate::metrics::Metrics;
 use crate::peer::secret::Secret;
 use crate::peer::swarm::{Swarm, SwarmConfig};
@@ -22,6 +23,7 @@ pub(super) struct Secrets {
     cookies: Option<CookieFile>,
     certificates: Arc<Certificates>,
     tls: Option<tls::Files>,
+    users: Option<Arc<UsersFile>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ const SECRET_MIN: usize = 16;
 impl Secrets {
     pub(super) fn new(
         settings: &Settings,
+        users: Option<Arc<UsersFile>>,
         engine: Arc<Engine>,
         certificates: Arc<Certificates>,
     ) -> Self {
@@ -81,6 +84,7 @@ impl Secrets {
             cookies,
             certificates,
             tls: settings.tls.clone(),
+            users,
         }
     }
 
@@ -121,6 +125,9 @@ impl Secrets {
             None => {}
             Some(Ok(certificate)) => self.certificates.set(certificate),
             Some(Err(problem)) => problems.push(problem),
+        }
+        if let Some(Err(problem)) = self.users.as_ref().map(|users| users.read()) {
+            problems.push(problem);
         }
         problems
     }

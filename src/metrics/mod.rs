@@ -7,6 +7,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 pub mod catalog;
 pub mod content;
 pub mod dns;
+pub mod ftp;
 pub mod http;
 pub mod link;
 pub mod node;
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub policy: policy::Metrics,
     /// HTTP requests and connections.
     pub http: http::Metrics,
+    /// FTP sessions.
+    pub ftp: ftp::Metrics,
     /// The cache of other servers.
     pub proxy: proxy::Metrics,
     /// Objects and the store.
@@ -70,6 +73,7 @@ impl Metrics {
             resolver: resolver::Metrics::new(&registry),
             policy: policy::Metrics::new(&registry),
             http: http::Metrics::new(&registry),
+            ftp: ftp::Metrics::new(&registry),
             proxy: proxy::Metrics::new(&registry),
             content: content::Metrics::new(&registry),
             replication: replication::Metrics::new(&registry),

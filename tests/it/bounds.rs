@@ -102,6 +102,46 @@ const BOUNDS: &[(&str, &str)] = &[
     ("resolver.cache.refreshes", RESOLVER),
     ("resolver.cache.refreshes_waiting", RESOLVER),
     (
+        "ftp.sessions",
+        "headwater_ftp_sessions_refused_total{limit=\"total\"}",
+    ),
+    (
+        "ftp.sessions_per_address",
+        "headwater_ftp_sessions_refused_total{limit=\"address\"}",
+    ),
+    (
+        "ftp.connections_per_session",
+        "headwater_ftp_limit_reached_total{limit=\"connections_per_session\"}",
+    ),
+    (
+        "ftp.login_time",
+        "headwater_ftp_limit_reached_total{limit=\"login_time\"}",
+    ),
+    (
+        "ftp.idle",
+        "headwater_ftp_limit_reached_total{limit=\"idle\"}",
+    ),
+    (
+        "ftp.session_time",
+        "headwater_ftp_limit_reached_total{limit=\"session_time\"}",
+    ),
+    (
+        "ftp.max",
+        "headwater_ftp_limit_reached_total{limit=\"max\"}",
+    ),
+    (
+        "ftp.login_failures",
+        "headwater_ftp_logins_total{outcome=\"locked\"}",
+    ),
+    (
+        "ftp.login_lockout",
+        "headwater_ftp_logins_total{outcome=\"locked\"}",
+    ),
+    (
+        "ftp.login_networks",
+        "headwater_ftp_logins_total{outcome=\"locked\"}",
+    ),
+    (
         "http.connections",
         "headwater_http_connections_refused_total{limit=\"total\"}",
     ),
@@ -216,6 +256,7 @@ const OTHERS: &[(&str, &[&str])] = &[
             "dns.workers",
             "http.workers",
             "store.chunk",
+            "ftp.passive_ports",
             "store.small_object",
             "link.default_capacity",
             "log.queries_sample",

@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "http",
         &["content", "peer", "metrics", "time", "net", "tls"],
     ),
+    ("ftp", &["content", "metrics", "time", "net", "tls"]),
     ("metrics", &["dns"]),
 ];
 
@@ -111,6 +112,8 @@ const GROUND: &[&str] = &[
     "http/proxy/told.rs",
     "peer/exchange.rs",
     "peer/claims.rs",
+    "ftp/path.rs",
+    "ftp/guard.rs",
     "peer/message.rs",
     "peer/filter.rs",
     "peer/schedule.rs",

@@ -8,6 +8,7 @@ mod daemon;
 mod dns;
 mod faults;
 mod floors;
+mod ftp;
 mod fuzz;
 mod harness;
 mod http;

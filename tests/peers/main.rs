@@ -24,6 +24,8 @@ mod dnstap;
 
 mod edns;
 
+mod ftp;
+
 mod encrypted;
 
 mod masterfile;

@@ -1,0 +1,81 @@
+//! Paths as FTP clients name them, to URL paths beneath a user's home.
+
+/// The URL path of what a client calls `path` (from its root, which is `home`); without a final `/`, but for the root
+/// of all. `None`: no name that could be published.
+///
+/// `home` begins and ends with `/`. `..` goes up, and at the top stays there, as in a file system.
+#[must_use]
+pub fn resolve(home: &str, path: &str) -> Option<String> {
+    if path.len() > LENGTH_MAX {
+        return None;
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            _ if name.len() > NAME_MAX || name.chars().any(char::is_control) => return None,
+            _ if name.starts_with('.') && name != ".well-known" => return None,
+            _ => names.push(name),
+        }
+    }
+    let all = format!("{home}{}", names.join("/"));
+    match all.trim_end_matches('/') {
+        "" => Some("/".to_owned()),
+        all => Some(all.to_owned()),
+    }
+}
+
+/// Bytes of a path, and of a name in it.
+const LENGTH_MAX: usize = 3_072;
+const NAME_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(home: &str, path: &str, expected: Option<&str>) {
+        assert_eq!(resolve(home, path).as_deref(), expected);
+    }
+
+    #[test]
+    fn path_is_beneath_home() {
+        check("/in/", "/a/b.bin", Some("/in/a/b.bin"));
+        check("/in/", "a//./b", Some("/in/a/b"));
+        check("/in/", "/", Some("/in"));
+        check("/", "/", Some("/"));
+        check("/", "", Some("/"));
+        check("/in/", "/.well-known/x", Some("/in/.well-known/x"));
+    }
+
+    #[test]
+    fn way_up_ends_at_home() {
+        check("/in/", "/../../etc/passwd", Some("/in/etc/passwd"));
+        check("/in/", "a/../../../b", Some("/in/b"));
+    }
+
+    #[test]
+    fn name_that_is_not_published_is_none() {
+        check("/", "/.headwater-uploads/x", None);
+        check("/", "/a/.htaccess", None);
+        check("/", "/a\0b", None);
+        check("/", "/a\r\nb", None);
+        check("/", &"x".repeat(256), None);
+    }
+
+    proptest! {
+        #[test]
+        fn resolved_path_is_clean_and_beneath_home(path in "[a./\\\\\u{0}é]{0,40}") {
+            if let Some(found) = resolve("/home/x/", &path) {
+                prop_assert!(found == "/home/x" || found.starts_with("/home/x/"));
+                prop_assert!(crate::content::manifest::check_path(&found).is_ok());
+                prop_assert!(found.split('/').all(|n| n != ".." && n != "."));
+            }
+        }
+    }
+}
