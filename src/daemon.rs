@@ -27,6 +27,7 @@ use crate::config::{Settings, Source};
 use crate::content::edition::Editions;
 use crate::content::library::Library;
 use crate::content::publish::Publisher;
+use crate::content::scrub::Scrub;
 use crate::content::store::Store;
 use crate::dns::dnssec::{self, again, ask, signer::Signer};
 use crate::dns::engine::Engine;
@@ -118,6 +119,7 @@ struct Loaded {
     publisher: Option<Publisher>,
     replicator: Option<Replicator>,
     discovery: Option<Discovery>,
+    scrub: Scrub,
     links: Links,
     dnssec: dnssec::Config,
 }
@@ -289,6 +291,7 @@ impl Node {
         if let (Some(address), true) = (http.into_iter().next(), replicator.is_some()) {
             discovery = Some(Discovery::new(&settings.mirrors, address.port(), swarm));
         }
+        let scrub = Scrub::new(&settings.store, library.clone(), metrics.clone());
         let links = Links::new(settings.link.clone(), metrics.clone());
         let users = bound.ftp.as_ref().map(ftp::Server::users);
         let secrets = Secrets::new(&settings, users, Arc::clone(&engine), certificates);
@@ -330,6 +333,7 @@ impl Node {
             publisher,
             replicator,
             discovery,
+            scrub,
             links,
             dnssec: settings.dnssec,
         })
@@ -370,6 +374,7 @@ impl Loaded {
             publisher,
             replicator,
             discovery,
+            scrub,
             links,
             dnssec,
         } = self;
@@ -438,6 +443,11 @@ impl Loaded {
         if let Some(discovery) = discovery {
             running.spawn("discover", false, discovery.run(background.clone()));
         }
+        let work = scrub.run(background.clone());
+        running.spawn("scrub", false, async move {
+            work.await;
+            Ok(())
+        });
         running.spawn("link", false, links.run(background.clone()));
         if let Some(interval) = systemd::watchdog() {
             let work = watchdog(interval, heartbeat, background);

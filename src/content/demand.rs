@@ -119,6 +119,13 @@ impl Demand {
         Some(done)
     }
 
+    /// Whether somebody waits for the object.
+    #[must_use]
+    pub fn is_waited_for(&self, path: &str) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.paths.contains_key(path)
+    }
+
     /// The next path somebody asked for. For one mirror. Cancel-safe.
     pub async fn next(&self) -> String {
         loop {

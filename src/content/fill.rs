@@ -1,9 +1,10 @@
 //! The filling of one mirrored object: which chunks are held, on disk and in memory, and who waits for which.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::fs::OFlags;
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use super::disk::Disk;
 use super::file::Place;
 use super::have::Have;
+use super::heat::Heat;
 use super::object::Object;
 
 /// What a mirrored object has beyond a published one.
@@ -26,6 +28,12 @@ pub(super) struct Fill {
     asked: Notify,
     keeper: Weak<dyn Keeper>,
     disk: Disk,
+    /// What keeps it here.
+    pub(super) heat: Heat,
+    /// Another node has it whole, as far as is known.
+    pub(super) elsewhere: AtomicBool,
+    /// Chunks that were found wrong on disk and did not come again yet.
+    quarantined: Mutex<BTreeSet<u32>>,
     /// Where its files lie since it was removed.
     doomed: OnceLock<PathBuf>,
 }
@@ -68,12 +76,21 @@ pub(super) trait Keeper: std::fmt::Debug + Send + Sync {
     /// The object has just become whole and durable.
     fn whole(&self, object: &Arc<Object>);
 
+    /// A chunk of the object at `path` was found wrong and is missing now.
+    fn dropped(&self, path: &str);
+
     /// The last reader of a removed object is gone: its files, which lie in `dir` now, may go.
     fn released(&self, dir: &Path, size: u64);
 }
 
 impl Fill {
-    pub(super) fn new(have: &Have, record: Place, keeper: Weak<dyn Keeper>, disk: Disk) -> Self {
+    pub(super) fn new(
+        have: &Have,
+        record: Place,
+        keeper: Weak<dyn Keeper>,
+        disk: Disk,
+        heat: Heat,
+    ) -> Self {
         Self {
             words: have.words().iter().map(|&w| AtomicU64::new(w)).collect(),
             held: AtomicU32::new(have.held()),
@@ -87,6 +104,9 @@ impl Fill {
             asked: Notify::new(),
             keeper,
             disk,
+            heat,
+            elsewhere: AtomicBool::new(false),
+            quarantined: Mutex::default(),
             doomed: OnceLock::new(),
         }
     }
@@ -241,6 +261,33 @@ impl Fill {
         if let Some(want) = wants.iter().find(|want| want.index == index) {
             want.held.notify_waiters();
         }
+    }
+
+    /// Chunk `index` was wrong on disk.
+    pub(super) fn quarantine(&self, index: u32) {
+        let mut chunks = self
+            .quarantined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        chunks.insert(index);
+    }
+
+    /// Chunk `index` is on disk again; whether it had been wrong there.
+    pub(super) fn mended(&self, index: u32) -> bool {
+        let mut chunks = self
+            .quarantined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        chunks.remove(&index)
+    }
+
+    /// Chunks that were wrong on disk and did not come again.
+    pub(super) fn quarantined(&self) -> usize {
+        let chunks = self
+            .quarantined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        chunks.len()
     }
 
     pub(super) fn keeper(&self) -> Option<Arc<dyn Keeper>> {

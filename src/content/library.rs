@@ -507,6 +507,11 @@ impl Library {
         }
     }
 
+    /// The mirrored objects that no other version is to replace.
+    pub(super) fn evictable(&self) -> Vec<Arc<Object>> {
+        self.collect(|slot| slot.mirrored.clone().filter(|_| slot.next.is_none()))
+    }
+
     /// Puts a mirrored object at its path, beside a whole one or in place of a partial one; gives those replaced.
     pub(super) fn put_mirrored(&self, object: &Arc<Object>) -> Vec<Arc<Object>> {
         self.update(&object.manifest().path, |slot| slot.put_mirrored(object))

@@ -1,15 +1,18 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
-//! From ground to roof: [`chunk`], [`sign`], [`manifest`], [`catalogue`], [`have`], [`media`] (pure); [`edition`] (this
-//! node's key and the catalogues it signs); `buffers`, `seal`, `memory`, [`disk`], `file`,
-//! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, file operations,
+//! From ground to roof: [`chunk`], [`sign`], [`manifest`], [`catalogue`], [`have`], [`evict`],
+//! [`media`] (pure); [`edition`] (this
+//! node's key and the catalogues it signs); `buffers`, `seal`, `memory`, `heat`, [`disk`], `file`,
+//! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, how hot it is, file operations,
 //! its file, its filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
 //! [`demand`] (what readers wait for), [`library`] (paths to objects), [`intake`] (files on their way into a published directory),
-//! [`store`] (mirrored objects on disk, recovery), `remembered` (digests of
+//! [`store`] (mirrored objects on disk, recovery),
+//! [`scrub`] (all of it read again in the background), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub mod chunk;
 
@@ -22,6 +25,10 @@ pub mod catalogue;
 pub mod edition;
 
 pub mod have;
+
+pub mod evict;
+
+mod heat;
 
 pub mod media;
 
@@ -56,6 +63,8 @@ pub mod intake;
 pub mod tree;
 
 pub mod store;
+
+pub mod scrub;
 
 mod remembered;
 
@@ -99,6 +108,12 @@ pub struct StoreConfig {
     pub reads: usize,
     /// Threads for work that waits for the disk.
     pub threads: usize,
+    /// What was not read for this long may make room for what is new.
+    pub cold: Duration,
+    /// From the beginning of one scrub to the next; zero: none.
+    pub scrub: Duration,
+    /// Bytes per second that the scrub reads at most.
+    pub scrub_rate: u64,
     /// Where its files are.
     pub disk: Disk,
 }
@@ -118,6 +133,9 @@ impl StoreConfig {
             buffers: 32 << 20,
             reads: 16,
             threads: 64,
+            cold: Duration::from_secs(3_600),
+            scrub: Duration::from_secs(7 * 86_400),
+            scrub_rate: 16 << 20,
             disk: Disk::default(),
         }
     }

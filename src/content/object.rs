@@ -187,7 +187,11 @@ impl Object {
             return Some(Bytes::new());
         }
         let small = self.small.get()?;
-        if self.changed(Now::read()).is_some() {
+        let now = Now::read();
+        if let Some(fill) = self.fill() {
+            fill.heat.touch(now);
+        }
+        if self.changed(now).is_some() {
             self.reader.suspects.name(&self.manifest.path);
         }
         Some(small.bytes.clone())
@@ -272,6 +276,10 @@ impl Object {
             let seals = self.reader.sealer.seal_all(bytes).collect();
             self.seals.set(index, layout.count(), seals);
             let marked = fill.insert(index, layout.len(index))?;
+            if fill.mended(index) {
+                metrics.repaired.inc();
+                metrics.quarantined.dec();
+            }
             if marked.sync
                 && let Err(error) = fill.sync(&file)
             {
@@ -295,6 +303,24 @@ impl Object {
             keeper.whole(self);
         }
         Ok(())
+    }
+
+    /// Says whether another node has it whole. One that nobody else has is not evicted; so is one of which this was
+    /// never said.
+    pub fn set_elsewhere(&self, elsewhere: bool) {
+        if let Some(fill) = self.fill() {
+            fill.elsewhere.store(elsewhere, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn elsewhere(&self) -> bool {
+        self.fill()
+            .is_some_and(|fill| fill.elsewhere.load(Ordering::Relaxed))
+    }
+
+    /// Readings of the whole lately (see [`super::evict`]); 0 for a published object, which is not evicted.
+    pub(super) fn heat(&self, now: Now) -> f32 {
+        self.fill().map_or(0.0, |fill| fill.heat.at(now))
     }
 
     /// Makes the chunks written so far durable. Blocking.
@@ -365,8 +391,12 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some(fill) = self.fill()
-            && let Some(dir) = fill.doomed()
+        let Some(fill) = self.fill() else {
+            return;
+        };
+        let metrics = &self.reader.metrics.content;
+        metrics.quarantined.sub(fill.quarantined() as i64);
+        if let Some(dir) = fill.doomed()
             && let Some(keeper) = fill.keeper()
         {
             keeper.released(dir, self.manifest.layout.size);

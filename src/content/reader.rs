@@ -24,6 +24,7 @@ pub(super) struct Reader {
     pub(super) memory: Arc<Memory>,
     /// Reads that wait for the disk, at once; more wait here and not on threads.
     pub(super) waiting_reads: Arc<Semaphore>,
+    reads: usize,
     pub(super) threads: Threads,
     /// Objects whose file is kept open.
     pub(super) open_files: Arc<Semaphore>,
@@ -31,6 +32,8 @@ pub(super) struct Reader {
     pub(super) suspects: Suspects,
     pub(super) disk: Disk,
     pub(super) metrics: Arc<Metrics>,
+    /// Half of an object's heat is forgotten in this time.
+    pub(super) cold_secs: u64,
     small_object: u64,
     small_total: u64,
     small_used: AtomicU64,
@@ -73,15 +76,22 @@ impl Reader {
                 Arc::clone(&metrics),
             ),
             waiting_reads: Arc::new(Semaphore::new(config.reads)),
+            reads: config.reads,
             threads: Threads::new(config.threads, Arc::clone(&metrics)),
             open_files: Arc::new(Semaphore::new(open_files())),
             suspects: Suspects::default(),
             disk: config.disk.clone(),
             metrics,
+            cold_secs: config.cold.as_secs(),
             small_object: u64::from(config.small_object),
             small_total: config.small_total,
             small_used: AtomicU64::new(0),
         })
+    }
+
+    /// Whether a read waits for the disk now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting_reads.available_permits() < self.reads
     }
 
     /// Whether objects of `size` bytes are kept whole.

@@ -18,6 +18,9 @@
 //! [`super::object`]), and such a chunk is dropped and fetched again. *Recovery* keeps what has a good manifest under
 //! its right name and a `data` file of the right size; all else is what a crash left, and is swept.
 //!
+//! *Evict*: where room is needed, whole objects go that are cold, that nobody reads and that another node has (see
+//! `room`).
+//!
 //! At one path a whole version serves until the next is whole. Its files go with its last reader; until then they
 //! count. If both are found at start (a crash between the two steps), the one begun last stays if it is whole.
 
@@ -37,14 +40,21 @@ use super::disk::Disk;
 use super::file::{Place, Source};
 use super::fill::{Fill, Keeper};
 use super::have::Have;
+use super::heat::Heat;
 use super::library::Library;
 use super::manifest::Manifest;
 use super::object::{Object, WriteError};
 use super::sign::Seal;
 use super::threads::Threads;
 use crate::metrics::Metrics;
+use crate::time::Now;
 
 mod recover;
+mod room;
+
+use room::Room;
+
+pub use room::Purpose;
 
 /// The store. A cheap handle.
 #[derive(Clone, Debug)]
@@ -64,6 +74,7 @@ struct Inner {
     used: AtomicU64,
     /// Names in `removed`.
     next_removed: AtomicU64,
+    room: Mutex<Room>,
     /// One object begins, replaces or goes at a time.
     change: Mutex<()>,
     /// Objects that left the library and could not be moved aside yet.
@@ -108,6 +119,7 @@ impl Store {
             size: config.size,
             used: AtomicU64::new(0),
             next_removed: AtomicU64::new(0),
+            room: Mutex::default(),
             change: Mutex::default(),
             left: Mutex::default(),
             library: library.clone(),
@@ -140,7 +152,7 @@ impl Store {
     /// # Errors
     /// As [`Store::begin_signed`].
     pub fn begin(&self, manifest: Manifest) -> Result<Arc<Object>, WriteError> {
-        self.begin_signed(manifest, None)
+        self.begin_signed(manifest, None, Purpose::Replicate)
     }
 
     /// Begins a mirrored object, or gives the one already begun with the same manifest. It becomes visible in the
@@ -148,16 +160,17 @@ impl Store {
     /// the new one is whole, a partial one is given up. Blocking.
     ///
     /// # Errors
-    /// See [`WriteError`]: `Full` when the store's size or the bound on objects would be exceeded, or the disk is
-    /// full. Nothing of the new object stays then, and nothing of the old is touched. `Io` with `InvalidInput` for a
+    /// See [`WriteError`]: `Full` when the store's size would be exceeded and too little is cold (see [`super::evict`]),
+    /// the bound on objects would be, or the disk is full. Nothing of the new object stays then. `Io` with `InvalidInput` for a
     /// manifest that [`Manifest::check`] refuses.
     pub fn begin_signed(
         &self,
         manifest: Manifest,
         seal: Option<Seal>,
+        purpose: Purpose,
     ) -> Result<Arc<Object>, WriteError> {
         let inner = &self.inner;
-        let begun = inner.begin(manifest, seal);
+        let begun = inner.begin(manifest, seal, purpose);
         let metrics = &inner.metrics.content;
         match &begun {
             Ok(_) => {}
@@ -178,6 +191,18 @@ impl Store {
         let any = !removed.is_empty();
         self.inner.doom(removed)?;
         Ok(any)
+    }
+
+    /// Drops what may go while more is held than the store's size, which was lowered. Blocking.
+    pub fn trim(&self) {
+        let _change = self.inner.changing();
+        self.inner.trim(Now::read());
+    }
+
+    /// Whether more is held than the store's size.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.used() > self.inner.size
     }
 
     /// Bytes of mirrored objects on disk.
@@ -213,6 +238,7 @@ impl Inner {
         self: &Arc<Self>,
         manifest: Manifest,
         seal: Option<Seal>,
+        purpose: Purpose,
     ) -> Result<Arc<Object>, WriteError> {
         let path = manifest.path.clone();
         let size = manifest.layout.size;
@@ -238,6 +264,10 @@ impl Inner {
             path: path.clone(),
             reason,
         };
+        // This very version may be among those that could not be moved aside; and all of them take room.
+        self.doom(Vec::new())
+            .map_err(|error| WriteError::of(&path, error))?;
+        self.make_room(id, size, purpose, Now::read());
         let used = self.used.load(Ordering::Acquire);
         if used.saturating_add(size) > self.size {
             let allowed = self.size;
@@ -249,9 +279,6 @@ impl Inner {
             let most = self.library.objects_most();
             return Err(full(format!("{most} objects are held, the most allowed")));
         }
-        // This very version may be among those that could not be moved.
-        self.doom(Vec::new())
-            .map_err(|error| WriteError::of(&path, error))?;
         let dir = self.objects.join(id.to_string());
         let made = self.make(&dir, manifest, seal, id, &encoded);
         let object = made.map_err(|error| {
@@ -260,6 +287,7 @@ impl Inner {
             WriteError::of(&path, error)
         })?;
         self.count(size);
+        self.came(id);
         let replaced = self.library.put_mirrored(&object);
         self.doom_or_warn(&path, replaced);
         Ok(object)
@@ -310,7 +338,8 @@ impl Inner {
             source = source.opened(data);
         }
         let keeper: Weak<Self> = Arc::downgrade(self);
-        let fill = Fill::new(have, self.place(id, HAVE), keeper, self.disk.clone());
+        let heat = Heat::new(Now::read(), reader.cold_secs);
+        let fill = Fill::new(have, self.place(id, HAVE), keeper, self.disk.clone(), heat);
         let reader = Arc::clone(reader);
         Arc::new(Object::mirrored(manifest, id, source, fill, seal, reader))
     }
@@ -364,6 +393,11 @@ impl Keeper for Inner {
         tracing::info!(%path, id = %object.id(), "mirrored object whole");
         let replaced = self.library.promote(object).into_iter().collect();
         self.doom_or_warn(path, replaced);
+    }
+
+    fn dropped(&self, path: &str) {
+        // The mirror begins it again at once, as for a reader. If it cannot be told now, its next round finds out.
+        drop(self.library.demand(path).map(|demand| demand.ask(path)));
     }
 
     fn released(&self, dir: &Path, size: u64) {

@@ -21,7 +21,7 @@ use super::proxy::flow::Flow;
 use super::proxy::upstream;
 use super::receipt::Receipt;
 use crate::content::chunk::Slice;
-use crate::content::object::{Object, ReadError};
+use crate::content::object::{self, Object, ReadError};
 use crate::metrics::http::Role;
 
 /// A response body; keeps the request's [`Receipt`] until its end or drop.
@@ -359,6 +359,8 @@ async fn read(
                     break;
                 }
             }
+            // A mirror fetches it again: the next turn waits for that.
+            Err(ReadError::Corrupt { .. }) if object.role() == object::Role::Mirror => {}
             Err(error) => return (Err(error.into()), turn > 0),
         }
     }
@@ -372,7 +374,7 @@ async fn read(
 }
 
 /// How often a chunk that is not held is waited for.
-const TURNS: usize = 3;
+const TURNS: usize = 4;
 
 /// Bytes of one frame at most that is no copy.
 const MEMORY_FRAME: u64 = 1 << 20;

@@ -25,6 +25,20 @@ pub struct Metrics {
     pub digested: IntCounter,
     /// Chunks whose bytes on disk were wrong.
     pub corrupt: IntCounter,
+    /// Chunks found wrong on disk that did not come again yet.
+    pub quarantined: IntGauge,
+    /// Chunks found wrong on disk that came again.
+    pub repaired: IntCounter,
+    /// Chunks the scrub found right.
+    pub scrub_good: IntCounter,
+    /// Chunks the scrub found wrong.
+    pub scrub_bad: IntCounter,
+    /// Bytes the scrub read.
+    pub scrubbed_bytes: IntCounter,
+    /// Times the scrub waited for readers.
+    pub scrub_yielded: IntCounter,
+    /// Passes of the scrub over all there is.
+    pub scrub_passes: IntCounter,
     /// Chunks or objects not kept: bytes of another digest.
     pub write_mismatch: IntCounter,
     /// Chunks or objects not kept: the store or the disk is full.
@@ -47,6 +61,8 @@ pub struct Metrics {
     pub published_failed: IntCounter,
     /// Bytes of published files that were digested.
     pub hashed_bytes: IntCounter,
+    evictions: [IntCounter; Eviction::ALL.len()],
+    evicted_bytes: [IntCounter; Eviction::ALL.len()],
     limits: [IntCounter; Limit::ALL.len()],
     /// Threads of the runtime that reads, digests and syncs, its workers included.
     pub threads: IntGauge,
@@ -92,7 +108,46 @@ impl Limit {
     }
 }
 
+/// Why an object was evicted, for `headwater_content_evictions_total{reason}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// A new object was to be replicated.
+    Replicate,
+    /// A reader waited for another.
+    Reader,
+    /// The store's size was lowered.
+    Size,
+}
+
+impl Eviction {
+    /// All reasons, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Replicate, Self::Reader, Self::Size];
+
+    /// The label value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Replicate => "replicate",
+            Self::Reader => "reader",
+            Self::Size => "size",
+        }
+    }
+}
+
 impl Metrics {
+    /// Counts an object of `bytes` that was evicted.
+    pub fn evicted(&self, reason: Eviction, bytes: u64) {
+        self.evictions[reason as usize].inc();
+        self.evicted_bytes[reason as usize].inc_by(bytes);
+    }
+
+    /// Objects evicted, and their bytes.
+    #[must_use]
+    pub fn evicted_count(&self, reason: Eviction) -> (u64, u64) {
+        let (objects, bytes) = (&self.evictions, &self.evicted_bytes);
+        (objects[reason as usize].get(), bytes[reason as usize].get())
+    }
+
     /// Counts a limit that took effect.
     pub fn limit(&self, limit: Limit) {
         self.limits[limit as usize].inc();
@@ -141,6 +196,24 @@ impl Metrics {
             "Published files taken up, by what it took.",
             &["outcome"],
         );
+        let scrubbed = counters(
+            registry,
+            "headwater_content_scrubbed_chunks_total",
+            "Chunks read and digested in the background, by what was found.",
+            &["outcome"],
+        );
+        let evictions = counters(
+            registry,
+            "headwater_content_evictions_total",
+            "Mirrored objects dropped to keep within the store's size, by what it was for.",
+            &["reason"],
+        );
+        let evicted_bytes = counters(
+            registry,
+            "headwater_content_evicted_bytes_total",
+            "Bytes of mirrored objects dropped to keep within the store's size, by what it was for.",
+            &["reason"],
+        );
         let limits = counters(
             registry,
             "headwater_content_limit_reached_total",
@@ -169,6 +242,33 @@ impl Metrics {
             proved: verified.with_label_values(&["proved"]),
             digested: verified.with_label_values(&["digested"]),
             corrupt: verified.with_label_values(&["corrupt"]),
+            quarantined: gauge(
+                registry,
+                "headwater_content_quarantined_chunks",
+                "Mirrored chunks found wrong on disk that did not come again yet.",
+            ),
+            repaired: counter(
+                registry,
+                "headwater_content_repaired_chunks_total",
+                "Mirrored chunks found wrong on disk that came again.",
+            ),
+            scrub_good: scrubbed.with_label_values(&["good"]),
+            scrub_bad: scrubbed.with_label_values(&["bad"]),
+            scrubbed_bytes: counter(
+                registry,
+                "headwater_content_scrubbed_bytes_total",
+                "Bytes read and digested in the background.",
+            ),
+            scrub_yielded: counter(
+                registry,
+                "headwater_content_scrub_yielded_total",
+                "Chunks before which the scrub waited because readers waited for the disk.",
+            ),
+            scrub_passes: counter(
+                registry,
+                "headwater_content_scrub_passes_total",
+                "Passes of the scrub over all objects that were ended.",
+            ),
             write_mismatch: writes.with_label_values(&["mismatch"]),
             write_full: writes.with_label_values(&["full"]),
             write_io: writes.with_label_values(&["io"]),
@@ -192,6 +292,8 @@ impl Metrics {
                 "headwater_content_hashed_bytes_total",
                 "Bytes of published files that were digested.",
             ),
+            evictions: Eviction::ALL.map(|r| evictions.with_label_values(&[r.label()])),
+            evicted_bytes: Eviction::ALL.map(|r| evicted_bytes.with_label_values(&[r.label()])),
             limits: Limit::ALL.map(|l| limits.with_label_values(&[l.label()])),
             threads: gauge(
                 registry,

@@ -15,7 +15,7 @@ use crate::content::chunk::Digest;
 use crate::content::manifest::Manifest;
 use crate::content::object::{Object, WriteError};
 use crate::content::sign::{PublicKey, Seal};
-use crate::content::store::Store;
+use crate::content::store::{Purpose, Store};
 use crate::content::threads::Threads;
 
 /// What a job found.
@@ -107,6 +107,7 @@ pub(super) async fn pin(files: Files, base: String, key: PublicKey, threads: Thr
 /// Begins the object of `manifest`; `node` gave it.
 pub(super) async fn begin(
     store: Store,
+    purpose: Purpose,
     path: String,
     id: Digest,
     node: Option<usize>,
@@ -116,7 +117,10 @@ pub(super) async fn begin(
         Err(error) => Err(Failure::Node(error)),
         Ok((manifest, seal)) => {
             let threads = store.threads().clone();
-            let begun = blocking(&threads, move || store.begin_signed(manifest, seal)).await;
+            let begun = blocking(&threads, move || {
+                store.begin_signed(manifest, seal, purpose)
+            })
+            .await;
             begun.map_err(Failure::Write)
         }
     };

@@ -31,7 +31,7 @@ use crate::content::library::Library;
 use crate::content::manifest::Manifest;
 use crate::content::object::{Object, Role, WriteError};
 use crate::content::sign::PublicKey;
-use crate::content::store::Store;
+use crate::content::store::{Purpose, Store};
 use crate::metrics::Metrics;
 use crate::metrics::peers::Limit;
 use crate::metrics::replication::{IndexOutcome, ObjectState, Outcome, SealFault, SourceState};
@@ -65,6 +65,8 @@ pub(super) struct Mirror {
     waiting: VecDeque<String>,
     /// Objects that could not be begun or filled, and why; tried again in the next round.
     refused: BTreeMap<String, String>,
+    /// The last object could not be begun for want of room.
+    full: bool,
     jobs: JoinSet<Event>,
     in_flight: usize,
     /// How long a chunk takes, smoothed; `None`: none came yet.
@@ -141,6 +143,7 @@ impl Mirror {
             beginning: HashSet::new(),
             waiting: VecDeque::new(),
             refused: BTreeMap::new(),
+            full: false,
             jobs: JoinSet::new(),
             in_flight: 0,
             chunk_time: None,
@@ -312,13 +315,19 @@ impl Mirror {
             .list()
             .iter()
             .filter(|object| object.role() == Role::Mirror)
+            .filter(|object| self.is_mine(&object.manifest().path))
+            .inspect(|object| object.set_elsewhere(self.is_elsewhere(object, now)))
             .map(|object| object.manifest().path.clone())
-            .filter(|path| self.is_mine(path))
             .collect();
         self.kept = held.len();
         for path in self.plan.end_round(held.into_iter(), now) {
             self.transfers.remove(&path);
             self.jobs.spawn(job::remove(self.store.clone(), path));
+        }
+        if self.store.is_over() {
+            let store = self.store.clone();
+            // Nobody waits for it.
+            drop(self.store.threads().run(move || store.trim()));
         }
         self.refused.clear();
         let wanted = self.plan.wanted();
@@ -358,6 +367,16 @@ impl Mirror {
         }
     }
 
+    /// Whether a node that can be asked has the object whole.
+    fn is_elsewhere(&self, object: &Object, now: Now) -> bool {
+        let wanted = self.plan.wanted().get(&object.manifest().path);
+        let wanted = wanted.filter(|wanted| wanted.id == object.id());
+        let holders = wanted.into_iter().flat_map(|wanted| &wanted.nodes);
+        holders
+            .zip(&self.nodes)
+            .any(|(holds, node)| *holds != Holds::Nothing && node.is_open(now))
+    }
+
     fn is_mine(&self, path: &str) -> bool {
         path.starts_with(&self.config.prefix)
             && !self.inner.iter().any(|inner| path.starts_with(inner))
@@ -386,6 +405,10 @@ impl Mirror {
             };
             let client = self.nodes[node].client.clone();
             let (id, size, store) = (wanted.id, wanted.size, self.store.clone());
+            let purpose = match self.demand.is_waited_for(&path) {
+                true => Purpose::Reader,
+                false => Purpose::Replicate,
+            };
             let keys = self.trust.keys();
             self.beginning.insert(path.clone());
             self.jobs.spawn(async move {
@@ -394,11 +417,11 @@ impl Mirror {
                     Some(object) => {
                         let manifest = Manifest::clone(object.manifest());
                         let known = (manifest, object.seal());
-                        job::begin(store, path, id, None, Ok(known)).await
+                        job::begin(store, purpose, path, id, None, Ok(known)).await
                     }
                     None => {
                         let manifest = job::fetch_manifest(&client, &keys, id, &path, size).await;
-                        job::begin(store, path, id, Some(node), manifest).await
+                        job::begin(store, purpose, path, id, Some(node), manifest).await
                     }
                 }
             });
@@ -800,7 +823,14 @@ impl Mirror {
                         error.to_string()
                     }
                     Failure::Write(error) => {
-                        tracing::warn!(path, %error, "object not begun");
+                        let full = matches!(error, WriteError::Full { .. });
+                        if !(full && self.full) {
+                            tracing::warn!(path, %error, "object not begun");
+                        }
+                        if full {
+                            self.full = true; // Said once: many may wait for room.
+                            self.round.due = self.round.due.min(self.round.began.plus(ROOM));
+                        }
                         error.to_string()
                     }
                     Failure::Dropped => "called off".to_owned(),
@@ -809,6 +839,9 @@ impl Mirror {
                 return;
             }
         };
+        if std::mem::take(&mut self.full) {
+            tracing::info!(path, "there is room again");
+        }
         if let Some(node) = node {
             self.nodes[node].succeeded(now);
         }
@@ -1058,6 +1091,9 @@ impl Mirror {
 
 /// Objects readers wait for at once; more are turned away.
 const WISHES: usize = 1_024;
+
+/// The next round begins at the latest this long after the last one began when there was no room.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// The next round begins this long after the last one began when a version is gone.
 const SOON: Duration = Duration::from_secs(1);

@@ -191,6 +191,7 @@ const BOUNDS: &[(&str, &str)] = &[
         "store.size",
         "headwater_content_write_failures_total{reason=\"full\"}",
     ),
+    ("store.scrub_rate", "headwater_content_scrubbed_bytes_total"),
     ("store.objects", "headwater_content_objects_refused_total"),
     ("store.small_total", "headwater_content_small_bytes"),
     (
@@ -309,6 +310,8 @@ const OTHERS: &[(&str, &[&str])] = &[
             "resolver.cache.failure_ttl_min",
             "resolver.cache.failure_ttl_max",
             "resolver.cache.save",
+            "store.cold",
+            "store.scrub",
             "resolver.tls.idle",
             "proxy_cache.idle",
             "proxy_cache.stale_if_error",

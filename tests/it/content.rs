@@ -12,6 +12,7 @@ use headwater::content::library::{Entry, Library};
 use headwater::content::manifest::Manifest;
 use headwater::content::object::{Object, ReadError, Role, WriteError};
 use headwater::content::publish::Publisher;
+use headwater::content::scrub::Scrub;
 use headwater::content::store::Store;
 use headwater::content::{PublishConfig, StoreConfig};
 use headwater::metrics::Metrics;
@@ -475,6 +476,56 @@ async fn eviction_without_rot_costs_no_second_digest() {
     assert_eq!(read(&object).await.unwrap(), content);
     assert_eq!(node.metrics.content.digested.get(), 0);
     assert!(node.metrics.content.proved.get() >= 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrub_finds_rot_that_nobody_reads_and_goes_on_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::open(&dir);
+    let content = bytes(200_000, 17);
+    let object = node.fill("/a", &content);
+    rot(&dir_of(&node, object.id()).join("data"), 70_000);
+    let metrics = &node.metrics.content;
+    let run = |scrub: Scrub| {
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move { scrub.run(token).await });
+        (stop, task)
+    };
+    let scrub = || {
+        Scrub::new(
+            &node.config,
+            node.library.clone(),
+            Arc::clone(&node.metrics),
+        )
+    };
+    let (stop, task) = run(scrub());
+    eventually("a pass is over", || metrics.scrub_passes.get() == 1).await;
+    assert_eq!((metrics.scrub_good.get(), metrics.scrub_bad.get()), (3, 1));
+    assert_eq!((metrics.corrupt.get(), metrics.quarantined.get()), (1, 1));
+    assert_eq!(object.have().missing().collect::<Vec<_>>(), [1]);
+    object.write(1, &content[65_536..131_072]).unwrap();
+    assert_eq!((metrics.repaired.get(), metrics.quarantined.get()), (1, 0));
+    let remembered = || fs::read_to_string(node.config.dir.join("scrub")).unwrap_or_default();
+    eventually("it is remembered", || remembered().ends_with(" -\n")).await;
+    stop.cancel();
+    task.await.unwrap();
+    // The next pass is due in a week; one that was not ended goes on behind the object it did last.
+    let (stop, task) = run(scrub());
+    let began = remembered().split(' ').next().unwrap().to_owned();
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!(metrics.scrub_passes.get(), 1);
+    fs::write(
+        node.config.dir.join("scrub"),
+        format!("{began} {}\n", object.id()),
+    )
+    .unwrap();
+    let (stop, task) = run(scrub());
+    eventually("the pass is ended", || metrics.scrub_passes.get() == 2).await;
+    assert_eq!(metrics.scrub_good.get(), 3, "nothing was left to do");
+    stop.cancel();
+    task.await.unwrap();
 }
 
 // Chunks in memory.

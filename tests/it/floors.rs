@@ -93,6 +93,7 @@ const GROUND: &[&str] = &[
     "content/manifest.rs",
     "content/catalogue.rs",
     "content/have.rs",
+    "content/evict.rs",
     "http/range.rs",
     "http/fresh.rs",
     "http/route.rs",

@@ -6,6 +6,7 @@ mod config;
 mod content;
 mod daemon;
 mod dns;
+mod evict;
 mod faults;
 mod floors;
 mod ftp;

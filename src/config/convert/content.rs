@@ -125,6 +125,9 @@ pub(super) fn store(section: &Section<'_, '_>, state: &Path) -> StoreConfig {
         buffers: section.size("buffers", 0..=1 << 40),
         reads: section.integer("reads", 1..=1_000),
         threads: section.integer("threads", 4..=1_000),
+        cold: section.duration("cold", secs(1)..=secs(31_536_000)),
+        scrub: section.duration("scrub", secs(0)..=secs(31_536_000)),
+        scrub_rate: section.size("scrub_rate", 64 << 10..=1 << 40),
         disk: Disk::default(),
     };
     if !config.chunk.is_multiple_of(64 << 10) {

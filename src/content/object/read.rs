@@ -32,6 +32,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -130,8 +131,10 @@ impl Object {
             Some(small) => small.bytes.clone(),
             None => self.in_memory.get(index)?,
         };
+        let now = Now::read();
+        self.warm(within, now);
         // These are the version's bytes whatever became of the file: the look is for whoever wants the next one.
-        if self.changed(Now::read()).is_some() {
+        if self.changed(now).is_some() {
             self.reader.suspects.name(&self.manifest.path);
         }
         self.reader.metrics.content.from_memory.inc();
@@ -142,12 +145,21 @@ impl Object {
     fn note(&self, index: u32, within: &Range<u32>) -> bool {
         self.reader.metrics.content.from_disk.inc();
         let layout = self.manifest.layout;
+        self.warm(within, Now::read());
         if self.reader.is_small(layout.size) {
             return false;
         }
         let read = within.end - within.start;
         self.in_memory
             .note(index, layout.count(), layout.len(index), read)
+    }
+
+    /// A slice is read now.
+    fn warm(&self, within: &Range<u32>, now: Now) {
+        if let Some(fill) = self.fill() {
+            let read = u64::from(within.end - within.start);
+            fill.heat.warm(read, self.manifest.layout.size, now);
+        }
     }
 
     /// What can be had from disk without waiting.
@@ -256,7 +268,11 @@ impl Object {
             let at = layout.start(index) + start as u64;
             match self.reader.disk.read_at(file, part, at) {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                // What the disk cannot give back is as good as wrong; a mirror has it from elsewhere.
+                Err(e)
+                    if e.kind() == io::ErrorKind::UnexpectedEof
+                        || (self.fill().is_some() && is_lost(&e)) =>
+                {
                     return Err(self.corrupt(index, file));
                 }
                 Err(e) => return Err(self.io(e)),
@@ -273,7 +289,8 @@ impl Object {
         if self.manifest.chunks[index as usize].0 != *hasher.finalize().as_bytes() {
             return Err(self.corrupt(index, file));
         }
-        if self.stamped(file) {
+        // A look that wants no bytes keeps no seals: it may go over a whole store.
+        if !wanted.is_empty() && self.stamped(file) {
             self.seals.set(index, layout.count(), seals);
             if wanted.len() as u64 == layout.size {
                 self.keep_small(out.as_ref());
@@ -309,11 +326,19 @@ impl Object {
         self.reader.metrics.content.corrupt.inc();
         match &self.origin {
             Origin::Elsewhere(fill) => match fill.remove(index) {
-                Ok(true) => {
-                    tracing::warn!(%path, index, "digest mismatch on disk, chunk is fetched again");
-                }
                 Ok(false) => {}
-                Err(error) => tracing::warn!(%path, index, %error, "have record not written"),
+                marked => {
+                    tracing::warn!(%path, index, "wrong on disk, chunk is fetched again");
+                    if let Err(error) = marked {
+                        // After a restart its digest is looked at again.
+                        tracing::warn!(%path, index, %error, "have record not written");
+                    }
+                    fill.quarantine(index);
+                    self.reader.metrics.content.quarantined.inc();
+                    if let Some(keeper) = fill.keeper() {
+                        keeper.dropped(path);
+                    }
+                }
             },
             Origin::Here(published) if self.stamped(file) => {
                 if !published.reported.swap(true, Ordering::Relaxed) {
@@ -334,6 +359,25 @@ impl Object {
         }
     }
 
+    /// Reads a chunk from disk and digests it, and leaves the page cache as it was; a wrong one is dropped as if a reader
+    /// had found it. Blocking. `None` if it is not held.
+    pub(in crate::content) fn scrub(&self, index: u32) -> Option<bool> {
+        if self.fill().is_some_and(|fill| !fill.contains(index)) {
+            return None;
+        }
+        let file = self.source.open().ok()?;
+        let layout = self.manifest.layout;
+        let (start, len) = (layout.start(index), layout.len(index));
+        let was_resident = read_resident(&file, &mut [0], start);
+        let good = self.read_digested(index, &(0..0), &file).is_ok();
+        if !was_resident {
+            let advice = rustix::fs::Advice::DontNeed;
+            // Advice: nothing is lost where it is not taken.
+            let _taken = rustix::fs::fadvise(&*file, start, NonZeroU64::new(len.into()), advice);
+        }
+        Some(good)
+    }
+
     /// Digests every held chunk anew; those that fail are dropped (mirror). Blocking. Returns (good, bad).
     #[must_use]
     pub fn verify(&self) -> (u32, u32) {
@@ -352,6 +396,11 @@ impl Object {
         }
         (good, bad)
     }
+}
+
+/// Whether the disk says that it cannot read what was written.
+fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Bytes read and digested at a time: they stay in the processor's cache.
