@@ -32,10 +32,6 @@ pub enum Way {
     Static,
     /// A node that is mirrored from named it.
     Tracker,
-    /// It announced itself in the local network.
-    Lan,
-    /// By the distributed hash table.
-    Dht,
 }
 
 /// A bound that took effect.
@@ -115,7 +111,7 @@ impl Metrics {
 
 impl Way {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Static, Self::Tracker, Self::Lan, Self::Dht];
+    pub const ALL: [Self; 2] = [Self::Static, Self::Tracker];
 
     /// Its name in metrics and the configuration.
     #[must_use]
@@ -123,8 +119,6 @@ impl Way {
         match self {
             Self::Static => "static",
             Self::Tracker => "tracker",
-            Self::Lan => "lan",
-            Self::Dht => "dht",
         }
     }
 }

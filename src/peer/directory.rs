@@ -82,8 +82,8 @@ mod tests {
         let at = |secs| START.plus(Duration::from_secs(secs));
         directory.found("a".into(), Way::Static, None, START);
         directory.found("b".into(), Way::Tracker, LIFE, START);
-        directory.found("b".into(), Way::Lan, LIFE, at(30));
-        directory.found("a".into(), Way::Lan, LIFE, START);
+        directory.found("b".into(), Way::Tracker, LIFE, at(30));
+        directory.found("a".into(), Way::Tracker, LIFE, START);
         assert_eq!(directory.known(at(89)), ["a", "b"]);
         assert_eq!(directory.known(at(90)), ["a"]);
         let text = metrics.text();

@@ -1,0 +1,120 @@
+#!/bin/bash
+# Four nodes in network namespaces, each on a link shaped to RATE in both directions: one publishes an object of SIZE MiB,
+# three mirror it. Says what the origin sent, as a multiple of the object, and how long it took until all had it, as a
+# multiple of one copy over one link. With LIAR=1 a fourth node says that it holds everything and sends wrong bytes.
+#
+# Takes root, iproute2, curl and python3. Usage: tests/swarm/figures.sh [BINARY]
+set -euo pipefail
+BINARY=$(realpath "${1:-target/release/headwater}")
+SIZE=${SIZE:-256} RATE=${RATE:-100} LIAR=${LIAR:-0}
+DIR=$(mktemp -d) TAG=hw$$ PIDS=()
+
+cleanup() {
+    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    for n in switch 1 2 3 4 5; do ip netns del "$TAG-$n" 2>/dev/null || true; done
+    rm -rf "$DIR"
+}
+trap cleanup EXIT
+
+in_ns() { local n=$1; shift; ip netns exec "$TAG-$n" "$@"; }
+shape() { in_ns "$1" tc qdisc add dev "$2" root tbf rate "${RATE}mbit" burst 128kb latency 100ms; }
+
+ip netns add "$TAG-switch"
+in_ns switch ip link add bridge type bridge
+in_ns switch ip link set bridge up
+for n in 1 2 3 4 5; do
+    ip netns add "$TAG-$n"
+    in_ns "$n" ip link set lo up
+    in_ns "$n" ip link add eth0 type veth peer name "port$n" netns "$TAG-switch"
+    in_ns "$n" ip addr add "10.99.0.$n/24" dev eth0
+    in_ns "$n" ip link set eth0 up
+    in_ns switch ip link set "port$n" master bridge
+    in_ns switch ip link set "port$n" up
+    shape "$n" eth0
+    shape switch "port$n"
+done
+
+mkdir -p "$DIR/content"
+head -c "${SIZE}M" /dev/urandom > "$DIR/content/video.bin"
+SUM=$(sha256sum < "$DIR/content/video.bin")
+OTHERS='"http://10.99.0.2:8080", "http://10.99.0.3:8080", "http://10.99.0.4:8080"'
+[ "$LIAR" = 0 ] || OTHERS+=', "http://10.99.0.5:8080"'
+for n in 1 2 3 4; do
+    role="[[mirror]]
+from = [\"http://10.99.0.1:8080\"]
+interval = \"500ms\""
+    [ $n != 1 ] || role="[[publish]]
+dir = \"$DIR/content\""
+    cat > "$DIR/$n.toml" <<TOML
+[node]
+id = "node$n"
+state = "$DIR/state$n"
+[dns]
+listen = []
+[resolver]
+mode = "off"
+[http]
+listen = ["10.99.0.$n:8080"]
+[metrics]
+listen = "127.0.0.1:9153"
+[peers]
+discover = ["static"]
+static = [$OTHERS]
+$role
+TOML
+done
+
+start() { in_ns "$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
+metric() { in_ns "$1" curl -s http://127.0.0.1:9153/metrics | awk -v m="$2" 'index($0, m " ") == 1 { print $2 }'; }
+await() { local n=$1 deadline=$((SECONDS + 300)); shift
+    until "$@" "$n" > /dev/null 2>&1; do
+        [ $SECONDS -lt $deadline ] || { echo "node $n: $* in vain" >&2; tail -5 "$DIR/$n.log" >&2; exit 1; }
+        sleep 0.1
+    done; }
+published() { in_ns "$1" curl -sfI "http://10.99.0.$1:8080/video.bin"; }
+whole() { [ "$(metric "$1" 'headwater_replication_objects{prefix="/",state="whole"}')" = 1 ]; }
+now() { date +%s.%N; }
+
+if [ "$LIAR" != 0 ]; then
+    # It claims every chunk of whatever it is asked about, and sends zeros.
+    in_ns 5 python3 - "$SIZE" <<'PYTHON' > /dev/null 2>&1 &
+import http.server, json, re, sys, urllib.parse
+count = int(sys.argv[1])
+bits = ((1 << count) - 1).to_bytes((count + 7) // 8, "little").hex()
+class Liar(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        ids = re.findall("[0-9a-f]{64}", self.path)
+        if "/have?" in self.path:
+            said = [dict(manifest=i, published=False, pages=[[0, bits]], coming=[]) for i in ids]
+            body = json.dumps(dict(node=666, objects=said)).encode()
+        else:
+            body = bytes(1 << 20)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("10.99.0.5", 8080), Liar).serve_forever()
+PYTHON
+    PIDS+=($!)
+fi
+
+start 1
+await 1 published
+begin=$(now)
+in_ns 5 curl -s -o /dev/null http://10.99.0.1:8080/video.bin
+one=$(echo "$(now) - $begin" | bc)
+begin=$(now)
+for n in 2 3 4; do start $n; done
+for n in 2 3 4; do await $n whole; done
+all=$(echo "$(now) - $begin" | bc)
+sent=$(metric 1 'headwater_replication_bytes_total{direction="out",source="origin"}')
+for n in 2 3 4; do
+    [ "$(in_ns $n curl -s "http://10.99.0.$n:8080/video.bin" | sha256sum)" = "$SUM" ] || { echo "node $n: wrong bytes"; exit 1; }
+    echo "node $n: wasted $(metric $n headwater_replication_wasted_bytes_total) B," \
+        "put aside $(metric $n headwater_replication_sources_put_aside_total)"
+done
+echo "one copy over one link: $one s"
+echo "three mirrors whole:    $all s, $(echo "scale=2; $all / $one" | bc) x"
+echo "the origin sent:        $sent B, $(echo "scale=2; $sent / ($SIZE * 1048576)" | bc) x"
