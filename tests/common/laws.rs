@@ -1,9 +1,12 @@
-//! What holds for any bytes: of a message, of zone text, of an upstream's reply. The fuzz targets aim at these functions,
+//! What holds for any bytes: of a message, of zone text, of an upstream's reply, of what other nodes publish. The fuzz targets aim at these functions,
 //! and `cargo test` replays their seeds and mutates them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use headwater::content::catalogue::{Catalogue, SignedCatalogue};
+use headwater::content::manifest::{self, Manifest};
+use headwater::content::sign::PublicKey;
 use headwater::dns::ZoneConfig;
 use headwater::dns::answer::{self, Action, View};
 use headwater::dns::resolver::CacheConfig;
@@ -11,6 +14,7 @@ use headwater::dns::resolver::cache::{Cache, Cached, Partition};
 use headwater::dns::wire::{self, Query, Rcode, Reject};
 use headwater::dns::zone::{self, Zones};
 use headwater::metrics::Metrics;
+use headwater::peer::message::{CATALOGUES, Index};
 use headwater::time::Now;
 
 /// A zone with something of everything a lookup meets.
@@ -36,6 +40,36 @@ const NOW: Now = Now {
     mono_ns: 1_000_000_000_000,
     unix_ms: 1_700_000_000_000,
 };
+
+/// Any bytes are no manifest, no catalogue and no index of another node, or are one whose every part is within its bounds and
+/// that has these bytes alone; and nobody's signature is found behind them.
+pub(crate) fn content(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(bytes) {
+        assert_eq!(manifest.encode(), bytes);
+        assert_eq!(manifest.chunks.len(), manifest.layout.count() as usize);
+        assert!(manifest::check_path(&manifest.path).is_ok());
+    }
+    if let Ok(catalogue) = Catalogue::decode(bytes) {
+        assert_eq!(catalogue.encode(), bytes);
+        let paths = catalogue.objects.iter().map(|object| &object.path);
+        assert!(paths.clone().is_sorted());
+        for path in paths {
+            assert!(path.starts_with(&catalogue.prefix) && manifest::check_path(path).is_ok());
+        }
+    }
+    let key = PublicKey([9; 32]);
+    assert!(Manifest::verify(bytes, |found| found == key).is_err());
+    assert!(SignedCatalogue::verify(bytes, key).is_err());
+    if let Ok(index) = Index::parse(bytes, "/v/") {
+        assert!(
+            index
+                .objects
+                .iter()
+                .all(|object| object.path.starts_with("/v/"))
+        );
+        assert!(index.catalogues.len() <= CATALOGUES);
+    }
+}
 
 /// Any packet is dropped, or gets an answer within the limit that repeats its id; only runts and responses get none.
 pub(crate) fn message(packet: &[u8]) {

@@ -29,6 +29,11 @@ fn messages_are_answered_or_dropped() {
 }
 
 #[test]
+fn manifests_catalogues_and_indexes_are_canonical_or_refused() {
+    check("content", laws::content, 20_000);
+}
+
+#[test]
 fn zone_texts_are_zones_or_have_problems() {
     check("zone_text", laws::zone_text, 3_000);
 }
