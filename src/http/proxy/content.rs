@@ -180,7 +180,7 @@ impl Content {
 
     /// Its length, once that is known.
     #[must_use]
-    pub fn len(&self) -> Option<u64> {
+    pub(super) fn len(&self) -> Option<u64> {
         self.state().len
     }
 
@@ -519,7 +519,7 @@ impl Filler {
     ///
     /// # Errors
     /// It ended too early.
-    pub fn finish(mut self) -> Result<Option<(u64, Bytes)>, ()> {
+    pub(super) fn finish(mut self) -> Result<Option<(u64, Bytes)>, ()> {
         let mut state = self.content.state();
         let place = state.fills.iter().position(|f| f.id == self.id).ok_or(())?;
         let at = state.fills[place].at;

@@ -151,8 +151,8 @@ pub fn resolve(host: &str, target: &str, reference: &str) -> Option<String> {
     if reference.starts_with('?') {
         return Some(format!("{path}{reference}"));
     }
-    let (mut segments, rest) = if reference.starts_with('/') {
-        (Vec::new(), &reference[1..])
+    let (mut segments, rest) = if let Some(rest) = reference.strip_prefix('/') {
+        (Vec::new(), rest)
     } else {
         let mut base: Vec<&str> = path.split('/').skip(1).collect();
         base.pop();

@@ -22,6 +22,7 @@ use crate::http::receipt::Receipt;
 use crate::metrics::http::{Outcome, Role};
 
 /// What a request for something stored is answered with.
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) parts: &'a Parts,
     pub(super) asker: Asker,
