@@ -52,7 +52,7 @@ impl Editions {
             })?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let seed = dice().map_err(|e| at(&key, &e))?;
-                write(&key, &format!("{seed}\n")).map_err(|e| at(&key, &e))?;
+                write(&key, format!("{seed}\n")).map_err(|e| at(&key, &e))?;
                 tracing::info!(file = %key.display(), "key of this node made");
                 seed
             }
@@ -73,7 +73,7 @@ impl Editions {
         };
         let clock = u32::try_from(now.unix_ms / 1_000).unwrap_or(u32::MAX);
         let start = clock.max(before.saturating_add(1));
-        write(&file, &format!("{start}\n")).map_err(|e| at(&file, &e))?;
+        write(&file, format!("{start}\n")).map_err(|e| at(&file, &e))?;
         Ok(Self::new(
             Identity::from_seed(&seed.0),
             u64::from(start) << 32,
@@ -86,7 +86,7 @@ impl Editions {
     /// What the kernel said to a wish for random bytes.
     pub fn unkept(now: Now) -> io::Result<Self> {
         let identity = Identity::from_seed(&dice()?.0);
-        Ok(Self::new(identity, now.unix_ms / 1_000 << 32))
+        Ok(Self::new(identity, (now.unix_ms / 1_000) << 32))
     }
 
     fn new(identity: Identity, version: u64) -> Self {

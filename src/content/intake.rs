@@ -123,12 +123,10 @@ impl Library {
         {
             // That there is no room is better known now than after the bytes came. Not every file system can tell.
             let flags = FallocateFlags::KEEP_SIZE;
-            match rustix::fs::fallocate(&intake.file, flags, offset, left) {
-                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
-                    intake.stays = offset > 0;
-                    return Err(error.into());
-                }
-                _ => {}
+            let reserved = rustix::fs::fallocate(&intake.file, flags, offset, left);
+            if let Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) = reserved {
+                intake.stays = offset > 0;
+                return Err(error.into());
             }
         }
         Ok(intake)

@@ -48,7 +48,7 @@ pub struct Object {
 #[derive(Debug)]
 enum Origin {
     Here(Published),
-    Elsewhere(Fill),
+    Elsewhere(Box<Fill>),
 }
 
 /// What a published object has beyond a mirrored one.
@@ -113,7 +113,13 @@ impl Object {
         seal: Option<Seal>,
         reader: Arc<Reader>,
     ) -> Self {
-        let mut object = Self::new(manifest, id, source, Origin::Elsewhere(fill), reader);
+        let mut object = Self::new(
+            manifest,
+            id,
+            source,
+            Origin::Elsewhere(Box::new(fill)),
+            reader,
+        );
         object.seal = seal;
         object
     }

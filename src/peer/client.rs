@@ -173,7 +173,7 @@ impl Client {
             self.expect_ok(&ask, &response)?;
             let body = self.body(response, 0, MESSAGE_SIZE, SILENCE).await?;
             let signed = SignedCatalogue::verify(&body, key)
-                .map_err(|e| self.untrusted(&format!("catalogue beneath {prefix}"), e))?;
+                .map_err(|e| self.untrusted(&format!("catalogue beneath {prefix}"), &e))?;
             let found = signed.catalogue();
             if !prefix.starts_with(&found.prefix) {
                 let reason = format!(
@@ -212,7 +212,7 @@ impl Client {
             self.expect_ok(&ask, &response)?;
             let body = self.body(response, 0, MESSAGE_SIZE, SILENCE).await?;
             let found = Manifest::verify(&body, trusted)
-                .map_err(|e| self.untrusted(&format!("manifest {id}"), e))?;
+                .map_err(|e| self.untrusted(&format!("manifest {id}"), &e))?;
             if found.0.digest() != id {
                 return Err(self.liar("a manifest with another digest than the one asked for"));
             }
@@ -399,7 +399,7 @@ impl Client {
         }
     }
 
-    fn untrusted(&self, what: &str, error: VerifyError) -> Error {
+    fn untrusted(&self, what: &str, error: &VerifyError) -> Error {
         let fault = match error {
             VerifyError::Unsigned => SealFault::Missing,
             VerifyError::Wrong(_) => SealFault::Wrong,

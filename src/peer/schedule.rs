@@ -630,7 +630,7 @@ mod tests {
                 Some(fetch) => {
                     prop_assert!(free(fetch.index));
                     prop_assert!(able(fetch.index, fetch.source));
-                    let wanted = wants.iter().any(|&index| index == fetch.index);
+                    let wanted = wants.contains(&fetch.index);
                     if peers[fetch.source].origin && !wanted {
                         prop_assert!(!awaited(fetch.index), "the origin is asked last");
                     }

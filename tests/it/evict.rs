@@ -189,7 +189,7 @@ fn object_a_reader_waits_for_displaces_the_coldest_that_may_go() {
     let dir = TempDir::new().unwrap();
     let node = Node::open(&dir, 3);
     for path in ["/a", "/b", "/c"] {
-        read(&*node.fill(path).expect("room"));
+        read(&node.fill(path).expect("room"));
     }
     for path in ["/a", "/c"] {
         read(&node.library.get(path).expect("it is held"));

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -70,7 +70,7 @@ impl Inner {
     }
 
     /// One directory of `objects`: the object and when it was begun (nanoseconds since 1970).
-    fn take_up(self: &Arc<Self>, dir: &PathBuf) -> Option<(i64, Arc<Object>)> {
+    fn take_up(self: &Arc<Self>, dir: &Path) -> Option<(i64, Arc<Object>)> {
         match self.recover_one(dir) {
             Ok(recovered) => return Some(recovered),
             Err(Unusable::Broken(reason)) => self.sweep(dir, &reason),

@@ -90,7 +90,7 @@ async fn file_put_is_an_object_at_once() {
             .dir
             .path()
             .join("content")
-            .join(&target[1..].replace("%20", " "));
+            .join(target[1..].replace("%20", " "));
         assert!(std::fs::read(lies).unwrap() == bytes);
     }
     // Again: it is replaced, and the version before it is gone.
