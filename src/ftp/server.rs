@@ -88,7 +88,12 @@ impl Server {
         };
         let listeners = config.listen.iter().map(bind).collect::<Result<_, _>>()?;
         let users = UsersFile::open(config.users_file.clone()).map_err(anyhow::Error::msg)?;
-        let tls = encrypted.then(|| certificates.server(&[]).map(Arc::new));
+        let tls = encrypted.then(|| {
+            let mut tls = certificates.server(&[])?;
+            // A client that only sends never reads a ticket, and closing with it unread resets the upload.
+            tls.send_tls13_tickets = 0;
+            Ok::<_, rustls::Error>(Arc::new(tls))
+        });
         let guard = Guard::new(
             config.login_failures,
             config.login_lockout,
