@@ -41,7 +41,7 @@ use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
 use crate::metrics::Metrics;
-use crate::peer::discover::Discovery;
+use crate::peer::discover::{Discovery, Here};
 use crate::peer::replicate::Replicator;
 use crate::peer::swarm::Swarm;
 use crate::systemd::{self, Sockets};
@@ -287,9 +287,11 @@ impl Node {
             ));
         }
         let mut discovery = None;
-        let http = bound.http.iter().flat_map(Server::local_addrs);
-        if let (Some(address), true) = (http.into_iter().next(), replicator.is_some()) {
-            discovery = Some(Discovery::new(&settings.mirrors, address.port(), swarm));
+        let http: Vec<_> = bound.http.iter().flat_map(Server::local_addrs).collect();
+        if !http.is_empty() && replicator.is_some() {
+            let node = settings.node.clone();
+            let here = Here { node, http };
+            discovery = Some(Discovery::new(&settings.mirrors, here, swarm));
         }
         let scrub = Scrub::new(&settings.store, library.clone(), metrics.clone());
         let links = Links::new(settings.link.clone(), metrics.clone());

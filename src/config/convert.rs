@@ -71,7 +71,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let local = local.chain(mirrors.iter().map(|m| m.prefix.clone()));
     let (rules, cache) = (root.sections("proxy"), root.section("proxy_cache"));
     http.proxy = proxy::settings(&rules, &cache, &node, &state, local.collect());
-    let (swarm, swarm_secret) = peers::settings(&root.section("peers"), &paths);
+    let (swarm, swarm_secret) = peers::settings(&root.section("peers"), &paths, &mirrors);
     let link = link::settings(&root.section("link"));
     let (metrics_listen, metrics_connections) = metrics(&root.section("metrics"));
     let (admin_socket, admin_connections) = admin(&root.section("admin"), &paths);

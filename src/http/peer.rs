@@ -1,4 +1,4 @@
-//! The serving side of the peer protocol: index, catalogues, manifests, chunks, bitmaps and announcements (see
+//! The serving side of the peer protocol: index, catalogues, manifests, chunks, bitmaps, announcements and greetings (see
 //! `peer::message`).
 
 use std::net::IpAddr;
@@ -17,7 +17,9 @@ use crate::content::object::{Object, ReadError, Role};
 use crate::content::sign::{PublicKey, Purpose};
 use crate::metrics::Metrics;
 use crate::peer::exchange::{ANSWER_PAGES, HaveAnswer, HaveAsk, Holding};
-use crate::peer::message::{Ask, CATALOGUES, Edition, INDEX_ENTRIES, Index, IndexEntry, ROOT};
+use crate::peer::message::{
+    Ask, CATALOGUES, Edition, Hello, INDEX_ENTRIES, Index, IndexEntry, ROOT,
+};
 use crate::peer::secret::PROOF;
 use crate::peer::swarm::Swarm;
 use crate::time::Now;
@@ -75,6 +77,7 @@ async fn admitted<B>(
         Ok(Ask::Chunk(id, index)) => chunk(id, index, head, library, metrics).await,
         Ok(Ask::Have(asks)) => have(&asks, library, swarm),
         Ok(Ask::Announce(prefix, port)) => announced(from, port, &prefix, swarm),
+        Ok(Ask::Hello) => fresh(&Hello { node: swarm.run() }),
         Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     if head {

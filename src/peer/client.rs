@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::exchange::{self, HaveAnswer, HaveAsk};
-use super::message::{Ask, Index, MESSAGE_SIZE, MessageError};
+use super::message::{Ask, Hello, Index, MESSAGE_SIZE, MessageError};
 use super::secret::{PROOF, Signer};
 use super::tracker::{self, Others};
 use crate::content::catalogue::SignedCatalogue;
@@ -61,6 +61,14 @@ pub enum Error {
         node: String,
         /// What was found.
         reason: String,
+    },
+    /// It does not prove that it knows the secret, or does not take our proof: ask again later.
+    #[error("{node}: {reason}")]
+    Stranger {
+        /// The node's base URL.
+        node: String,
+        /// What was found.
+        reason: &'static str,
     },
     /// It does not go on with what it began, or is far too slow with it: ask another.
     #[error("{node}: {reason}")]
@@ -266,6 +274,18 @@ impl Client {
         Others::parse(&body).ok_or_else(|| self.liar("an announcement's answer that is none"))
     }
 
+    /// Asks whether a node is there; gives the number by which it knows itself.
+    ///
+    /// # Errors
+    /// See [`Error`]; a `Liar` or `Missing`: something else is there.
+    pub async fn hello(&self) -> Result<u64, Error> {
+        let body = self.small(&Ask::Hello, HELLO_SIZE).await?;
+        let hello: Result<Hello, _> = serde_json::from_slice(&body);
+        hello
+            .map(|hello| hello.node)
+            .map_err(|error| self.liar(error))
+    }
+
     async fn small(&self, ask: &Ask, most: u64) -> Result<Bytes, Error> {
         self.within(SMALL_TIME, async {
             let response = self.send(ask, None, SMALL_TIME).await?;
@@ -300,12 +320,12 @@ impl Client {
             Err(_) => return Err(self.stalled(format_args!("no answer within {silence:?}"))),
         };
         if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.retry("it has another secret, or its clock is more than 60 s away"));
+            return Err(self.stranger("it has another secret, or its clock is more than 60 s away"));
         }
         if let Some(signed) = signed {
             let proof = response.headers().get(PROOF).and_then(|v| v.to_str().ok());
             if !proof.is_some_and(|proof| signed.is_answered_by(proof)) {
-                return Err(self.retry("it does not prove that it knows the secret"));
+                return Err(self.stranger("it does not prove that it knows the secret"));
             }
         }
         Ok(response)
@@ -321,9 +341,10 @@ impl Client {
                 Err(Error::Missing { node, what })
             }
             // A node that is older, or no tracker.
-            (StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, Ask::Have(_) | Ask::Announce(..)) => {
-                Err(Error::Missing { node, what })
-            }
+            (
+                StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST,
+                Ask::Have(_) | Ask::Announce(..) | Ask::Hello,
+            ) => Err(Error::Missing { node, what }),
             (StatusCode::NOT_FOUND, Ask::Manifest(_))
             | (StatusCode::GONE, Ask::Chunk(..) | Ask::Manifest(_) | Ask::Catalogue(..)) => {
                 Err(Error::Gone { node, what })
@@ -390,6 +411,11 @@ impl Client {
             Ok(result) => result,
             Err(_) => Err(self.retry(format_args!("not done within {bound:?}"))),
         }
+    }
+
+    fn stranger(&self, reason: &'static str) -> Error {
+        let node = self.base.clone();
+        Error::Stranger { node, reason }
     }
 
     fn retry(&self, reason: impl std::fmt::Display) -> Error {
@@ -474,6 +500,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// A bitmap or an announcement is answered within this.
 const SMALL_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes of a greeting at most.
+const HELLO_SIZE: u64 = 256;
 
 /// Slowest pace that is borne, bytes per second.
 const SLOWEST: u64 = 1_024;

@@ -48,6 +48,27 @@ impl Directory {
         } else {
             self.metrics.peers.limit(Limit::Known);
         }
+        self.show(&entries);
+    }
+
+    /// The node at `base`, found this way, says that it is going.
+    pub fn left(&self, base: &str, way: Way) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.get(base).is_some_and(|entry| entry.way == way) {
+            tracing::info!(node = base, way = way.label(), "node left");
+            entries.remove(base);
+        }
+        self.show(&entries);
+    }
+
+    /// Forgets what was not found again for its life.
+    pub fn sweep(&self, now: Now) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.until.is_none_or(|until| until > now));
+        self.show(&entries);
+    }
+
+    fn show(&self, entries: &BTreeMap<String, Entry>) {
         for way in Way::ALL {
             let known = entries.values().filter(|entry| entry.way == way).count();
             self.metrics.peers.known(way, known);
@@ -89,6 +110,25 @@ mod tests {
         let text = metrics.text();
         assert!(
             text.contains("headwater_peers_known{way=\"tracker\"} 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn node_that_leaves_is_forgotten_unless_it_is_known_otherwise() {
+        let metrics = Arc::new(Metrics::new());
+        let directory = Directory::new(9, metrics.clone());
+        directory.found("a".into(), Way::Static, None, START);
+        directory.found("b".into(), Way::Lan, LIFE, START);
+        directory.found("c".into(), Way::Dht, LIFE, START);
+        for base in ["a", "b"] {
+            directory.left(base, Way::Lan);
+        }
+        assert_eq!(directory.known(START), ["a", "c"]);
+        directory.sweep(START.plus(Duration::from_secs(60)));
+        let text = metrics.text();
+        assert!(
+            text.contains("headwater_peers_known{way=\"dht\"} 0"),
             "{text}"
         );
     }

@@ -1,7 +1,10 @@
-//! Finding other nodes: announcements to those that are mirrored from (trackers).
+//! Finding other nodes: announcements to those that are mirrored from (trackers), to all on the local networks
+//! ([`lan`]), and in the BitTorrent DHT ([`dht`]).
 //!
-//! What is found goes into the swarm's directory, from which the mirrors take it; nobody waits for it.
+//! What a tracker names goes into the swarm's directory, from which the mirrors take it; what is heard or looked up has to
+//! prove itself first ([`vet`]). Nobody waits for any of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,23 +13,46 @@ use tokio_util::sync::CancellationToken;
 
 use super::MirrorConfig;
 use super::client::{Client, check_base};
+use super::secret::Secret;
 use super::swarm::Swarm;
 use super::tracker::LIFE;
 use crate::metrics::peers::Way;
 use crate::time::Now;
 
+mod vet;
+
+mod lan;
+
+mod dht;
+
 /// What looks for other nodes.
 #[derive(Debug)]
 pub struct Discovery {
     trackers: Vec<(Client, String)>,
-    port: u16,
+    here: Here,
+    meeting_points: Vec<dht::Point>,
     swarm: Arc<Swarm>,
 }
 
+/// What others are told of this node.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// Its name.
+    pub node: String,
+    /// Where it serves HTTP.
+    pub http: Vec<SocketAddr>,
+}
+
+impl Here {
+    fn port(&self) -> Option<u16> {
+        self.http.first().map(SocketAddr::port)
+    }
+}
+
 impl Discovery {
-    /// For the mirrors of this node, which serves HTTP on `port`.
+    /// For the mirrors of this node.
     #[must_use]
-    pub fn new(mirrors: &[MirrorConfig], port: u16, swarm: Arc<Swarm>) -> Self {
+    pub fn new(mirrors: &[MirrorConfig], here: Here, swarm: Arc<Swarm>) -> Self {
         let tracks = swarm.config().discover.contains(&Way::Tracker);
         let named = mirrors.iter().filter(|_| tracks).flat_map(|mirror| {
             let client = |base: &String| Client::new(base, swarm.signer()).ok();
@@ -35,7 +61,8 @@ impl Discovery {
         });
         Self {
             trackers: named.collect(),
-            port,
+            here,
+            meeting_points: meeting_points(mirrors, swarm.config().secret.as_ref()),
             swarm,
         }
     }
@@ -46,16 +73,64 @@ impl Discovery {
     /// A task that panicked.
     pub async fn run(self, stop: CancellationToken) -> Result<(), anyhow::Error> {
         let mut running = JoinSet::new();
-        for (client, prefix) in self.trackers {
-            let work = announce(client, prefix, self.port, self.swarm.clone());
-            running.spawn(stop.clone().run_until_cancelled_owned(work));
+        if let Some(port) = self.here.port() {
+            for (client, prefix) in self.trackers {
+                let work = announce(client, prefix, port, self.swarm.clone());
+                running.spawn(until(stop.clone(), work));
+            }
         }
+        let (finds, found) = vet::queue(&self.swarm);
+        let ways = &self.swarm.config().discover;
+        if ways.contains(&Way::Lan) {
+            let here = self.here.clone();
+            // It says goodbye at the end.
+            let work = lan::run(here, self.swarm.clone(), finds.clone(), stop.clone());
+            running.spawn(work);
+        }
+        if let (true, Some(port)) = (ways.contains(&Way::Dht), self.here.port()) {
+            let work = dht::run(self.meeting_points, port, self.swarm.clone(), finds);
+            running.spawn(until(stop.clone(), work));
+        }
+        running.spawn(until(stop.clone(), vet::run(found, self.swarm.clone())));
         while let Some(ended) = running.join_next().await {
             ended?;
         }
         stop.cancelled().await;
         Ok(())
     }
+}
+
+/// Does `work` until `stop`.
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    stop.run_until_cancelled_owned(work).await;
+}
+
+/// Where in the DHT the nodes of these mirrors meet: with a secret all at one point that only they know, else at one for
+/// each origin's key and prefix.
+fn meeting_points(mirrors: &[MirrorConfig], secret: Option<&Secret>) -> Vec<dht::Point> {
+    let point = |digest: &[u8; 32]| {
+        let mut point = [0; 20];
+        point.copy_from_slice(&digest[..20]);
+        point
+    };
+    if let Some(secret) = secret {
+        return vec![point(secret.digest("meeting point", &[]).as_bytes())];
+    }
+    let named = mirrors
+        .iter()
+        .flat_map(|mirror| mirror.keys.iter().map(|key| (key, &mirror.prefix)));
+    let mut points: Vec<dht::Point> = named
+        .map(|(key, prefix)| {
+            let what = [&key.0[..], prefix.as_bytes()].concat();
+            point(&blake3::derive_key(
+                "headwater 2026 meeting point of mirrors",
+                &what,
+            ))
+        })
+        .collect();
+    points.sort_unstable();
+    points.dedup();
+    points
 }
 
 /// Announces this node to one tracker again and again: soon at first, while others may come, then rarely.
@@ -79,8 +154,59 @@ async fn announce(client: Client, prefix: String, port: u16, swarm: Arc<Swarm>) 
     }
 }
 
+/// Spreads what nodes do at the same pace: a number for each `count` of a run.
+fn dice(run: u64, count: u64) -> u64 {
+    let digest = blake3::hash(&[run.to_le_bytes(), count.to_le_bytes()].concat());
+    let mut number = [0; 8];
+    number.copy_from_slice(&digest.as_bytes()[..8]);
+    u64::from_le_bytes(number)
+}
+
+/// Between three and five quarters of `pause`.
+fn jittered(pause: Duration, run: u64, count: u64) -> Duration {
+    let share = (dice(run, count) % 1_000) as u32;
+    pause * 3 / 4 + pause / 2 * share / 1_000
+}
+
 /// Pause after the first announcement.
 const FIRST: Duration = Duration::from_millis(250);
 
 /// Longest pause between announcements.
 const OFTEN: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::sign::PublicKey;
+
+    fn mirror(prefix: &str, keys: &[u8]) -> MirrorConfig {
+        MirrorConfig {
+            keys: keys.iter().map(|key| PublicKey([*key; 32])).collect(),
+            ..MirrorConfig::new(prefix, Vec::new())
+        }
+    }
+
+    #[test]
+    fn nodes_meet_by_their_secret_or_by_what_they_mirror() {
+        let (one, other) = (Secret::new(b"one"), Secret::new(b"other"));
+        let mirrors = [mirror("/a/", &[1]), mirror("/b/", &[1, 2])];
+        let with = |secret| meeting_points(&mirrors, secret);
+        assert_eq!(with(Some(&one)).len(), 1);
+        assert_ne!(with(Some(&one)), with(Some(&other)));
+        let without = with(None);
+        assert_eq!(without.len(), 3);
+        let elsewhere = meeting_points(&[mirror("/b/", &[2]), mirror("/", &[1])], None);
+        let common = elsewhere.iter().filter(|point| without.contains(point));
+        assert_eq!(common.count(), 1, "the same key and the same prefix");
+        assert!(meeting_points(&[mirror("/", &[])], None).is_empty());
+    }
+
+    #[test]
+    fn pauses_of_nodes_differ_around_the_one_that_is_asked_for() {
+        let pause = Duration::from_secs(40);
+        let pauses: Vec<Duration> = (0..200).map(|n| jittered(pause, n, 3)).collect();
+        let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+        assert!(*least >= pause * 3 / 4 && *most <= pause * 5 / 4);
+        assert!(*most - *least > pause / 4);
+    }
+}

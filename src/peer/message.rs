@@ -8,6 +8,7 @@
 //! - `GET /.well-known/headwater/v1/chunk/ID/N`: chunk N of the object whose manifest digest is ID.
 //! - `GET /.well-known/headwater/v1/have?of=…`: which chunks of some versions it holds (see `exchange`).
 //! - `GET /.well-known/headwater/v1/announce?prefix=P&port=N`: who else mirrors P (see `tracker`).
+//! - `GET /.well-known/headwater/v1/hello`: JSON [`Hello`]: what an address is asked at which a node may be.
 //!
 //! `P` is a decoded path prefix, percent-encoded in the query; `ID` and `KEY` are 64 lower-case hex digits. 404 says that a
 //! chunk is not held here, 410 that the version is not known here (any more). Manifests and chunks never change.
@@ -53,6 +54,15 @@ pub enum Ask {
     Have(Vec<HaveAsk>),
     /// Who else mirrors this prefix; the asker does, and serves HTTP on this port.
     Announce(String, u16),
+    /// Whether a node is there.
+    Hello,
+}
+
+/// What a node says of itself to whom found its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The number by which it knows itself.
+    pub node: u64,
 }
 
 /// What a node holds beneath a prefix.
@@ -121,6 +131,7 @@ impl Ask {
                 check_prefix(&prefix)?;
                 Ok(Self::Announce(prefix, port))
             }
+            (None, None) if rest == "hello" => Ok(Self::Hello),
             (Some(("manifest", id)), None) => Ok(Self::Manifest(parse_digest(id)?)),
             (Some(("chunk", rest)), None) => {
                 let (id, number) = rest
@@ -133,7 +144,7 @@ impl Ask {
             _ => Err(error(
                 "path",
                 path,
-                "index?prefix=P, catalogue/KEY?prefix=P, manifest/ID, chunk/ID/N, have?of=IDS or announce?prefix=P&port=N",
+                "index?prefix=P, catalogue/KEY?prefix=P, manifest/ID, chunk/ID/N, have?of=IDS, announce?prefix=P&port=N or hello",
             )),
         }
     }
@@ -160,6 +171,7 @@ impl fmt::Display for Ask {
             Self::Announce(prefix, port) => {
                 write!(f, "{ROOT}announce?prefix={}&port={port}", encode(prefix))
             }
+            Self::Hello => write!(f, "{ROOT}hello"),
         }
     }
 }

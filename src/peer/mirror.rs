@@ -925,7 +925,9 @@ impl Mirror {
                 let outcome = match error {
                     Error::Missing { .. } | Error::Gone { .. } => Outcome::Missing,
                     Error::Liar { .. } | Error::Untrusted { .. } => Outcome::Mismatch,
-                    Error::Retry { .. } | Error::Stalled { .. } => Outcome::Failed,
+                    Error::Retry { .. } | Error::Stranger { .. } | Error::Stalled { .. } => {
+                        Outcome::Failed
+                    }
                 };
                 if let Some(transfer) = transfer {
                     match &error {
@@ -1006,7 +1008,7 @@ impl Mirror {
                 self.metrics.peers.limit(Limit::Silence);
                 self.put_aside(place, error, now);
             }
-            Error::Retry { .. } | Error::Stalled { .. } => {
+            Error::Retry { .. } | Error::Stranger { .. } | Error::Stalled { .. } => {
                 node.health.failed(now, self.seed);
                 node.fails(error);
             }

@@ -2,7 +2,8 @@
 //!
 //! From ground to roof: [`exchange`] (which chunks a node holds), [`message`] (index and paths of the peer protocol),
 //! [`claims`] (what is on its way to others), [`schedule`] (which chunk next), [`filter`] (which objects) and [`plan`] (what ought to be held), pure;
-//! [`secret`] (who is let in), [`tracker`] (who mirrors what), [`directory`] (who is known) and [`swarm`] (all three, shared
+//! [`secret`] (who is let in, by a [`window`] of numbers), [`beacon`] (what a node says to its network), [`heard`] (whom this one heard there),
+//! [`candidate`] (addresses at which a node may be), [`tracker`] (who mirrors what), [`directory`] (who is known) and [`swarm`] (what of it is shared
 //! with the serving side); [`client`] (one request to one node), `trust` (whose word is taken), `transfer` (one object being filled), `mirror` (the loop
 //! of one prefix), [`replicate`] (all of them), [`discover`] (finding other nodes). The serving side is `http/peer.rs`.
 
@@ -23,7 +24,15 @@ pub mod plan;
 
 pub mod filter;
 
+pub mod window;
+
 pub mod secret;
+
+pub mod beacon;
+
+pub mod heard;
+
+pub mod candidate;
 
 pub mod tracker;
 

@@ -1,7 +1,7 @@
 //! What the mirrors of this node and its HTTP server share: who is known, who is let in, what is on its way here.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,38 @@ pub struct SwarmConfig {
     pub in_flight: usize,
     /// A source that sends nothing for so long in the middle of a chunk has failed.
     pub silence: Duration,
+    /// Addresses at most that were found and have not all been asked yet who is there.
+    pub candidates: usize,
+    /// How nodes of one network hear of each other.
+    pub lan: LanConfig,
+    /// How nodes find each other in the DHT.
+    pub dht: DhtConfig,
+}
+
+/// Settings of announcements on the local networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanConfig {
+    /// Multicast groups and their ports.
+    pub groups: Vec<SocketAddr>,
+    /// Names of interfaces; none: all that are up and take multicast, except loopback.
+    pub interfaces: Vec<String>,
+    /// How often this node announces itself.
+    pub interval: Duration,
+    /// Announcements of others looked at in a second.
+    pub beacons: u32,
+}
+
+/// Settings of the BitTorrent DHT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhtConfig {
+    /// Hosts and ports of nodes of the DHT to begin with; none: this node is the first.
+    pub bootstrap: Vec<String>,
+    /// Where this node speaks to it, over UDP.
+    pub listen: SocketAddrV4,
+    /// Whether it answers others from the start, not only when it was seen to be reachable.
+    pub serve: bool,
+    /// How often it looks others up and announces itself.
+    pub interval: Duration,
 }
 
 /// The state of one node in the swarm.
@@ -57,6 +89,19 @@ impl Default for SwarmConfig {
             tracked: 4_096,
             in_flight: 4,
             silence: Duration::from_secs(5),
+            candidates: 256,
+            lan: LanConfig {
+                groups: Vec::new(),
+                interfaces: Vec::new(),
+                interval: Duration::from_secs(30),
+                beacons: 200,
+            },
+            dht: DhtConfig {
+                bootstrap: Vec::new(),
+                listen: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+                serve: false,
+                interval: Duration::from_secs(600),
+            },
         }
     }
 }
@@ -105,6 +150,12 @@ impl Swarm {
     #[must_use]
     pub fn signer(&self) -> Option<Arc<Signer>> {
         self.signer.clone()
+    }
+
+    /// Where it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &crate::metrics::peers::Metrics {
+        &self.metrics.peers
     }
 
     /// The nodes that are known.

@@ -234,6 +234,11 @@ const BOUNDS: &[(&str, &str)] = &[
     ("peers.tracked", PEERS),
     ("peers.in_flight", "headwater_replication_chunks_in_flight"),
     ("peers.silence", PEERS),
+    ("peers.candidates", PEERS),
+    (
+        "peers.lan_beacons",
+        "headwater_peers_beacons_received_total{outcome=\"dropped\"}",
+    ),
     (
         "log.buffer",
         "headwater_dns_log_dropped_total{sink=\"queries\"}",
@@ -313,6 +318,8 @@ const OTHERS: &[(&str, &[&str])] = &[
             "store.cold",
             "store.scrub",
             "resolver.tls.idle",
+            "peers.lan_interval",
+            "peers.dht_interval",
             "proxy_cache.idle",
             "proxy_cache.stale_if_error",
         ],

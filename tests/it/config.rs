@@ -291,6 +291,37 @@ fn config_that_is_unwise_only_warns() {
 }
 
 #[test]
+fn config_of_peers_is_checked() {
+    let secret = "secret_file = \"peers.key\"\n";
+    let all = "[peers]\ndiscover = [\"static\", \"tracker\", \"lan\", \"dht\"]\n";
+    check(
+        &format!("{all}{secret}static = [\"http://192.0.2.2:8080\"]\n"),
+        &[],
+    );
+    check(
+        &format!("{all}[[mirror]]\nprefix = \"/v/\"\nfrom = [\"http://a\"]\n"),
+        &[
+            "2: warning: peers.discover: \"lan\" without secret_file: whoever is on the network can name nodes",
+            "2: warning: peers.discover: \"dht\" finds no other mirrors of /v/: expected secret_file, or `key` in its [[mirror]]",
+        ],
+    );
+    check(
+        "[peers]\ndiscover = [\"bonjour\"]\nlan_groups = [\"192.0.2.1:4857\"]\nlan_interfaces = [\"a/b\"]\n\
+         lan_interval = \"1h\"\ndht_bootstrap = [\"router.example\"]\ndht_listen = \"[::]:6881\"\n",
+        &[
+            "2: peers.discover[0]: found \"bonjour\", expected \"static\", \"tracker\", \"lan\" or \"dht\"",
+            "3: peers.lan_groups[0]: found \"192.0.2.1:4857\", expected a multicast group and a port such as \
+             \"239.255.72.87:4857\" or \"[ff02::4857]:4857\"",
+            "4: peers.lan_interfaces[0]: found \"a/b\", expected the name of an interface such as \"eth0\"",
+            "5: peers.lan_interval: found \"1h\", expected a duration such as \"5s\", from 1s to 20m",
+            "6: peers.dht_bootstrap[0]: found \"router.example\", expected a host and a port such as \
+             \"router.bittorrent.com:6881\"",
+            "7: peers.dht_listen: found \"[::]:6881\", expected an IPv4 address and a port such as \"0.0.0.0:6881\"",
+        ],
+    );
+}
+
+#[test]
 fn config_that_is_no_toml_names_the_line() {
     let dir = home();
     fs::write(dir.path().join("node.toml"), "[dns]\nworkers = \n").unwrap();

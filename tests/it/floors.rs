@@ -113,6 +113,8 @@ const GROUND: &[&str] = &[
     "http/proxy/told.rs",
     "peer/exchange.rs",
     "peer/claims.rs",
+    "peer/window.rs",
+    "peer/beacon.rs",
     "ftp/path.rs",
     "ftp/guard.rs",
     "peer/message.rs",

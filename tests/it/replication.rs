@@ -242,7 +242,7 @@ pub(crate) fn open(dir: &Path, metrics: &Arc<Metrics>) -> (Library, Store) {
 }
 
 /// Writes a file as an operator's tool does: beside it, then renamed over it.
-fn put(dir: &Path, name: &str, bytes: &[u8]) {
+pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) {
     let path = dir.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let beside = dir.join(".beside");

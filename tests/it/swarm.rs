@@ -11,7 +11,7 @@ use headwater::metrics::Metrics;
 use headwater::metrics::peers::Way;
 use headwater::metrics::replication::Outcome;
 use headwater::peer::MirrorConfig;
-use headwater::peer::discover::Discovery;
+use headwater::peer::discover::{Discovery, Here};
 use headwater::peer::replicate::{MirrorHandle, Replicator};
 use headwater::peer::secret::Secret;
 use headwater::peer::swarm::{Swarm, SwarmConfig};
@@ -19,9 +19,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::replication::{CHUNK, Origin, Ways, noise, open, read, serve, until};
+use crate::replication::{CHUNK, Origin, Ways, noise, open, put, read, serve, until};
 
 mod liars;
+
+mod found;
 
 /// A mirror that serves other nodes, too.
 struct Node {
@@ -73,8 +75,12 @@ impl Node {
             filling: 3,
             ..MirrorConfig::new("/", from.to_vec())
         }];
-        let discovery = Discovery::new(&mirrors, address.port(), swarm.clone());
         let name = format!("mirror-{}", address.port());
+        let here = Here {
+            node: name.clone(),
+            http: vec![address],
+        };
+        let discovery = Discovery::new(&mirrors, here, swarm.clone());
         let replicator = Replicator::new(
             mirrors,
             name,
@@ -116,12 +122,17 @@ async fn three_mirrors_share(
     origin: Origin,
     bytes: &[u8],
 ) {
-    let count = bytes.len().div_ceil(CHUNK);
     origin.ways.pause.store(150, Ordering::Relaxed);
     let from = [origin.url()];
     let nodes = listeners.into_iter().zip(configs);
     let nodes: Vec<Node> = nodes.map(|(l, c)| Node::start(l, c, &from)).collect();
-    for node in &nodes {
+    all_share(&nodes, &origin, bytes).await;
+}
+
+/// Every one of these mirrors gets `/a` of its slow origin and of the others, and it leaves the origin about once.
+async fn all_share(nodes: &[Node], origin: &Origin, bytes: &[u8]) {
+    let count = bytes.len().div_ceil(CHUNK);
+    for node in nodes {
         node.has("/a", bytes).await;
     }
     let asked = origin.ways.asked.lock().unwrap().len();
@@ -129,7 +140,7 @@ async fn three_mirrors_share(
         asked * 10 <= count * 13,
         "{asked} chunks of {count} were asked of the origin for three mirrors"
     );
-    for node in &nodes {
+    for node in nodes {
         let replication = &node.metrics.replication;
         let (own, others) = (replication.in_origin.get(), replication.in_peer.get());
         assert!(

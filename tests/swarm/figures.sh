@@ -1,12 +1,13 @@
 #!/bin/bash
 # Four nodes in network namespaces, each on a link shaped to RATE in both directions: one publishes an object of SIZE MiB,
 # three mirror it. Says what the origin sent, as a multiple of the object, and how long it took until all had it, as a
-# multiple of one copy over one link. With LIAR=1 a fourth node says that it holds everything and sends wrong bytes.
+# multiple of one copy over one link. With LIAR=1 a fourth node says that it holds everything and sends wrong bytes. DISCOVER says
+# how they find each other, by that way alone: static, tracker, lan or dht (their own; none of them sees another network).
 #
 # Takes root, iproute2, curl and python3. Usage: tests/swarm/figures.sh [BINARY]
 set -euo pipefail
 BINARY=$(realpath "${1:-target/release/headwater}")
-SIZE=${SIZE:-256} RATE=${RATE:-100} LIAR=${LIAR:-0}
+SIZE=${SIZE:-256} RATE=${RATE:-100} LIAR=${LIAR:-0} DISCOVER=${DISCOVER:-static}
 DIR=$(mktemp -d) TAG=hw$$ PIDS=()
 
 cleanup() {
@@ -40,7 +41,13 @@ head -c "${SIZE}M" /dev/urandom > "$DIR/content/video.bin"
 SUM=$(sha256sum < "$DIR/content/video.bin")
 OTHERS='"http://10.99.0.2:8080", "http://10.99.0.3:8080", "http://10.99.0.4:8080"'
 [ "$LIAR" = 0 ] || OTHERS+=', "http://10.99.0.5:8080"'
+# The secret keeps the liar out where there is one, and it is to be let in.
+SECRET=
+[ "$LIAR" != 0 ] || { head -c 32 /dev/urandom | base64 > "$DIR/peers.key"; SECRET="$DIR/peers.key"; }
 for n in 1 2 3 4; do
+    # Node 2 is the first of the DHT.
+    first='"10.99.0.2:6881"'
+    [ $n != 2 ] || first=
     role="[[mirror]]
 from = [\"http://10.99.0.1:8080\"]
 interval = \"500ms\""
@@ -59,8 +66,12 @@ listen = ["10.99.0.$n:8080"]
 [metrics]
 listen = "127.0.0.1:9153"
 [peers]
-discover = ["static"]
+secret_file = "$SECRET"
+discover = ["$DISCOVER"]
 static = [$OTHERS]
+dht_bootstrap = [$first]
+dht_serve = true
+dht_interval = "5s"
 $role
 TOML
 done
@@ -113,7 +124,10 @@ sent=$(metric 1 'headwater_replication_bytes_total{direction="out",source="origi
 for n in 2 3 4; do
     [ "$(in_ns $n curl -s "http://10.99.0.$n:8080/video.bin" | sha256sum)" = "$SUM" ] || { echo "node $n: wrong bytes"; exit 1; }
     echo "node $n: wasted $(metric $n headwater_replication_wasted_bytes_total) B," \
-        "put aside $(metric $n headwater_replication_sources_put_aside_total)"
+        "put aside $(metric $n headwater_replication_sources_put_aside_total)," \
+        "found $(metric $n "headwater_peers_known{way=\"$DISCOVER\"}")," \
+        "had $(metric $n 'headwater_replication_bytes_total{direction="in",source="origin"}') B from the origin," \
+        "$(metric $n 'headwater_replication_bytes_total{direction="in",source="peer"}') B from others"
 done
 echo "one copy over one link: $one s"
 echo "three mirrors whole:    $all s, $(echo "scale=2; $all / $one" | bc) x"
