@@ -52,6 +52,43 @@ pub struct UpstreamStatus {
     pub problem: Option<String>,
 }
 
+/// Upstreams of one set that have said what does not validate: a bit for each, by its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Avoid {
+    /// Not asked.
+    pub(super) never: u64,
+    /// Asked if no other has answered.
+    pub(super) last: u64,
+}
+
+/// Whose turn it is for one question.
+struct Choice {
+    /// Not to be picked: asked already, or avoided.
+    tried: u64,
+    /// Those whose turn comes last.
+    last: u64,
+}
+
+impl Choice {
+    fn new(avoid: Avoid) -> Self {
+        Self {
+            tried: avoid.never | avoid.last,
+            last: avoid.last & !avoid.never,
+        }
+    }
+
+    /// What `pick` picks of the upstreams left, which are those whose bit is not set.
+    fn next(&mut self, pick: impl Fn(u64) -> Option<usize>) -> Option<u8> {
+        let picked = pick(self.tried).or_else(|| {
+            self.tried &= !std::mem::take(&mut self.last);
+            pick(self.tried)
+        });
+        let place = u8::try_from(picked?).ok()?;
+        self.tried |= 1 << place;
+        Some(place)
+    }
+}
+
 /// Why a question has no answer; the details have been counted and logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unanswered {
@@ -115,6 +152,23 @@ impl Upstreams {
     where
         R: Fn(&[u8]) -> Result<T, Invalid> + Send + Sync,
     {
+        let avoid = Avoid::default();
+        let reply = self.fetch_avoiding(exchanger, question, avoid, budget, read);
+        reply.await.map(|(reply, _)| reply)
+    }
+
+    /// The same, of the upstreams that `avoid` leaves; also the place of the one that has replied.
+    pub(super) async fn fetch_avoiding<T, R>(
+        &self,
+        exchanger: &Arc<Exchanger>,
+        question: Parts<'_>,
+        avoid: Avoid,
+        budget: &Budget,
+        read: R,
+    ) -> Result<(T, u8), Unanswered>
+    where
+        R: Fn(&[u8]) -> Result<T, Invalid> + Send + Sync,
+    {
         let asked = Question {
             name: question.name,
             qtype: question.qtype,
@@ -125,32 +179,40 @@ impl Upstreams {
         };
         let now = Now::read();
         let until = now.plus(budget.remaining(now));
-        let ask = |place: usize| {
-            let upstream = &self.upstreams[place];
-            upstream.ask(exchanger, &asked, budget, until, &read)
+        let (asked, read) = (&asked, &read);
+        let ask = move |place: u8| async move {
+            let upstream = &self.upstreams[usize::from(place)];
+            let reply = upstream.ask(exchanger, asked, budget, until, read).await;
+            reply.map(|reply| (reply, place))
         };
         match self.upstreams.len() {
             0 => Err(Unanswered::Nobody),
-            1 => ask(0).await.map_err(Failure::last),
+            1 if avoid.never & 1 == 0 => ask(0).await.map_err(Failure::last),
+            1 => Err(Unanswered::Nobody),
             _ => {
-                self.look_after_the_dead(exchanger, &asked, budget, until, now);
-                self.race(ask, now).await
+                self.look_after_the_dead(exchanger, asked, budget, until, now);
+                self.race(ask, avoid, now).await
             }
         }
     }
 
     /// Asks one upstream after the other, each as long as it usually takes before the next is asked too.
-    async fn race<T, F>(&self, ask: impl Fn(usize) -> F, now: Now) -> Result<T, Unanswered>
+    async fn race<T, F>(
+        &self,
+        ask: impl Fn(u8) -> F,
+        avoid: Avoid,
+        now: Now,
+    ) -> Result<T, Unanswered>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         // Nobody can foretell the low bits of a clock of nanoseconds, and here it would not help.
         let seed = now.mono_ns.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
-        let mut tried = 0_u64;
+        let mut choice = Choice::new(avoid);
         let mut next = || {
-            let place = health::pick(&self.health(), tried, seed)?;
-            tried |= 1 << place;
-            Some((place, self.upstreams[place].server.health().patience()))
+            let health = self.health();
+            let place = choice.next(|tried| health::pick(&health, tried, seed))?;
+            Some((place, health[usize::from(place)].patience()))
         };
         let Some((first, patience)) = next() else {
             return Err(Unanswered::Nobody);
@@ -320,3 +382,26 @@ impl Drop for Outcome<'_> {
 
 /// Upstreams of one set: as many as [`health::pick`] looks at.
 pub const UPSTREAMS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In which order upstreams are asked of which none answers; `count` of them, the first is the fastest.
+    fn order(count: usize, avoid: Avoid) -> Vec<u8> {
+        let mut choice = Choice::new(avoid);
+        let first = |tried: u64| (0..count).find(|place| tried >> place & 1 == 0);
+        std::iter::from_fn(|| choice.next(first)).collect()
+    }
+
+    #[test]
+    fn upstreams_that_are_suspect_come_last_and_those_ruled_out_never() {
+        let avoid = |never, last| Avoid { never, last };
+        assert_eq!(order(4, Avoid::default()), [0, 1, 2, 3]);
+        assert_eq!(order(4, avoid(0b0001, 0)), [1, 2, 3]);
+        assert_eq!(order(4, avoid(0, 0b0101)), [1, 3, 0, 2]);
+        assert_eq!(order(4, avoid(0b0010, 0b0111)), [3, 0, 2]);
+        assert_eq!(order(2, avoid(0b11, 0b11)), [0; 0]);
+        assert_eq!(order(64, avoid(1 << 63, 1)).len(), 63);
+    }
+}

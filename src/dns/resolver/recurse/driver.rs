@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::super::budget::Budget;
-use super::super::forward::{Unanswered, Upstreams};
+use super::super::forward::{Avoid, Unanswered, Upstreams};
 use super::super::key::Parts;
 use super::super::partition::Partition;
 use super::super::reply::Invalid;
@@ -103,8 +103,9 @@ impl Net for Driver {
         &self,
         partition: Partition,
         (name, qtype): (&[u8], u16),
+        avoid: Avoid,
         budget: &Budget,
-    ) -> Result<Response, Unanswered> {
+    ) -> Result<(Response, u8), Unanswered> {
         let upstreams = self.upstreams.get(usize::from(partition.0));
         let upstreams = upstreams.ok_or(Unanswered::Nobody)?;
         let question = Parts {
@@ -122,7 +123,7 @@ impl Net for Driver {
             }
         };
         upstreams
-            .fetch(&self.exchanger, question, budget, read)
+            .fetch_avoiding(&self.exchanger, question, avoid, budget, read)
             .await
     }
 

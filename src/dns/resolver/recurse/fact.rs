@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::super::partition::Partition;
 use super::dname::Dname;
 use super::judge::{Nothing, target};
 use super::response::RrSet;
@@ -15,10 +16,19 @@ use crate::time::Now;
 pub(in super::super) struct Fact {
     pub(in super::super) what: What,
     pub(in super::super) status: Status,
-    /// The server that told it; none: upstreams did, or it is made from proofs.
-    pub(in super::super) from: Option<IpAddr>,
+    /// Who told it; none: it is made from proofs.
+    pub(in super::super) from: Option<Source>,
     /// Until when on the monotonic clock; never beyond the delegation of the zone that told it.
     pub(in super::super) until_ns: u64,
+}
+
+/// Who told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Source {
+    /// A server of the zone.
+    Server(IpAddr),
+    /// An upstream, by its place among those of its partition.
+    Upstream(Partition, u8),
 }
 
 /// What a fact says.

@@ -11,13 +11,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::super::budget::Budget;
-use super::super::partition::Partitions;
+use super::super::partition::{Partition, Partitions};
 use super::super::validate::Account;
 use super::super::validate::chain::Trust;
 use super::super::validate::ranges::Ranges;
 use super::cut::{self, Cut};
 use super::dname::Dname;
-use super::fact::{Fact, NO_NAME, Status, What};
+use super::fact::{Fact, NO_NAME, Source, Status, What};
 use super::hints::Hints;
 use super::judge::{self, Lame, NameServer, Nothing, Referral, Verdict};
 use super::net::{Net, Outlook, Silence};
@@ -45,11 +45,11 @@ pub(in super::super) struct World<N> {
     pub(in super::super) stripped: AtomicBool,
 }
 
-/// A question that is put again, since what these servers said of it does not validate.
+/// A question that is put again, since what these said of it does not validate.
 pub(in super::super) struct Avoided {
     pub(in super::super) name: Dname,
     pub(in super::super) qtype: u16,
-    pub(in super::super) servers: Vec<IpAddr>,
+    pub(in super::super) sources: Vec<Source>,
 }
 
 /// The work for one client query.
@@ -66,6 +66,8 @@ pub(in super::super) struct Errand<'w, N> {
     pub(in super::super) avoided: Option<Avoided>,
     /// How often it may still be asked again.
     pub(in super::super) others: u32,
+    /// Upstreams that have said what does not validate; they come last for all else.
+    pub(in super::super) suspects: Vec<(Partition, u8)>,
     /// Among the errands that share look-ups.
     number: u64,
 }
@@ -81,6 +83,7 @@ impl<'w, N: Net> Errand<'w, N> {
             resolving: Vec::new(),
             skipped: 0,
             avoided: None,
+            suspects: Vec::new(),
             others: (world.config.dnssec.as_ref()).map_or(0, |dnssec| dnssec.other_servers),
             number: world.shared.enrol(),
         }
@@ -238,10 +241,10 @@ impl<'w, N: Net> Errand<'w, N> {
         }
     }
 
-    /// The servers not to be asked for (`name`, `qtype`).
-    fn avoided(&self, name: &Dname, qtype: u16) -> &[IpAddr] {
+    /// Who is not to be asked for (`name`, `qtype`).
+    pub(super) fn avoided(&self, name: &Dname, qtype: u16) -> &[Source] {
         match &self.avoided {
-            Some(avoided) if avoided.name == *name && avoided.qtype == qtype => &avoided.servers,
+            Some(avoided) if avoided.name == *name && avoided.qtype == qtype => &avoided.sources,
             _ => &[],
         }
     }
@@ -395,7 +398,7 @@ impl<'w, N: Net> Errand<'w, N> {
                     return Ok(Heard {
                         verdict,
                         response,
-                        from: Some(address),
+                        from: Some(Source::Server(address)),
                     });
                 }
                 Err(Silence::Silent) => {}
@@ -446,7 +449,7 @@ impl<'w, N: Net> Errand<'w, N> {
     }
 
     /// Keeps what a referral says; returns the new cut. It ends no later than the cut above it.
-    fn keep_cut(&self, above: &Cut, referral: Referral, from: Option<IpAddr>) -> Arc<Cut> {
+    fn keep_cut(&self, above: &Cut, referral: Referral, from: Option<Source>) -> Arc<Cut> {
         let world = self.world;
         let now = self.now();
         if referral.dropped > 0 {
@@ -498,7 +501,7 @@ impl<'w, N: Net> Errand<'w, N> {
         cut: &Cut,
         set: Arc<RrSet>,
         proof: &[Arc<RrSet>],
-        from: Option<IpAddr>,
+        from: Option<Source>,
     ) -> Arc<Fact> {
         let life = Duration::from_secs(set.ttl.into()).min(self.world.config.max_ttl);
         let owner = set.owner.clone();
@@ -516,7 +519,7 @@ impl<'w, N: Net> Errand<'w, N> {
         name: &Dname,
         qtype: u16,
         nothing: Nothing,
-        from: Option<IpAddr>,
+        from: Option<Source>,
     ) -> Arc<Fact> {
         let config = &self.world.config;
         let ttl = nothing.soa.as_deref().map_or(NO_SOA, negative_ttl);
@@ -536,7 +539,7 @@ impl<'w, N: Net> Errand<'w, N> {
         rtype: u16,
         what: What,
         life: Duration,
-        from: Option<IpAddr>,
+        from: Option<Source>,
     ) -> Arc<Fact> {
         let now = self.now();
         let fact = Arc::new(Fact {
@@ -612,8 +615,7 @@ impl<N> World<N> {
 pub(super) struct Heard {
     pub(super) verdict: Verdict,
     pub(super) response: Response,
-    /// The server; none: upstreams.
-    pub(super) from: Option<IpAddr>,
+    pub(super) from: Option<Source>,
 }
 
 /// The root's delegation, from a reply to the priming query.
@@ -721,7 +723,7 @@ struct Pool {
     /// Servers whose address is not known yet.
     nameless: Vec<Dname>,
     /// Never asked.
-    avoided: Vec<IpAddr>,
+    avoided: Vec<Source>,
     dice: u64,
 }
 
@@ -732,7 +734,7 @@ struct Candidate {
 }
 
 impl Pool {
-    fn new<N: Net>(errand: &Errand<'_, N>, cut: &Cut, avoided: &[IpAddr]) -> Self {
+    fn new<N: Net>(errand: &Errand<'_, N>, cut: &Cut, avoided: &[Source]) -> Self {
         let world = errand.world;
         let now = errand.now();
         let mut pool = Self {
@@ -773,7 +775,7 @@ impl Pool {
                 self.addresses.push(Candidate {
                     address,
                     asked: 0,
-                    excluded: self.avoided.contains(&address),
+                    excluded: self.avoided.contains(&Source::Server(address)),
                 });
             }
         }

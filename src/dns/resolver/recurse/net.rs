@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::budget::Budget;
-use super::super::forward::Unanswered;
+use super::super::forward::{Avoid, Unanswered};
 use super::super::partition::Partition;
 use super::response::Response;
 use crate::time::Now;
@@ -31,13 +31,15 @@ pub(in super::super) trait Net: Send + Sync + 'static {
         until: Now,
     ) -> impl Future<Output = Result<Vec<u8>, Silence>> + Send + 'a;
 
-    /// Puts the question (RD, CD and DO set) to the upstreams of `partition`, until one gives a usable reply. Every packet is charged to `budget`.
+    /// Puts the question (RD, CD and DO set) to the upstreams of `partition`, until one gives a usable reply; also which of them did. Every
+    /// packet is charged to `budget`.
     fn forward<'a>(
         &'a self,
         partition: Partition,
         question: (&'a [u8], u16),
+        avoid: Avoid,
         budget: &'a Budget,
-    ) -> impl Future<Output = Result<Response, Unanswered>> + Send + 'a;
+    ) -> impl Future<Output = Result<(Response, u8), Unanswered>> + Send + 'a;
 
     /// Waits for what another errand is about to learn, at most until `until`; `None`: it did not come.
     fn wait<T: Send>(

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use super::super::forward::Unanswered;
+use super::super::forward::{Avoid, Unanswered};
 use super::super::partition::Partition;
 use super::cut::Cut;
 use super::dname::Dname;
+use super::fact::Source;
 use super::iterate::{Errand, Heard, World};
 use super::judge;
 use super::net::Net;
@@ -30,8 +31,9 @@ impl<N: Net> Errand<'_, N> {
             world.limits.time.inc();
             return Err(Trouble::Time);
         }
-        let response = world.net.forward(partition, (name, qtype), self.budget);
-        let response = response.await.map_err(|unanswered| match unanswered {
+        let avoid = self.avoid(partition, name, qtype);
+        let reply = (world.net).forward(partition, (name, qtype), avoid, self.budget);
+        let (response, place) = reply.await.map_err(|unanswered| match unanswered {
             Unanswered::Exhausted => Trouble::Packets,
             Unanswered::TimeUp => Trouble::Time,
             Unanswered::Busy => Trouble::Busy(cut.zone.clone()),
@@ -42,8 +44,24 @@ impl<N: Net> Errand<'_, N> {
         Ok(Heard {
             verdict,
             response,
-            from: None,
+            from: Some(Source::Upstream(partition, place)),
         })
+    }
+
+    /// Which upstreams of `partition` are not asked for (`name`, `qtype`), and which only if no other answers.
+    fn avoid(&self, partition: Partition, name: &Dname, qtype: u16) -> Avoid {
+        let bits = |places: &mut dyn Iterator<Item = (Partition, u8)>| {
+            (places.filter(|(of, _)| *of == partition))
+                .fold(0, |bits, (_, place)| bits | 1_u64 << place)
+        };
+        let told = self.avoided(name, qtype).iter();
+        Avoid {
+            never: bits(&mut told.filter_map(|source| match source {
+                Source::Upstream(of, place) => Some((*of, *place)),
+                Source::Server(_) => None,
+            })),
+            last: bits(&mut self.suspects.iter().copied()),
+        }
     }
 }
 

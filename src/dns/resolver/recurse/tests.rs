@@ -14,7 +14,7 @@ use hickory_proto::op::{Message, ResponseCode};
 
 use self::internet::{Asked, Server, Zone, rec};
 use super::super::budget::Budget;
-use super::super::forward::Unanswered;
+use super::super::forward::{Avoid, Unanswered};
 use super::super::key::Parts;
 use super::super::partition::{Partition, Partitions};
 use super::super::testing::START;
@@ -38,8 +38,8 @@ pub(in super::super) struct Memory {
     garble: Mutex<Option<Garble>>,
     /// Whether other errands go on while one has asked.
     takes_turns: AtomicBool,
-    /// By partition: resolvers that are asked instead; and those that pass on no signatures.
-    upstreams: HashMap<u16, Made>,
+    /// By partition: resolvers that are asked instead, the fastest first; and those that pass on no signatures.
+    upstreams: HashMap<u16, Vec<Made>>,
     stripping: Vec<u16>,
 }
 
@@ -99,11 +99,16 @@ impl Net for Memory {
         &self,
         partition: Partition,
         (name, qtype): (&[u8], u16),
+        avoid: Avoid,
         budget: &Budget,
-    ) -> Result<Response, Unanswered> {
+    ) -> Result<(Response, u8), Unanswered> {
+        let upstreams = self.upstreams.get(&partition.0);
+        let upstreams = upstreams.ok_or(Unanswered::Nobody)?;
+        let first = |bits: u64| (0..upstreams.len()).find(|place| bits >> place & 1 == 0);
+        let place = first(avoid.never | avoid.last).or_else(|| first(avoid.never));
+        let place = place.ok_or(Unanswered::Nobody)?;
+        let upstream = &upstreams[place];
         budget.charge_packet().map_err(|_| Unanswered::Exhausted)?;
-        let upstream = self.upstreams.get(&partition.0);
-        let upstream = upstream.ok_or(Unanswered::Nobody)?;
         let asked = Asked {
             id: [0; 2],
             spelled: name.to_vec(),
@@ -112,7 +117,8 @@ impl Net for Memory {
             dnssec_ok: true,
             recursion_desired: true,
         };
-        let at = IpAddr::from([0, 0, 0, u8::try_from(partition.0).unwrap()]);
+        let place = u8::try_from(place).unwrap();
+        let at = IpAddr::from([0, 0, place, u8::try_from(partition.0).unwrap()]);
         self.asked.lock().unwrap().push((at, asked));
         self.pass(Duration::from_millis(10));
         let question = Parts {
@@ -136,7 +142,10 @@ impl Net for Memory {
         // A resolver within a resolver: its type would be without end.
         let fetched: BoxFuture<'_, _> = Box::pin(fetched);
         let fetched = fetched.await.map_err(|_| Unanswered::Nobody)?;
-        Response::read(&fetched.message, name, qtype).ok_or(Unanswered::Nobody)
+        let response = Response::read(&fetched.message, name, qtype);
+        response
+            .map(|response| (response, place))
+            .ok_or(Unanswered::Nobody)
     }
 
     async fn wait<T: Send>(&self, coming: impl Future<Output = T> + Send, _: Now) -> Option<T> {
@@ -174,7 +183,8 @@ impl Made {
         Self::behind(servers, Vec::new(), &[], change)
     }
 
-    /// With upstreams for forward zones (".": for all names beneath no other); `stripping` are those that pass on no signatures.
+    /// With upstreams for forward zones (".": for all names beneath no other), of which several of one zone come in the order they are asked
+    /// in; `stripping` are the zones whose upstreams pass on no signatures.
     pub(in super::super) fn behind(
         servers: Vec<(&str, Server)>,
         upstreams: Vec<(&str, Made)>,
@@ -186,15 +196,21 @@ impl Made {
         let metrics = Metrics::new();
         let zones: Vec<_> = (upstreams.iter().map(|(zone, _)| *zone))
             .filter(|zone| *zone != ".")
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
             .map(|zone| Box::from(internet::name(zone)))
             .collect();
         let routes = Arc::new(Partitions::new(zones).unwrap());
         let partition = |zone: &str| routes.find(&internet::name(zone)).0;
         let memory = Memory {
             stripping: stripping.iter().map(|zone| partition(zone)).collect(),
-            upstreams: (upstreams.into_iter())
-                .map(|(zone, made)| (partition(zone), made))
-                .collect(),
+            upstreams: upstreams
+                .into_iter()
+                .fold(HashMap::new(), |mut all, (zone, made)| {
+                    let of_zone: &mut Vec<Made> = all.entry(partition(zone)).or_default();
+                    of_zone.push(made);
+                    all
+                }),
             servers: servers.into_iter().map(|(at, s)| (ip(at), s)).collect(),
             mono_ns: AtomicU64::new(0),
             asked: Mutex::default(),

@@ -1,12 +1,11 @@
-//! Who is to blame for what does not validate: one of a zone's servers, so that another may be asked; or upstreams that pass on no
-//! signatures at all.
+//! Who is to blame for what does not validate: one of a zone's servers or one upstream, so that another may be asked; or upstreams of
+//! which none passes on signatures.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::recurse::dname::Dname;
-use super::super::recurse::fact::{Fact, What};
+use super::super::recurse::fact::{Fact, Source, What};
 use super::super::recurse::iterate::{Avoided, Errand};
 use super::super::recurse::net::Net;
 use super::super::recurse::rtype;
@@ -15,18 +14,18 @@ use super::anchor::Anchors;
 use super::chain::bogus;
 
 impl<N: Net> Errand<'_, N> {
-    /// What another server of the zone says of (`name`, `qtype`), since what `fact` says does not validate; `avoided` are those asked so far.
-    /// `None`: there is none, or enough have been asked for this client query. It is all on its account.
+    /// What another server of the zone, or another upstream, says of (`name`, `qtype`), since what `fact` says does not validate; `avoided`
+    /// are those asked so far. `None`: there is none, or enough have been asked for this client query. It is all on its account.
     pub(super) async fn ask_another(
         &mut self,
         name: &Dname,
         qtype: u16,
         fact: &Fact,
         trouble: &Trouble,
-        avoided: &mut Vec<IpAddr>,
+        avoided: &mut Vec<Source>,
         depth: u8,
     ) -> Option<Arc<Fact>> {
-        let server = fact.from?;
+        let source = fact.from?;
         if let Trouble::Bogus {
             why: Bogus::Checks, ..
         } = trouble
@@ -38,12 +37,17 @@ impl<N: Net> Errand<'_, N> {
             return None;
         }
         self.others -= 1;
-        tracing::debug!(name = %name, qtype, %server, %trouble, "asking another server");
-        avoided.push(server);
+        tracing::debug!(name = %name, qtype, ?source, %trouble, "asking another server");
+        avoided.push(source);
+        if let Source::Upstream(partition, place) = source
+            && !self.suspects.contains(&(partition, place))
+        {
+            self.suspects.push((partition, place));
+        }
         let before = self.avoided.replace(Avoided {
             name: name.clone(),
             qtype,
-            servers: avoided.clone(),
+            sources: avoided.clone(),
         });
         let other = self.lookup(name, qtype, depth).await;
         self.avoided = before;

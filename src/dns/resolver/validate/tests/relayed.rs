@@ -82,6 +82,118 @@ fn upstream_that_leaves_out_signatures_is_named_as_the_reason() {
     assert_eq!(unchecked.data(), ["A 198.51.100.1"]);
 }
 
+/// What an upstream does to what it passes on.
+type Spoil = fn(&Asked, &mut Reply);
+
+/// A resolver with these upstreams, each over the same Internet, and what each does to what it passes on; the first is asked first.
+fn among(spoils: &[Spoil], other_servers: u32) -> Made {
+    let mut dnssec = None;
+    let upstreams = (spoils.iter())
+        .map(|&spoil| {
+            let (servers, validation) = Scene::default().parts(|server| server);
+            dnssec = Some(validation);
+            let spoilt = servers.into_iter().map(|(at, server)| {
+                let server = server.hook(move |asked, reply| {
+                    if let Some(reply) = reply {
+                        spoil(asked, reply);
+                    }
+                });
+                (at, server)
+            });
+            (".", Made::new(spoilt.collect()))
+        })
+        .collect();
+    Made::behind(Vec::new(), upstreams, &[], |config| {
+        config.from_root = false;
+        config.forwards = true;
+        config.dnssec = dnssec.map(|dnssec| Config {
+            other_servers,
+            ..dnssec
+        });
+    })
+}
+
+const HONEST: Spoil = |_, _| {};
+
+const FORGED: Spoil = |asked, reply| {
+    for record in &mut reply.answer {
+        if asked.qtype == A && record.rtype == A {
+            record.rdata = vec![198, 51, 100, 66];
+        }
+    }
+};
+
+const WITHOUT_SIGNATURES: Spoil = |_, reply| {
+    for section in [&mut reply.answer, &mut reply.authority] {
+        section.retain(|record| record.rtype != internet::RRSIG);
+    }
+};
+
+const WITHOUT_PROOFS: Spoil = |_, reply| {
+    reply
+        .authority
+        .retain(|record| record.rtype != internet::NSEC);
+};
+
+const WITHOUT_KEYS: Spoil = |asked, reply| {
+    if asked.qtype == internet::DNSKEY {
+        reply
+            .answer
+            .retain(|record| record.rtype == internet::RRSIG);
+    }
+};
+
+#[test]
+fn bogus_word_of_one_upstream_is_asked_of_another_first() {
+    for (n, spoil) in [FORGED, WITHOUT_SIGNATURES, WITHOUT_PROOFS, WITHOUT_KEYS]
+        .into_iter()
+        .enumerate()
+    {
+        let made = among(&[spoil, HONEST], 3);
+        for name in ["www.example.test.", "nobody.example.test."] {
+            let outcome = made.resolve(name, A);
+            assert!(outcome.authentic(), "{n} {name}: {outcome:?}");
+            assert!(outcome.packets <= 14, "{n} {name}: {}", outcome.packets);
+        }
+        assert_eq!(
+            made.resolve("www.example.test.", A).data(),
+            ["A 198.51.100.1"]
+        );
+        assert!(
+            !made.asked("0.0.0.0").is_empty(),
+            "{n}: the bad one is asked first"
+        );
+    }
+}
+
+#[test]
+fn upstream_that_was_caught_comes_last_for_the_rest_of_the_query() {
+    let made = among(&[WITHOUT_SIGNATURES, HONEST], 3);
+    assert!(made.resolve("www.example.test.", A).authentic());
+    // The address and the first DS it came to: by then it was known.
+    let asked = made.asked("0.0.0.0");
+    assert!(asked.len() <= 2, "{asked:?}");
+}
+
+#[test]
+fn bogus_word_of_all_upstreams_is_bogus_and_each_is_asked_once() {
+    let made = among(&[FORGED, FORGED, FORGED], 3);
+    check_bogus(&made.resolve("www.example.test.", A), Bogus::Signature);
+    for at in ["0.0.0.0", "0.0.1.0", "0.0.2.0"] {
+        let asked = made.asked(at);
+        let times = asked.iter().filter(|q| *q == "www.example.test. 1").count();
+        assert_eq!(times, 1, "{at}: {asked:?}");
+    }
+}
+
+#[test]
+fn other_upstreams_are_asked_no_more_often_than_allowed() {
+    let made = among(&[FORGED, HONEST], 0);
+    check_bogus(&made.resolve("www.example.test.", A), Bogus::Signature);
+    assert_eq!(made.asked("0.0.1.0"), [""; 0]);
+    assert_eq!(made.metrics.resolver.limits.other_servers.get(), 1);
+}
+
 /// A resolver of a private Internet with `zone`, which is not signed.
 fn private(apex: &str, lines: &[&str]) -> Made {
     let delegation = format!("{apex} 7200 NS ns.{apex}");
