@@ -726,7 +726,11 @@ struct Asked<'p> {
 
 /// An answer that is only a code to a packet that is no query; none to one without a header.
 pub(super) fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Fast {
-    let reason = (rcode == Rcode::NotImp).then_some(Ede::NotSupported.into());
+    let reason = match rcode {
+        Rcode::NotImp => Some(Ede::NotSupported.into()),
+        Rcode::ServFail => Some(BUSY),
+        _ => None,
+    };
     let outcome = outcome_of(rcode);
     respond(wire::error(packet, rcode, reason, out), outcome)
 }
@@ -766,6 +770,7 @@ fn outcome_of(rcode: Rcode) -> Outcome {
 }
 
 const PROHIBITED: Reason = Reason::new(Ede::Prohibited, "recursion is not for this client");
+const BUSY: Reason = Reason::new(Ede::Other, "too many queries in flight");
 const NOT_LOADED: Reason = Reason::new(Ede::NotReady, "the zone is not in service");
 
 const CLASS_IN: u16 = 1;

@@ -11,7 +11,7 @@ use super::transfer::message::{self, AXFR, IXFR, Message, NOTIFY, QUERY, Questio
 use super::transfer::outgoing::Outgoing;
 use super::transfer::{Allow, Config};
 use super::tsig::{Failure, Session, Verified};
-use super::wire::{self, HEADER_LEN, Query, Rcode};
+use super::wire::{self, Ede, HEADER_LEN, Query, Rcode, Reason};
 use super::{Outcome, Transport};
 use crate::metrics::Metrics;
 use crate::metrics::transfer::{Direction, Ended, Kind};
@@ -44,6 +44,35 @@ pub enum Begin {
     Transfer(Transfer),
     /// It is answered with this alone.
     Answer(Vec<u8>, Outcome),
+}
+
+/// A code to refuse with, and why, for who has sent an OPT.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    rcode: Rcode,
+    reason: Option<Reason>,
+}
+
+impl From<Rcode> for Refusal {
+    fn from(rcode: Rcode) -> Self {
+        let reason = match rcode {
+            Rcode::Refused => Some(Ede::Prohibited.into()),
+            Rcode::NotAuth => Some(Ede::NotAuthoritative.into()),
+            Rcode::ServFail => Some(Ede::Other.into()),
+            // The code says it all.
+            _ => None,
+        };
+        Self { rcode, reason }
+    }
+}
+
+impl Refusal {
+    const fn new(rcode: Rcode, code: Ede, text: &'static str) -> Self {
+        Self {
+            rcode,
+            reason: Some(Reason::new(code, text)),
+        }
+    }
 }
 
 /// A request whose signature, if any, is right.
@@ -102,19 +131,19 @@ impl Exchange {
         };
         let (kind, messages) = match self.prepare(packet, &request, client, transport) {
             Ok(prepared) => prepared,
-            Err(rcode) => {
+            Err(refusal) => {
                 self.metrics.transfer.ended(
                     Direction::Out,
                     kind_of(&request.message),
                     Ended::Refused,
                 );
-                return answer(self.refuse(packet, request, rcode, now));
+                return answer(self.refuse(packet, request, refusal, now));
             }
         };
         if self.outgoing.fetch_add(1, Relaxed) >= self.config.outgoing {
             self.outgoing.fetch_sub(1, Relaxed);
             self.metrics.transfer.limit_outgoing.inc();
-            return answer(self.refuse(packet, request, Rcode::ServFail, now));
+            return answer(self.refuse(packet, request, CROWDED, now));
         }
         self.metrics.transfer.outgoing.inc();
         Some(Begin::Transfer(Transfer {
@@ -173,13 +202,18 @@ impl Exchange {
         rejected: &super::tsig::Rejected,
         now: Now,
     ) -> (Vec<u8>, Outcome) {
-        let question = Message::parse(packet).and_then(|m| m.question);
+        let message = Message::parse(packet);
+        let edns = message.as_ref().and_then(Message::payload);
+        let question = message.and_then(|message| message.question);
         let (rcode, outcome) = match rejected.failure {
             Failure::Malformed => (Rcode::FormErr, Outcome::Formerr),
             _ => (Rcode::NotAuth, Outcome::Refused),
         };
         self.metrics.transfer.signatures_refused.inc();
         let mut answer = message::code(packet, question.as_ref(), rcode);
+        if edns.is_some() {
+            message::append_opt(&mut answer, Some(UNSIGNED));
+        }
         rejected.append(&mut answer, now.unix_ms / 1_000);
         (answer, outcome)
     }
@@ -200,10 +234,7 @@ impl Exchange {
             let answer = message::code(packet, None, Rcode::FormErr);
             return Err((answer, Outcome::Formerr));
         };
-        let edns = message.sections[2]
-            .iter()
-            .find(|entry| entry.record.rtype == 41)
-            .map(|opt| opt.class);
+        let edns = message.payload();
         Ok(Request {
             message,
             session,
@@ -218,21 +249,21 @@ impl Exchange {
         request: &Request,
         client: IpAddr,
         transport: Transport,
-    ) -> Result<(Kind, Outgoing), Rcode> {
+    ) -> Result<(Kind, Outgoing), Refusal> {
         let question = request.message.question.clone().ok_or(Rcode::FormErr)?;
         if question.qclass != message::IN {
-            return Err(Rcode::Refused);
+            return Err(CLASS);
         }
         let Some((zone, config)) = self.keeper.find(&question.name) else {
-            return Err(Rcode::NotAuth);
+            return Err(Rcode::NotAuth.into());
         };
         let key = request.session.as_ref().map(|s| s.key().name());
         let encrypted = transport.is_encrypted();
         let may = |allow: &Allow| allow.allows(client, key.as_deref(), encrypted);
         if !config.allow_transfer.iter().any(may) {
-            return Err(Rcode::Refused);
+            return Err(NOT_FOR_YOU);
         }
-        let zone = zone.ok_or(Rcode::ServFail)?;
+        let zone = zone.ok_or(NOT_LOADED)?;
         let steps = if question.qtype == IXFR {
             let soa = request.message.sections[1]
                 .iter()
@@ -254,7 +285,8 @@ impl Exchange {
         let session = request.session.clone();
         let edns = request.edns.is_some();
         let messages = Outgoing::new(packet, question, zone, steps, session, edns);
-        messages.map(|m| (kind, m)).ok_or(Rcode::ServFail)
+        let messages = messages.map(|messages| (kind, messages));
+        messages.ok_or(Rcode::ServFail.into())
     }
 
     /// A transfer asked for in a datagram: differences if they fit, else the SOA, which says to come over TCP
@@ -284,7 +316,7 @@ impl Exchange {
                 let answer = messages.datagram(limit, now.unix_ms / 1_000);
                 (answer, Outcome::Transfer)
             }
-            Err(rcode) => self.refuse(packet, request, rcode, now),
+            Err(refusal) => self.refuse(packet, request, refusal, now),
         }
     }
 
@@ -303,7 +335,7 @@ impl Exchange {
         };
         let key = request.session.as_ref().map(|s| s.key().name());
         if !key.is_some_and(|key| config.update_keys.contains(&key)) {
-            return self.refuse(packet, request, Rcode::Refused, now);
+            return self.refuse(packet, request, NO_KEY, now);
         }
         let [prerequisites, changes, _] = request.message.sections.clone();
         let keeper = self.keeper.clone();
@@ -345,7 +377,7 @@ impl Exchange {
                 && (primary.key.is_none() || primary.key == key)
         });
         if !known {
-            return self.refuse(packet, request, Rcode::Refused, now);
+            return self.refuse(packet, request, NO_PRIMARY, now);
         }
         let hint = request.message.sections[0]
             .iter()
@@ -366,15 +398,16 @@ impl Exchange {
         &self,
         packet: &[u8],
         request: Request,
-        rcode: Rcode,
+        refusal: impl Into<Refusal>,
         now: Now,
     ) -> (Vec<u8>, Outcome) {
+        let Refusal { rcode, reason } = refusal.into();
         let mut answer = message::code(packet, request.message.question.as_ref(), rcode);
         if request.message.opcode == NOTIFY && rcode == Rcode::NoError {
             answer[2] |= AA;
         }
         if request.edns.is_some() {
-            message::append_opt(&mut answer);
+            message::append_opt(&mut answer, reason);
         }
         if let Some(mut session) = request.session {
             session.sign(&mut answer, now.unix_ms / 1_000);
@@ -465,6 +498,27 @@ fn asks_for_transfer(packet: &[u8]) -> bool {
 pub(super) fn takes(query: &Query<'_>) -> bool {
     query.tsig.is_some() || matches!(query.qtype, IXFR | AXFR)
 }
+
+const CROWDED: Refusal = Refusal::new(Rcode::ServFail, Ede::Other, "too many transfers under way");
+const CLASS: Refusal = Refusal::new(Rcode::Refused, Ede::NotSupported, "only class IN is served");
+const NOT_FOR_YOU: Refusal = Refusal::new(
+    Rcode::Refused,
+    Ede::Prohibited,
+    "no transfer for this address and key",
+);
+const NOT_LOADED: Refusal =
+    Refusal::new(Rcode::ServFail, Ede::NotReady, "the zone is not in service");
+const NO_KEY: Refusal = Refusal::new(
+    Rcode::Refused,
+    Ede::Prohibited,
+    "updates need a key of the zone",
+);
+const NO_PRIMARY: Refusal = Refusal::new(
+    Rcode::Refused,
+    Ede::Prohibited,
+    "no primary of the zone has this address and key",
+);
+const UNSIGNED: Reason = Reason::new(Ede::Prohibited, "the signature is not right");
 
 /// AA, in the third octet of a header.
 const AA: u8 = 4;

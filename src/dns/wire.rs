@@ -8,11 +8,11 @@ mod ede;
 mod edns;
 
 pub use self::ede::{Ede, Reason, TEXT_MAX};
-pub(super) use self::edns::Opt;
 pub use self::edns::{
     BLOCK, CLIENT_COOKIE, Cookie, Edns, Extra, NSID_MAX, OPTIONS_OUT_MAX, Options, OptionsOut,
     SERVER_COOKIE,
 };
+pub(super) use self::edns::{EDE, Opt};
 use self::edns::{EDNS_DO, OPT_LEN, REASONS_MAX};
 
 /// Response codes used here (RFC 1035, 2136, 6891, 7873).

@@ -27,6 +27,8 @@ pub(crate) use self::harness::forward_to;
 
 mod mutated;
 
+mod reasons;
+
 mod slow;
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::dns::wire::{HEADER_LEN, NAME_MAX, PAYLOAD, Rcode};
+use crate::dns::wire::{EDE, HEADER_LEN, NAME_MAX, PAYLOAD, Rcode, Reason};
 use crate::dns::zone::Record;
 pub(in crate::dns) use crate::dns::zone::tree::SOA;
 use crate::dns::zone::tree::{A, AAAA, DNAME, MX, NS, PTR, SRV};
@@ -71,6 +71,14 @@ impl Message {
             question,
             sections,
         })
+    }
+
+    /// The payload size of the OPT; `None`: there is none.
+    pub(in crate::dns) fn payload(&self) -> Option<u16> {
+        let opt = self.sections[2]
+            .iter()
+            .find(|entry| entry.record.rtype == OPT);
+        opt.map(|opt| opt.class)
     }
 }
 
@@ -351,15 +359,27 @@ pub(in crate::dns) fn code(request: &[u8], question: Option<&Question>, rcode: R
     Composer::new(id, flags, question, usize::from(u16::MAX)).finish()
 }
 
-/// Adds an OPT to a message without one.
-pub(in crate::dns) fn append_opt(message: &mut Vec<u8>) {
+/// Adds an OPT to a message without one; with the reason for its code (RFC 8914), if there is one.
+pub(in crate::dns) fn append_opt(message: &mut Vec<u8>, reason: Option<Reason>) {
     let [high, low] = PAYLOAD.to_be_bytes();
-    message.extend([0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]);
+    message.extend([0, 0, 41, high, low, 0, 0, 0, 0]);
+    match reason {
+        None => message.extend([0, 0]),
+        Some(Reason { code, text }) => {
+            // At most TEXT_MAX octets of text.
+            let len = text.len() as u16;
+            message.extend((len + 6).to_be_bytes());
+            message.extend(EDE.to_be_bytes());
+            message.extend((len + 2).to_be_bytes());
+            message.extend((code as u16).to_be_bytes());
+            message.extend(text.as_bytes());
+        }
+    }
     let count = u16::from_be_bytes([message[10], message[11]]);
     message[10..12].copy_from_slice(&(count + 1).to_be_bytes());
 }
 
-/// Bytes of the OPT of [`append_opt`].
+/// Bytes of the OPT of [`append_opt`] without a reason.
 pub(in crate::dns) const OPT_LEN: usize = 11;
 
 /// QR, and opcode and RD of the request.

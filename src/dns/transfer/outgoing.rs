@@ -96,7 +96,7 @@ impl Outgoing {
         while self.fill(&mut message) {}
         let mut message = message.finish();
         if edns {
-            message::append_opt(&mut message);
+            message::append_opt(&mut message, None);
         }
         if let Some(session) = &mut self.session {
             session.sign(&mut message, now);

@@ -274,7 +274,7 @@ const NSID: u16 = 3;
 const COOKIE: u16 = 10;
 const KEEPALIVE: u16 = 11;
 const PADDING: u16 = 12;
-const EDE: u16 = 15;
+pub(in crate::dns) const EDE: u16 = 15;
 
 const NSID_ASKED: u8 = 1;
 const KEEPALIVE_ASKED: u8 = 2;

@@ -17,7 +17,7 @@ const KEEPALIVE: u16 = 11;
 const PADDING: u16 = 12;
 
 /// `packet` with an OPT of these options.
-fn with_options(mut packet: Vec<u8>, options: &[(u16, &[u8])]) -> Vec<u8> {
+pub(super) fn with_options(mut packet: Vec<u8>, options: &[(u16, &[u8])]) -> Vec<u8> {
     let mut rdata = Vec::new();
     for (code, data) in options {
         rdata.extend(code.to_be_bytes());
@@ -32,7 +32,7 @@ fn with_options(mut packet: Vec<u8>, options: &[(u16, &[u8])]) -> Vec<u8> {
 }
 
 /// The response code and the options of an answer whose last record is the OPT.
-fn code_and_options(answer: &[u8]) -> (u16, Vec<(u16, Vec<u8>)>) {
+pub(super) fn code_and_options(answer: &[u8]) -> (u16, Vec<(u16, Vec<u8>)>) {
     let message = hickory_proto::op::Message::from_vec(answer).unwrap();
     let code = message.metadata.response_code.into();
     let mut at = 12;
@@ -66,7 +66,7 @@ fn code_and_options(answer: &[u8]) -> (u16, Vec<(u16, Vec<u8>)>) {
     }
 }
 
-fn exchange(client: &UdpSocket, packet: &[u8]) -> (u16, Vec<(u16, Vec<u8>)>) {
+pub(super) fn exchange(client: &UdpSocket, packet: &[u8]) -> (u16, Vec<(u16, Vec<u8>)>) {
     client.send(packet).unwrap();
     code_and_options(&receive(client))
 }
