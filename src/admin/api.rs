@@ -50,6 +50,9 @@ pub struct Status {
     pub cache: Option<Cache>,
     /// What the resolver asks, unless it resolves from the root.
     pub upstreams: Vec<Upstream>,
+    /// The keys of the resolver's trust anchors, if they roll.
+    #[serde(default)]
+    pub trust_anchors: Vec<TrustAnchor>,
     /// What it serves.
     pub content: Content,
     /// Network interfaces.
@@ -99,6 +102,21 @@ pub struct Zone {
     pub catalog: Option<String>,
     /// Member zones, of a catalog zone.
     pub members: Option<usize>,
+}
+
+/// One key of a trust anchor's zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustAnchor {
+    /// The zone.
+    pub zone: String,
+    /// The key's tag.
+    pub tag: u16,
+    /// `pending`, `valid`, `missing`, `revoked` or `removed`; what is valid or missing is believed.
+    pub state: String,
+    /// Since when, Unix seconds.
+    pub since: u64,
+    /// When its zone is looked at next, Unix seconds.
+    pub next: u64,
 }
 
 /// Numbers of the resolver cache.

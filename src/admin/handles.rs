@@ -17,6 +17,7 @@ use crate::daemon::reload::Reloader;
 use crate::dns::dnssec::signer::KeyStatus;
 use crate::dns::engine::Engine;
 use crate::dns::keeper::ZoneStatus;
+use crate::dns::resolver::validate::roll;
 use crate::dns::resolver::{Flush, Resolver, UpstreamStatus};
 use crate::http::proxy::serve::Proxy;
 use crate::metrics::Metrics;
@@ -83,6 +84,8 @@ impl Handles {
             .into_iter()
             .flatten();
         problems.extend(lists.flat_map(|list| list.problems));
+        let anchors = self.engine.resolver().map(Resolver::anchors);
+        problems.extend(anchors.and_then(|anchors| anchors.problem));
         problems.extend(mirrors.iter().filter_map(|m| {
             let problem = m.problem.as_ref()?;
             Some(format!("mirror {}: {problem}", m.prefix))
@@ -100,6 +103,7 @@ impl Handles {
             zones,
             cache: self.engine.resolver().map(cache),
             upstreams: self.engine.resolver().map_or_else(Vec::new, upstreams),
+            trust_anchors: self.engine.resolver().map_or_else(Vec::new, trust_anchors),
             content: self.content(),
             links: links(&self.metrics),
             mirrors,
@@ -570,6 +574,18 @@ fn upstreams(resolver: &Resolver) -> Vec<api::Upstream> {
         problem: status.problem,
     };
     statuses.map(upstream).collect()
+}
+
+fn trust_anchors(resolver: &Resolver) -> Vec<api::TrustAnchor> {
+    let keys = resolver.anchors().keys.into_iter();
+    let anchor = |key: roll::KeyStatus| api::TrustAnchor {
+        zone: key.zone,
+        tag: key.tag,
+        state: key.state.name().to_owned(),
+        since: key.since,
+        next: key.next,
+    };
+    keys.map(anchor).collect()
 }
 
 fn cache(resolver: &Resolver) -> api::Cache {

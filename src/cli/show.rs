@@ -62,6 +62,17 @@ pub(super) fn status(status: &Status) -> String {
         "problem",
     ];
     text.push_str(&titled("upstreams", &heads, upstreams.collect()));
+    let anchors = status.trust_anchors.iter().map(|key| {
+        vec![
+            key.zone.clone(),
+            key.tag.to_string(),
+            key.state.clone(),
+            utc(key.since * 1_000),
+            utc(key.next * 1_000),
+        ]
+    });
+    let heads = ["trust anchor", "key", "state", "since", "next look"];
+    text.push_str(&titled("trust anchors", &heads, anchors.collect()));
     let content = &status.content;
     text.push_str(&titled(
         "content",

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub restored: IntGauge,
     /// The share of queries that the cache answered in the first two seconds with queries.
     pub warm_ratio: Gauge,
+    /// Trust anchors that roll by themselves (RFC 5011).
+    pub anchors: Anchors,
     /// Bounds that were hit.
     pub limits: Limits,
     upstream_queries: IntCounterVec,
@@ -101,6 +103,19 @@ pub struct Limits {
     pub refreshes: IntCounter,
     /// Answers in use that were not refreshed because too many waited for it.
     pub refreshes_waiting: IntCounter,
+}
+
+/// Trust anchors that roll by themselves.
+#[derive(Clone, Debug)]
+pub struct Anchors {
+    /// Keys by their state, in one word: `headwater_resolver_trust_anchor_keys{state}`.
+    pub keys: [(&'static str, IntGauge); 5],
+    /// Looks at a zone's keys that were proven: `headwater_resolver_trust_anchor_looks_total{outcome="seen"}`.
+    pub seen: IntCounter,
+    /// Those that were not.
+    pub failed: IntCounter,
+    /// Looks that showed more keys than are tracked.
+    pub crowded: IntCounter,
 }
 
 /// How opening a connection over TLS or HTTPS ended: `headwater_resolver_upstream_handshakes_total{outcome}`.
@@ -205,6 +220,18 @@ impl Metrics {
         registry
             .register(Box::new(warm_ratio.clone()))
             .expect(super::ONCE);
+        let anchors = super::gauges(
+            registry,
+            "headwater_resolver_trust_anchor_keys",
+            "Keys of trust anchors that were shown (RFC 5011), by whether they are believed.",
+            &["state"],
+        );
+        let anchor_looks = super::counters(
+            registry,
+            "headwater_resolver_trust_anchor_looks_total",
+            "Looks at the keys of trust anchors (RFC 5011), by whether those believed had signed what was seen.",
+            &["outcome"],
+        );
         let reject = |name: &str| rejected.with_label_values(&[name]);
         Self {
             cache,
@@ -285,6 +312,13 @@ impl Metrics {
                 "Answers taken over from before the start.",
             ),
             warm_ratio,
+            anchors: Anchors {
+                keys: ["pending", "valid", "missing", "revoked", "removed"]
+                    .map(|state| (state, anchors.with_label_values(&[state]))),
+                seen: anchor_looks.with_label_values(&["seen"]),
+                failed: anchor_looks.with_label_values(&["failed"]),
+                crowded: limit("anchor_keys"),
+            },
             limits: Limits {
                 waiters: limit("waiters"),
                 fetches: limit("fetches"),

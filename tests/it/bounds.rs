@@ -96,6 +96,15 @@ const BOUNDS: &[(&str, &str)] = &[
     ("resolver.validation.nsec3_iterations", RESOLVER),
     ("resolver.validation.nsec3_hashes", RESOLVER),
     ("resolver.validation.other_servers", RESOLVER),
+    (
+        "resolver.validation.add_hold_down",
+        "headwater_resolver_trust_anchor_keys{state=\"pending\"}",
+    ),
+    (
+        "resolver.validation.remove_hold_down",
+        "headwater_resolver_trust_anchor_keys{state=\"revoked\"}",
+    ),
+    ("resolver.validation.anchor_keys", RESOLVER),
     ("resolver.cache.size", "headwater_resolver_cache_bytes"),
     ("resolver.cache.entry", RESOLVER),
     ("resolver.cache.records", RESOLVER),

@@ -240,6 +240,8 @@ pub struct Zone {
 pub struct Signing {
     /// The key is made from it.
     pub seed: u8,
+    /// The key says of itself that it is not to be believed (RFC 5011).
+    pub revoked: bool,
     pub inception: u32,
     pub expiration: u32,
     pub denial: Denial,
@@ -258,6 +260,7 @@ impl Signing {
         let unix = u32::try_from(unix).expect("before 2106");
         Self {
             seed,
+            revoked: false,
             inception: unix - 86_400,
             expiration: unix + 86_400,
             denial: Denial::Nsec,
@@ -280,7 +283,8 @@ impl Signing {
 
     /// The DNSKEY: one key for everything.
     pub fn dnskey(&self) -> Vec<u8> {
-        [&[1, 1, 3, 15], self.pair().public_key().as_ref()].concat()
+        let flags = 1 | u8::from(self.revoked) << 7;
+        [&[1, flags, 3, 15], self.pair().public_key().as_ref()].concat()
     }
 
     /// The DS of the zone `apex` signed so.

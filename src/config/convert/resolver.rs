@@ -17,6 +17,7 @@ use crate::dns::resolver::recurse::hints::Hints;
 use crate::dns::resolver::recurse::records::Unreadable;
 use crate::dns::resolver::upstream::{self, Families, Target};
 use crate::dns::resolver::validate::anchor::Anchors;
+use crate::dns::resolver::validate::roll::{self, Terms};
 use crate::dns::resolver::{
     self, CacheConfig, ForwardZone, UPSTREAMS, WarmName, recurse, validate,
 };
@@ -214,6 +215,19 @@ fn validation(section: &Section<'_, '_>, paths: &Paths<'_>) -> validate::Config 
         domain(text).ok_or_else(|| format!("found {text:?}, expected {DOMAIN_EXPECTED}"))
     });
     let bounds = section.section("validation");
+    let hold_down = |key| {
+        bounds
+            .duration(key, secs(3_600)..=secs(366 * 86_400))
+            .as_secs()
+    };
+    let rolling = roll::Config {
+        terms: Terms {
+            add: hold_down("add_hold_down"),
+            remove: hold_down("remove_hold_down"),
+            keys: bounds.integer("anchor_keys", 2..=100),
+        },
+        file: paths.state.join("trust-anchors"),
+    };
     let config = validate::Config {
         anchors: anchors.unwrap_or_else(Anchors::built_in).without(&spared),
         signature_checks: bounds.integer("signature_checks", 8..=1_000),
@@ -225,6 +239,7 @@ fn validation(section: &Section<'_, '_>, paths: &Paths<'_>) -> validate::Config 
         nsec3_hashes: bounds.integer("nsec3_hashes", 8..=10_000),
         other_servers: bounds.integer("other_servers", 0..=20),
         ranges: bounds.integer("ranges", 0..=10_000_000),
+        rolling: bounds.boolean_or("roll_anchors", true).then_some(rolling),
     };
     bounds.end();
     config

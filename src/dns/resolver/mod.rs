@@ -5,7 +5,7 @@
 //! [`near`] (a worker's copies of the hottest), [`policy`] (what is answered here, or not as asked), `failure` (what not to
 //! ask again), `cuts` (names known not to exist), `flight` (one fetch for equal questions), `dump` (the cache as bytes),
 //! [`upstream`] (asking one server), `forward` (which of several), [`recurse`] and [`validate`] (from the root, DNSSEC), `fetch`
-//! (one fetch, to its end), `warm` (what is fetched before it is asked for), `saved` (the cache in a file), then the driver,
+//! (one fetch, to its end), `warm` (what is fetched before it is asked for), `saved` (the cache in a file), `rolling` (trust anchors, over time), then the driver,
 //! [`Resolver`]. Up to `dump` nothing here reads a clock or touches a socket.
 
 use std::collections::HashSet;
@@ -28,6 +28,7 @@ use self::partition::Partitions;
 use self::policy::{ListStatus, Policy};
 use self::recurse::Recursor;
 use self::recurse::driver::Driver;
+use self::rolling::Rolling;
 use self::upstream::{Exchanger, Target};
 use super::Outcome;
 use super::wire::{self, Ede, Query, Rcode};
@@ -84,7 +85,10 @@ mod warm;
 
 mod saved;
 
+mod rolling;
+
 pub use self::forward::{UPSTREAMS, UpstreamStatus};
+pub use self::rolling::AnchorStatus;
 pub use self::saved::{Loaded, SaveError};
 pub use self::warm::WarmName;
 
@@ -214,12 +218,22 @@ struct Inner {
     upstreams: Arc<[Upstreams]>,
     /// Instead of them, if names are resolved from the root or what they say is validated.
     recursor: Option<Recursor>,
+    /// Its trust anchors, if they roll.
+    rolling: Option<Rolling>,
     exchanger: Arc<Exchanger>,
     metrics: Arc<Metrics>,
 }
 
+impl Inner {
+    /// See [`Resolver::budget`].
+    fn budget(&self) -> Budget {
+        let deadline = Now::read().plus(budget::for_work(self.config.time));
+        Budget::new(self.config.packets, deadline)
+    }
+}
+
 impl Resolver {
-    /// Builds pools and cache. Must be called inside the DNS runtime.
+    /// Builds pools and cache, and reads the state of trust anchors that roll. Must be called inside the DNS runtime.
     ///
     /// # Errors
     /// A forward zone that is no domain name or comes twice, or what the kernel said to epoll or the TLS library.
@@ -252,11 +266,20 @@ impl Resolver {
             .chain(config.forward.iter().map(|forward| &forward.upstreams))
             .map(|targets| set(targets))
             .collect();
+        let validation = config.recursion.as_ref().and_then(|r| r.dnssec.as_ref());
+        let rolling = validation.and_then(|validation| {
+            let rolling = validation.rolling.as_ref()?;
+            let (anchors, metrics) = (&validation.anchors, &metrics.resolver.anchors);
+            Some(Rolling::open(rolling, anchors, metrics, Now::read()))
+        });
         let recursor = config.recursion.clone().map(|recursion| {
             let (exchanger, upstreams) = (Arc::clone(&exchanger), Arc::clone(&upstreams));
             let driver = Driver::new(exchanger, recursion.port, upstreams);
             Recursor::new(driver, recursion, Arc::clone(&partitions), &metrics)
         });
+        if let (Some(recursor), Some(rolling)) = (&recursor, &rolling) {
+            recursor.believe(|configured| rolling.anchors(configured));
+        }
         let inner = Arc::new(Inner {
             cache: Cache::new(config.cache.clone(), Arc::clone(&metrics)),
             failures: Failures::new(
@@ -270,6 +293,7 @@ impl Resolver {
             lists: Mutex::default(),
             upstreams,
             recursor,
+            rolling,
             exchanger,
             config,
             metrics,
@@ -278,6 +302,7 @@ impl Resolver {
         tokio::spawn(warm::refresh(Arc::downgrade(&inner)));
         tokio::spawn(warm::keep(Arc::downgrade(&inner)));
         tokio::spawn(saved::keep(Arc::downgrade(&inner)));
+        tokio::spawn(rolling::keep(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -343,9 +368,14 @@ impl Resolver {
     /// A full budget for one client query, from the settings (`packets`, `time` less what the answer needs to leave); starts now.
     #[must_use]
     pub fn budget(&self) -> Budget {
-        let config = &self.inner.config;
-        let deadline = Now::read().plus(budget::for_work(config.time));
-        Budget::new(config.packets, deadline)
+        self.inner.budget()
+    }
+
+    /// The keys of its trust anchors, if they roll.
+    #[must_use]
+    pub fn anchors(&self) -> AnchorStatus {
+        let rolling = self.inner.rolling.as_ref();
+        rolling.map(Rolling::status).unwrap_or_default()
     }
 
     /// Resolves a query the cache did not have: single flight, failure cache, stale after the wait.

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::super::budget::Budget;
 use super::super::partition::{Partition, Partitions};
 use super::super::validate::Account;
+use super::super::validate::anchor::Anchors;
 use super::super::validate::chain::Trust;
 use super::super::validate::ranges::Ranges;
 use super::cut::{self, Cut};
@@ -41,6 +44,8 @@ pub(in super::super) struct World<N> {
     pub(super) shared: Shared,
     /// Which names upstreams are asked for.
     pub(super) routes: Arc<Partitions>,
+    /// Where trust begins now.
+    pub(super) anchors: ArcSwap<Anchors>,
     /// Whether it has been said that upstreams leave out what proves their answers.
     pub(in super::super) stripped: AtomicBool,
 }
@@ -58,6 +63,8 @@ pub(in super::super) struct Errand<'w, N> {
     pub(super) budget: &'w Budget,
     /// What validation may still spend.
     pub(in super::super) account: Account,
+    /// Where trust begins, for all of it.
+    pub(in super::super) anchors: Arc<Anchors>,
     /// Servers whose names are being looked up, outermost first.
     resolving: Vec<Dname>,
     /// Servers not looked up because of where this errand already is; another one might.
@@ -80,6 +87,7 @@ impl<'w, N: Net> Errand<'w, N> {
             world,
             budget,
             account: Account::new(world.config.dnssec.as_ref()),
+            anchors: world.anchors.load_full(),
             resolving: Vec::new(),
             skipped: 0,
             avoided: None,

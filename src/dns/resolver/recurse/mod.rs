@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::IntCounter;
 
 use self::answer::Link;
@@ -25,8 +26,11 @@ use super::key::Parts;
 use super::partition::{Partition, Partitions};
 use super::upstream::Families;
 use super::validate;
+use super::validate::anchor::Anchors;
 use super::validate::ranges::Ranges;
+use super::validate::roll::Look;
 use crate::net::Network;
+use crate::time::Now;
 
 pub(super) mod dname;
 
@@ -171,6 +175,8 @@ impl<N: Net> Recursor<N> {
             other_servers: limits.other_servers.clone(),
             denied: metrics.resolver.denied.clone(),
         };
+        let anchors = config.dnssec.as_ref().map(|dnssec| dnssec.anchors.clone());
+        let anchors = anchors.unwrap_or_default();
         Self {
             world: World {
                 net,
@@ -181,6 +187,7 @@ impl<N: Net> Recursor<N> {
                 limits,
                 shared: Shared::new(config.waiters),
                 routes,
+                anchors: ArcSwap::from_pointee(anchors),
                 stripped: AtomicBool::new(false),
                 config,
             },
@@ -234,6 +241,24 @@ impl<N: Net> Recursor<N> {
             onward: onward.map(|target| (Box::from(&*target), ttls.min().unwrap_or(0))),
             message: answer::write(&links, &name, qtype, question.dnssec_ok, now),
         })
+    }
+
+    /// What the zone of a trust anchor shows now, on `budget`.
+    pub(super) async fn look(&self, zone: &Dname, budget: &Budget) -> Result<Look, Trouble> {
+        Errand::new(&self.world, budget).look(zone).await
+    }
+
+    /// The clock it goes by.
+    pub(super) fn now(&self) -> Now {
+        self.world.net.now()
+    }
+
+    /// Believes the anchors that `of` makes of those configured, from the next client query on.
+    pub(super) fn believe(&self, of: impl FnOnce(&Anchors) -> Anchors) {
+        if let Some(dnssec) = &self.world.config.dnssec {
+            self.world.anchors.store(Arc::new(of(&dnssec.anchors)));
+            self.world.trusts.flush(&|_, _| true);
+        }
     }
 
     /// Forgets everything whose name and type `matches`.

@@ -387,7 +387,7 @@ impl Outcome {
 }
 
 /// Nothing here ever waits.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(in super::super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     match future
         .as_mut()

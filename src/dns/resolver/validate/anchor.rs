@@ -4,14 +4,14 @@ use super::super::recurse::dname::Dname;
 use super::super::recurse::records::{self, Unreadable};
 
 /// Where trust begins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Anchors {
     anchors: Vec<Anchor>,
     negative: Vec<Dname>,
 }
 
 /// The keys of one zone, as DS or DNSKEY RDATA.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Anchor {
     pub(in super::super) zone: Dname,
     pub(in super::super) ds: Vec<Box<[u8]>>,
@@ -95,6 +95,19 @@ impl Anchors {
         self
     }
 
+    /// Those of all zones.
+    pub(super) fn all(&self) -> &[Anchor] {
+        &self.anchors
+    }
+
+    /// Others instead of them; the names that need none stay.
+    pub(in super::super) fn replaced(&self, anchors: Vec<Anchor>) -> Self {
+        Self {
+            anchors,
+            negative: self.negative.clone(),
+        }
+    }
+
     /// The anchor that data at `name` must lead up to; `None`: it need not be signed.
     pub(in super::super) fn of(&self, name: &Dname) -> Option<&Anchor> {
         let anchor = self
@@ -120,7 +133,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     whole.then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     domain::utils::base64::decode(text).ok()
 }
 

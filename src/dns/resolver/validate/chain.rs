@@ -30,7 +30,7 @@ pub(in super::super) struct Trust {
 
 /// The keys of a zone.
 #[derive(Clone, Debug)]
-enum Keys {
+pub(super) enum Keys {
     /// DNSKEY RDATA, proven.
     Secure(KeySet),
     /// It is proven that the zone need not be signed.
@@ -54,7 +54,7 @@ impl Perishable for Trust {
 }
 
 /// RDATA of DNSKEY records.
-type KeySet = Arc<[Box<[u8]>]>;
+pub(super) type KeySet = Arc<[Box<[u8]>]>;
 
 /// What the DS set of a name says.
 enum Ds {
@@ -89,13 +89,14 @@ impl<N: Net> Errand<'_, N> {
         depth: u8,
     ) -> Pending<'a, Arc<Fact>> {
         Box::pin(async move {
-            let Some(dnssec) = &self.world.config.dnssec else {
+            if self.world.config.dnssec.is_none() {
                 return Ok(fact);
-            };
+            }
+            let anchors = Arc::clone(&self.anchors);
             let mut fact = fact;
             let mut avoided = Vec::new();
             loop {
-                let trouble = match self.prove(&dnssec.anchors, name, qtype, &fact, depth).await {
+                let trouble = match self.prove(&anchors, name, qtype, &fact, depth).await {
                     Err(Trouble::Bogus { name, why }) => Trouble::Bogus { name, why },
                     proven => return proven,
                 };
@@ -105,10 +106,7 @@ impl<N: Net> Errand<'_, N> {
                     .await
                 {
                     Some(other) => fact = other,
-                    None => {
-                        let anchors = &dnssec.anchors;
-                        return Err(self.blame(anchors, name, qtype, trouble, depth).await);
-                    }
+                    None => return Err(self.blame(&anchors, name, qtype, trouble, depth).await),
                 }
             }
         })
@@ -364,7 +362,7 @@ impl<N: Net> Errand<'_, N> {
             (What::Nothing(nothing), Status::Secure) => {
                 let first = nothing.proof.first();
                 let most = self.account.signatures_per_rrset;
-                let signer = first.and_then(|set| signer(&dnssec.anchors, set, most));
+                let signer = first.and_then(|set| signer(&self.anchors, set, most));
                 let account = &mut self.account;
                 let no_ds = signer.map_or(NoDs::Unproven, |signer| {
                     Proofs::new(&nothing.proof, &signer, account).no_ds(zone, account)
@@ -387,7 +385,7 @@ impl<N: Net> Errand<'_, N> {
     }
 
     /// The keys of `zone`.
-    fn trust<'a>(
+    pub(super) fn trust<'a>(
         &'a mut self,
         anchors: &'a Anchors,
         zone: &'a Dname,
@@ -527,7 +525,7 @@ impl<N: Net> Errand<'_, N> {
     }
 
     /// Counts the bounds that took effect.
-    fn count_reached(&mut self) {
+    pub(super) fn count_reached(&mut self) {
         let reached = std::mem::take(&mut self.account.reached);
         let limits = &self.world.limits;
         for (reached, limit) in [
@@ -554,7 +552,7 @@ impl<N: Net> Errand<'_, N> {
     }
 
     /// Seconds since 1970, as signatures count them: they wrap.
-    fn unix(&self) -> u32 {
+    pub(super) fn unix(&self) -> u32 {
         (self.now().unix_ms / 1_000) as u32
     }
 }

@@ -14,9 +14,17 @@ pub(in super::super) struct Dnskey<'a> {
 impl<'a> Dnskey<'a> {
     /// `None`: it is no key that may sign a zone's data (RFC 4034 section 2.1), or it is revoked (RFC 5011).
     pub(in super::super) fn read(rdata: &'a [u8]) -> Option<Self> {
-        let (&[high, low, protocol, algorithm], key) = rdata.split_first_chunk()?;
-        let usable = high & 0x01 != 0 && low & 0x80 == 0 && protocol == 3;
-        usable.then_some(Self {
+        Self::any(rdata).filter(|_| rdata[1] & REVOKE == 0)
+    }
+
+    /// A key that is revoked (RFC 5011 section 2.1); `None`: it is not, or no key at all. It can say of nothing but itself that this is so.
+    pub(in super::super) fn revoked(rdata: &'a [u8]) -> Option<Self> {
+        Self::any(rdata).filter(|_| rdata[1] & REVOKE != 0)
+    }
+
+    fn any(rdata: &'a [u8]) -> Option<Self> {
+        let (&[high, _, protocol, algorithm], key) = rdata.split_first_chunk()?;
+        (high & 0x01 != 0 && protocol == 3).then_some(Self {
             rdata,
             algorithm,
             key,
@@ -106,17 +114,19 @@ impl<'a> Dnskey<'a> {
 /// Whether the DS RDATA names an algorithm and a digest known here. Signatures of DSA, GOST and RSA/MD5 are not checked, as RFC 8624
 /// wishes; those of Ed448 ring cannot.
 pub(in super::super) fn is_supported(ds: &[u8]) -> bool {
+    matches!(ds, [_, _, algorithm, kind, ..] if is_known(*algorithm) && digest_of(*kind).is_some())
+}
+
+/// Whether signatures of this algorithm are checked here.
+pub(in super::super) fn is_known(algorithm: u8) -> bool {
     matches!(
-        ds,
-        [
-            _,
-            _,
-            RSASHA1 | RSASHA1_NSEC3 | RSASHA256 | RSASHA512 | ECDSAP256 | ECDSAP384 | ED25519,
-            kind,
-            ..
-        ] if digest_of(*kind).is_some()
+        algorithm,
+        RSASHA1 | RSASHA1_NSEC3 | RSASHA256 | RSASHA512 | ECDSAP256 | ECDSAP384 | ED25519
     )
 }
+
+/// In the second octet of DNSKEY RDATA: the key is revoked.
+pub(in super::super) const REVOKE: u8 = 0x80;
 
 fn digest_of(kind: u8) -> Option<&'static digest::Algorithm> {
     Some(match kind {

@@ -2,7 +2,7 @@
 //!
 //! From ground to roof, all functions of their arguments: `crypto` (ring: signatures and digests), [`anchor`] (where trust
 //! begins), `signature` (one RRset under one zone's keys), `denial` (what NSEC and NSEC3 sets prove), `ranges` (what
-//! they prove of names never asked for). The walk along the
+//! they prove of names never asked for), [`roll`] (which keys of an anchor's zone are believed over time, RFC 5011; a `look` feeds it). The walk along the
 //! chain of trust, `chain` (and who is to `blame` where it breaks), is part of an errand of [`super::recurse`]: keys and DS records are looked up on the account of the
 //! client query that needs them.
 
@@ -21,6 +21,10 @@ pub(super) mod ranges;
 pub(super) mod chain;
 
 mod blame;
+
+pub mod roll;
+
+mod look;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +50,8 @@ pub struct Config {
     pub nsec3_hashes: u32,
     /// How often what does not validate is asked of another server of the zone, for one client query.
     pub other_servers: u32,
+    /// How anchors roll by themselves (RFC 5011), if they do.
+    pub rolling: Option<roll::Config>,
     /// NSEC ranges kept to deny names never asked for (RFC 8198); 0: none.
     pub ranges: usize,
 }

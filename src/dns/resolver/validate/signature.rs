@@ -93,6 +93,37 @@ pub(super) fn verify(
     unix: u32,
     account: &mut Account,
 ) -> Result<Verified, Bogus> {
+    verify_by(set, zone, keys, |rdata| Dnskey::read(rdata), unix, account)
+}
+
+/// Whether the revoked `key` has signed `set`, the DNSKEY RRset of its `zone` (RFC 5011 section 2.1).
+pub(super) fn is_self_revoked(
+    set: &RrSet,
+    zone: &Dname,
+    key: &[u8],
+    unix: u32,
+    account: &mut Account,
+) -> bool {
+    let keys = [key.into()];
+    verify_by(
+        set,
+        zone,
+        &keys,
+        |rdata| Dnskey::revoked(rdata),
+        unix,
+        account,
+    )
+    .is_ok()
+}
+
+fn verify_by(
+    set: &RrSet,
+    zone: &Dname,
+    keys: &[Box<[u8]>],
+    read: for<'k> fn(&'k [u8]) -> Option<Dnskey<'k>>,
+    unix: u32,
+    account: &mut Account,
+) -> Result<Verified, Bogus> {
     let labels = signable(&set.owner);
     let mut why = Bogus::Unsigned;
     let mut sigs = set.sigs.iter();
@@ -113,7 +144,7 @@ pub(super) fn verify(
         }
         let mut keys = keys
             .iter()
-            .filter_map(|rdata| Dnskey::read(rdata))
+            .filter_map(|rdata| read(rdata))
             .filter(|key| key.algorithm == sig.algorithm && key.tag() == sig.tag);
         let mut data = None;
         for key in keys.by_ref().take(account.keys_per_tag) {

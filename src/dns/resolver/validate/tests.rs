@@ -10,6 +10,8 @@ use super::*;
 
 mod relayed;
 
+mod rolling;
+
 const A: u16 = internet::A;
 const UNIX: u64 = START.unix_ms / 1_000;
 
@@ -120,6 +122,7 @@ fn config(anchors: Anchors) -> Config {
         nsec3_iterations: 50,
         nsec3_hashes: 150,
         other_servers: 3,
+        rolling: None,
         ranges: 1_000,
     }
 }
