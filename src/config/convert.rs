@@ -70,7 +70,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let local = publish.iter().map(|p| p.prefix.clone());
     let local = local.chain(mirrors.iter().map(|m| m.prefix.clone()));
     let (rules, cache) = (root.sections("proxy"), root.section("proxy_cache"));
-    http.proxy = proxy::settings(&rules, &cache, &node, &state, local.collect());
+    http.proxy = proxy::settings(&rules, &cache, &node, &paths, local.collect());
     let (swarm, swarm_secret) = peers::settings(&root.section("peers"), &paths, &mirrors);
     let link = link::settings(&root.section("link"));
     let (metrics_listen, metrics_connections) = metrics(&root.section("metrics"));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 /// The shelves: one for slices of a chunk, one for whole chunks.
 #[derive(Debug)]
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     shelves: [Shelf; 2],
 }
 
@@ -23,7 +23,7 @@ struct Shelf {
 
 /// One buffer; its first `len` bytes are in use.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Box<[u8]>,
     used: Range<usize>,
     home: Arc<Buffers>,
@@ -31,7 +31,7 @@ pub(super) struct Buffer {
 
 impl Buffers {
     /// Keeps at most `bytes` of unused buffers.
-    pub(super) fn new(bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
         let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
         let shelf = |size: usize| Shelf {
             size,
@@ -44,7 +44,7 @@ impl Buffers {
     }
 
     /// A buffer with `len` bytes in use. Their content is arbitrary.
-    pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let shelf = self.shelves.iter().find(|shelf| len <= shelf.size);
         let bytes = shelf.and_then(|shelf| {
             let mut free = shelf.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,12 +60,12 @@ impl Buffers {
 }
 
 impl Buffer {
-    pub(super) fn as_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn as_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.used.clone()]
     }
 
     /// The bytes of `part` (within those in use), shared; the buffer goes back when the last sharer is done.
-    pub(super) fn share(mut self, part: Range<usize>) -> Bytes {
+    pub(crate) fn share(mut self, part: Range<usize>) -> Bytes {
         self.used = self.used.start + part.start..self.used.start + part.end;
         Bytes::from_owner(self)
     }

@@ -161,7 +161,7 @@ impl Source {
 }
 
 /// Reads all of `buffer` at `offset` if it is in memory; `false` if it is not, or if the file system cannot tell.
-pub(super) fn read_resident(file: &File, buffer: &mut [u8], offset: u64) -> bool {
+pub(crate) fn read_resident(file: &File, buffer: &mut [u8], offset: u64) -> bool {
     let len = buffer.len();
     let mut parts = [io::IoSliceMut::new(buffer)];
     let flags = rustix::io::ReadWriteFlags::NOWAIT;

@@ -32,9 +32,9 @@ mod heat;
 
 pub mod media;
 
-mod buffers;
+pub(crate) mod buffers;
 
-mod seal;
+pub(crate) mod seal;
 
 mod memory;
 
@@ -42,7 +42,7 @@ mod beneath;
 
 pub mod disk;
 
-mod file;
+pub(crate) mod file;
 
 mod fill;
 

@@ -10,28 +10,28 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// The seed of all seals of one process.
 #[derive(Debug, Default)]
-pub(super) struct Sealer(foldhash::quality::RandomState);
+pub(crate) struct Sealer(foldhash::quality::RandomState);
 
 /// The seals of one object's chunks.
 #[derive(Debug, Default)]
-pub(super) struct Seals {
+pub(crate) struct Seals {
     /// One chunk's blocks, once it was proved. A lock a reader holds for one look.
     chunks: RwLock<Vec<Option<Arc<[u64]>>>>,
 }
 
 impl Sealer {
     /// The seal of one block.
-    pub(super) fn seal(&self, block: &[u8]) -> u64 {
+    pub(crate) fn seal(&self, block: &[u8]) -> u64 {
         self.0.hash_one(block)
     }
 
     /// The seals of bytes that begin at a block.
-    pub(super) fn seal_all<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+    pub(crate) fn seal_all<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
         bytes.chunks(BLOCK).map(|block| self.seal(block))
     }
 
     /// Whether `bytes`, which begin at block `first` of the sealed chunk, are those that were proved.
-    pub(super) fn holds(&self, seals: &[u64], first: usize, bytes: &[u8]) -> bool {
+    pub(crate) fn holds(&self, seals: &[u64], first: usize, bytes: &[u8]) -> bool {
         let sealed = seals.get(first..).unwrap_or_default();
         sealed.len() >= bytes.len().div_ceil(BLOCK)
             && self
@@ -43,13 +43,13 @@ impl Sealer {
 
 impl Seals {
     /// The seals of chunk `index`, if it was proved.
-    pub(super) fn get(&self, index: u32) -> Option<Arc<[u64]>> {
+    pub(crate) fn get(&self, index: u32) -> Option<Arc<[u64]>> {
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
         chunks.get(index as usize)?.clone()
     }
 
     /// Chunk `index` of `count` was proved.
-    pub(super) fn set(&self, index: u32, count: u32, seals: Vec<u64>) {
+    pub(crate) fn set(&self, index: u32, count: u32, seals: Vec<u64>) {
         let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
         if chunks.is_empty() {
             chunks.resize(count as usize, None);
@@ -60,7 +60,7 @@ impl Seals {
     }
 
     /// Chunk `index` was found wrong, or may be.
-    pub(super) fn clear(&self, index: u32) {
+    pub(crate) fn clear(&self, index: u32) {
         let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(chunk) = chunks.get_mut(index as usize) {
             *chunk = None;
@@ -69,14 +69,14 @@ impl Seals {
 }
 
 /// The whole blocks around `within`, in a chunk of `len` bytes: the first block's number, and their bytes.
-pub(super) fn blocks(within: &Range<u32>, len: u32) -> (usize, Range<usize>) {
+pub(crate) fn blocks(within: &Range<u32>, len: u32) -> (usize, Range<usize>) {
     let first = within.start as usize / BLOCK;
     let end = (within.end as usize).div_ceil(BLOCK) * BLOCK;
     (first, first * BLOCK..end.min(len as usize))
 }
 
 /// Bytes of a block: a small range reads and checks this much. Chunks are multiples of it.
-pub(super) const BLOCK: usize = 64 << 10;
+pub(crate) const BLOCK: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -91,6 +91,8 @@ pub enum Disk {
     Read,
     /// It was not what had been written.
     Rot,
+    /// There was no room for it.
+    Full,
 }
 
 impl Metrics {
@@ -260,13 +262,14 @@ impl Limit {
 }
 
 impl Disk {
-    const ALL: [Self; 3] = [Self::Write, Self::Read, Self::Rot];
+    const ALL: [Self; 4] = [Self::Write, Self::Read, Self::Rot, Self::Full];
 
     fn label(self) -> &'static str {
         match self {
             Self::Write => "write",
             Self::Read => "read",
             Self::Rot => "rot",
+            Self::Full => "full",
         }
     }
 }

@@ -111,6 +111,7 @@ const GROUND: &[&str] = &[
     "http/proxy/fields.rs",
     "http/proxy/condition.rs",
     "http/proxy/told.rs",
+    "http/proxy/span.rs",
     "peer/exchange.rs",
     "peer/claims.rs",
     "peer/window.rs",

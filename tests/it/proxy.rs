@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use rustls::pki_types::PrivateKeyDer;
 
 use crate::harness::{Answer, Node, until};
 
@@ -46,18 +47,27 @@ impl Gate {
 
 impl Upstream {
     fn start(does: impl Fn(&str) -> Does + Send + Sync + 'static) -> Self {
+        Self::start_over(|stream| stream, does)
+    }
+
+    /// What it speaks is wrapped.
+    fn start_over<S: Read + Write>(
+        wrap: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+        does: impl Fn(&str) -> Does + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = Self {
             address: listener.local_addr().unwrap(),
             asked: Arc::default(),
             sent: Arc::default(),
         };
-        let does = Arc::new(does);
+        let (does, wrap) = (Arc::new(does), Arc::new(wrap));
         let (asked, sent) = (Arc::clone(&upstream.asked), Arc::clone(&upstream.sent));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (does, asked, sent) = (does.clone(), asked.clone(), sent.clone());
-                thread::spawn(move || serve(stream, &*does, &asked, &sent));
+                let wrap = wrap.clone();
+                thread::spawn(move || serve(wrap(stream), &*does, &asked, &sent));
             }
         });
         upstream
@@ -73,21 +83,12 @@ impl Upstream {
 }
 
 fn serve(
-    stream: TcpStream,
+    stream: impl Read + Write,
     does: &impl Fn(&str) -> Does,
     asked: &Mutex<Vec<String>>,
     sent: &Mutex<u64>,
 ) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
-    let mut send = |bytes: &[u8]| {
-        // By pieces: how much went out is looked at while it goes.
-        bytes.chunks(64 << 10).all(|piece| {
-            let done = stream.write_all(piece).is_ok();
-            *sent.lock().unwrap() += if done { piece.len() as u64 } else { 0 };
-            done
-        })
-    };
+    let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -101,6 +102,18 @@ fn serve(
             reader.read_exact(&mut body).unwrap();
         }
         asked.lock().unwrap().push(head.clone());
+        let stream = reader.get_mut();
+        let mut send = |bytes: &[u8]| {
+            // By pieces: how much went out is looked at while it goes.
+            bytes.chunks(64 << 10).all(|piece| {
+                let done = stream
+                    .write_all(piece)
+                    .and_then(|()| stream.flush())
+                    .is_ok();
+                *sent.lock().unwrap() += if done { piece.len() as u64 } else { 0 };
+                done
+            })
+        };
         let on = match does(&head) {
             Does::Say(bytes) => send(&bytes),
             Does::Halt(first, gate, rest) => {
@@ -137,6 +150,33 @@ fn node(upstream: &Upstream, more: &str) -> Node {
         "[resolver]\nmode = \"off\"\n[[proxy]]\nhost = \"*\"\nupstream = \"http://{address}\"\n{more}"
     );
     Node::start(&config, &[])
+}
+
+/// An upstream over TLS whose certificate is for 127.0.0.1, and that certificate.
+fn secure(does: impl Fn(&str) -> Does + Send + Sync + 'static) -> (Upstream, String) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let wrap = move |stream| {
+        let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+        rustls::StreamOwned::new(session, stream)
+    };
+    (Upstream::start_over(wrap, does), made.cert.pem())
+}
+
+/// A node before `upstream` that trusts `ca`.
+fn before(upstream: &str, ca: &str) -> Node {
+    let config = format!(
+        "[resolver]\nmode = \"off\"\n[[proxy]]\nupstream = \"{upstream}\"\nca_file = \"ca.pem\"\n"
+    );
+    Node::start(&config, &[("ca.pem", ca)])
 }
 
 fn fetch(node: &Node, path: &str, headers: &[&str]) -> Answer {
@@ -473,6 +513,103 @@ fn target_and_host_never_choose_another_server() {
         assert!(answer.ends_with("mine"), "{target}: {answer}");
     }
     assert!(other.asked().is_empty());
+}
+
+#[test]
+fn redirect_is_passed_on_and_never_followed() {
+    let other = Upstream::start(|_| Does::Say(response("200 OK", &[], b"other")));
+    let elsewhere = format!("Location: http://{}/secret", other.address);
+    let upstream = Upstream::start({
+        let elsewhere = elsewhere.clone();
+        move |_| {
+            let kept = "Cache-Control: max-age=60";
+            Does::Say(response("302 Found", &[&elsewhere, kept], b"there"))
+        }
+    });
+    let node = node(&upstream, "");
+    for turn in 0..2 {
+        let answer = fetch(&node, "/a", &[]);
+        assert_eq!((answer.status, &answer.body[..]), (302, &b"there"[..]));
+        assert_eq!(
+            field(&answer.head, "location"),
+            elsewhere.strip_prefix("Location: "),
+            "turn {turn}"
+        );
+    }
+    assert_eq!(upstream.asked().len(), 1);
+    assert!(other.asked().is_empty());
+}
+
+#[test]
+fn upstream_over_tls_is_asked_only_if_its_certificate_holds() {
+    let says = |_: &str| Does::Say(response("200 OK", &["Cache-Control: max-age=60"], b"safe"));
+    let (upstream, ca) = secure(says);
+    let good = format!("https://{}", upstream.address);
+    let node = before(&good, &ca);
+    for _ in 0..2 {
+        let answer = fetch(&node, "/a", &[]);
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"safe"[..]));
+    }
+    assert_eq!(upstream.asked().len(), 1, "it is kept");
+    // Its certificate is for an address, not for this name; and another authority vouches for another server.
+    let named = format!("https://localhost:{}", upstream.address.port());
+    let (_other, other_ca) = secure(says);
+    for (upstream, ca) in [(&named, &ca), (&good, &other_ca)] {
+        let node = before(upstream, ca);
+        assert_eq!(fetch(&node, "/a", &[]).status, 502, "{upstream}");
+    }
+    assert_eq!(upstream.asked().len(), 1);
+}
+
+#[test]
+fn upstream_is_told_who_asks_unless_that_is_off() {
+    let upstream = Upstream::start(|_| Does::Say(response("200 OK", &[], b"x")));
+    let claims = [
+        "x-forwarded-for: 10.0.0.1",
+        "x-forwarded-proto: https",
+        "forwarded: for=10.0.0.1",
+    ];
+    let own = "for=127.0.0.1;proto=http;host=\"files.test\"";
+    for (key, address, scheme, forwarded) in [
+        ("", "127.0.0.1", "http", own),
+        (
+            "forwarded = \"append\"",
+            "10.0.0.1, 127.0.0.1",
+            "http",
+            &format!("for=10.0.0.1, {own}"),
+        ),
+        ("forwarded = \"off\"", "10.0.0.1", "https", "for=10.0.0.1"),
+    ] {
+        let node = node(&upstream, key);
+        assert_eq!(fetch(&node, "/a", &claims).status, 200);
+        let asked = upstream.asked();
+        let head = asked.last().unwrap();
+        assert_eq!(field(head, "x-forwarded-for"), Some(address), "{key}");
+        assert_eq!(field(head, "x-forwarded-proto"), Some(scheme), "{key}");
+        assert_eq!(field(head, "forwarded"), Some(forwarded), "{key}");
+    }
+}
+
+#[test]
+fn response_chosen_by_who_asks_is_not_kept() {
+    let upstream = Upstream::start(|head| {
+        let by = if head.contains("/scheme") {
+            "Vary: X-Forwarded-Proto"
+        } else {
+            "Vary: X-Forwarded-For"
+        };
+        Does::Say(response("200 OK", &["Cache-Control: max-age=60", by], b"x"))
+    });
+    let node = node(&upstream, "");
+    for _ in 0..2 {
+        assert_eq!(fetch(&node, "/client", &[]).status, 200);
+    }
+    assert_eq!(upstream.asked().len(), 2);
+    // What the client claims chooses nothing.
+    for claim in ["x-forwarded-proto: https", "x-forwarded-proto: http"] {
+        assert_eq!(fetch(&node, "/scheme", &[claim]).status, 200);
+    }
+    assert_eq!(upstream.asked().len(), 3);
 }
 
 #[test]

@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
 
 use super::harness::{COMMON, Node, Process, READY, free_port, http_get, noise, poll, run, tool};
 
@@ -30,7 +34,8 @@ impl Nginx {
                 access_log {at}/access.log bytes;
                 client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f;
                 uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
-                server {{ listen 127.0.0.1:{port}; root {at}/root; add_header Cache-Control max-age=1; }}
+                server {{ listen 127.0.0.1:{port}; root {at}/root; add_header Cache-Control max-age=1;
+                    location ~ (large|other|huge).bin {{ add_header Cache-Control max-age=600; }} }}
              }}",
             at = at.display()
         );
@@ -125,6 +130,87 @@ fn nginx_sends_little_for_one_byte_of_much() {
     assert!(sent <= 8 << 20, "{asked:?}");
 }
 
+#[test]
+fn full_disk_passes_on_what_it_cannot_keep_until_there_is_room() {
+    // The mount is this thread's and its children's.
+    let ran = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .unwrap_or_else(|e| panic!("no mount namespace can be made ({e}): run as root"));
+        on_a_small_disk();
+    });
+    ran.join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn on_a_small_disk() {
+    let (small, large, huge) = (noise(5, 900), noise(6, 12 << 20), noise(7, 80 << 20));
+    let nginx = Nginx::start(&[
+        ("small.bin", &small),
+        ("large.bin", &large),
+        ("other.bin", &large),
+        ("huge.bin", &huge),
+    ]);
+    let zone = "[[zone]]\nname = \"cdn.test.\"\nfile = \"@DIR@/zone\"\n";
+    let mut node = Node::new(&format!(
+        "{COMMON}\n[resolver]\nmode = \"off\"\n{zone}[[proxy]]\nupstream = \"http://127.0.0.1:{}\"\n\
+         [proxy_cache]\nmemory = \"8 MiB\"\n",
+        nginx.port
+    ));
+    node.write(
+        "zone",
+        "@ 60 SOA ns.cdn.test. root.cdn.test. 1 1 1 1 1\n@ 60 NS ns\nns 60 A 192.0.2.1\n",
+    );
+    let state = node.path("state");
+    fs::create_dir(&state).expect("the temporary directory is writable");
+    let mount = |words: &[&str]| {
+        let mut mount = Command::new(tool("mount"));
+        run(mount.args(words)).assert_success();
+    };
+    mount(&["--make-rprivate", "/"]);
+    let at = state.to_str().expect("a path in UTF-8");
+    mount(&["-t", "tmpfs", "-o", "size=64m", "tmpfs", at]);
+    node.start();
+    let gets = |path: &str, bytes: &[u8]| {
+        let (head, body) = curl(&node, &[], path);
+        assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
+        assert!(body == bytes, "{path}: the bytes differ");
+        head
+    };
+    // Larger than the disk: never begun, and nothing makes room for it.
+    gets("/large.bin", &large);
+    gets("/huge.bin", &huge);
+    let evicted = || node.metric("headwater_proxy_evicted_total", &[]) as u32;
+    assert_eq!(evicted(), 0);
+    // The disk fills from outside: what is kept makes room for what is new.
+    let ballast = state.join("ballast");
+    let fill = |bytes: usize| fs::write(&ballast, noise(8, bytes)).expect("there is room for it");
+    fill(45 << 20);
+    gets("/other.bin", &large);
+    assert_eq!(evicted(), 1);
+    // And then there is nothing left that could.
+    let mut wholly = fs::File::create(state.join("rest")).expect("a file");
+    let rest = noise(9, 1 << 20);
+    while std::io::Write::write_all(&mut wholly, &rest).is_ok() {}
+    for _ in 0..3 {
+        gets("/large.bin", &large);
+        gets("/huge.bin", &huge);
+        gets("/small.bin", &small);
+    }
+    let failures = node.metric("headwater_proxy_disk_failures_total", &[("reason", "full")]);
+    assert!(failures >= 1.0, "{failures}");
+    assert_eq!(node.dig(&["ns.cdn.test", "A"]).status, "NOERROR");
+    fs::remove_file(&ballast).expect("removed");
+    fs::remove_file(state.join("rest")).expect("removed");
+    let begun = Instant::now();
+    poll(READY, "it to be kept again", || {
+        gets("/large.bin", &large).contains("; hit").then_some(())
+    });
+    let took = begun.elapsed();
+    println!("normal {took:?} after space returned");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(node.stop().success());
+}
+
 /// The public suite (<https://github.com/http-tests/cache-tests>), where `HEADWATER_CACHE_TESTS` says it is cloned to,
 /// with `npm install` done in it. It cannot be had everywhere: without the variable this says so.
 #[test]
@@ -158,15 +244,11 @@ fn public_cache_test_suite_passes_all_it_requires() {
         .arg(dir.path().join("result"));
     // Longer than a command may take otherwise.
     let client = Process::spawn("node", client, dir.path().join("client"));
-    let text = poll(
-        std::time::Duration::from_secs(300),
-        "the suite to end",
-        || {
-            fs::read_to_string(dir.path().join("result"))
-                .ok()
-                .filter(|t| t.ends_with("\n"))
-        },
-    );
+    let text = poll(Duration::from_secs(300), "the suite to end", || {
+        fs::read_to_string(dir.path().join("result"))
+            .ok()
+            .filter(|t| t.ends_with("\n"))
+    });
     drop(client);
     println!("{text}");
     let line = text.lines().next_back().unwrap_or_default();

@@ -1,16 +1,16 @@
 //! `[[proxy]]` and `[proxy_cache]`.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use super::super::read::Section;
-use super::values::{ms, secs};
-use crate::http::proxy::{Config, Rule};
+use super::values::{Paths, ms, secs};
+use crate::http::proxy::{Config, Forward, Rule};
 
 pub(super) fn settings(
     sections: &[Section<'_, '_>],
     cache: &Section<'_, '_>,
     node: &str,
-    state: &Path,
+    paths: &Paths<'_>,
     local: Vec<String>,
 ) -> Config {
     let mut rules: Vec<Rule> = Vec::new();
@@ -18,6 +18,13 @@ pub(super) fn settings(
         let host = section.text_or("host", "*");
         let upstream = section.text("upstream");
         let ttl = section.duration_or("default_ttl", secs(0)..=secs(31_536_000), secs(0));
+        let file = section.text_or("ca_file", "");
+        let file = (!file.is_empty()).then(|| paths.resolve(section, "ca_file", &file));
+        let forwarded = match section.choice_or_first("forwarded", &["replace", "append", "off"]) {
+            "append" => Forward::Append,
+            "off" => Forward::Off,
+            _ => Forward::Replace,
+        };
         section.end();
         let host = match host.as_str() {
             "*" => None,
@@ -42,11 +49,30 @@ pub(super) fn settings(
             );
         }
         match upstream_of(&upstream) {
-            Some(upstream) => rules.push(Rule {
-                host,
-                upstream,
-                default_ttl: ttl.as_secs(),
-            }),
+            Some((secure, upstream)) => {
+                if !secure && file.is_some() {
+                    let message = "of no use: the upstream is asked in the clear";
+                    section.warning("ca_file", message);
+                }
+                let roots = if secure {
+                    match crate::tls::roots(file.as_deref()) {
+                        Ok(roots) => Some(Arc::new(roots)),
+                        Err(problem) => {
+                            section.error("ca_file", problem);
+                            continue;
+                        }
+                    }
+                } else {
+                    None
+                };
+                rules.push(Rule {
+                    host,
+                    upstream,
+                    roots,
+                    forwarded,
+                    default_ttl: ttl.as_secs(),
+                });
+            }
             None if section.failed("upstream") => {}
             None => section.error(
                 "upstream",
@@ -58,7 +84,7 @@ pub(super) fn settings(
         rules,
         local,
         node: node.to_owned(),
-        dir: state.join("proxy"),
+        dir: paths.state.join("proxy"),
         size: cache.size("size", 1 << 20..=1 << 50),
         memory: cache.size("memory", 1 << 20..=1 << 40),
         entries: cache.integer("entries", 1..=100_000_000),
@@ -87,20 +113,23 @@ fn is_host(name: &str) -> bool {
     authority.is_ok_and(|a| !a.as_str().contains('@') && !a.host().contains('*'))
 }
 
-/// Host and port of `http://host[:port]`.
-fn upstream_of(text: &str) -> Option<String> {
+/// Whether it is over TLS, and host and port, of `http://host[:port]` or `https://…`.
+fn upstream_of(text: &str) -> Option<(bool, String)> {
     let uri: ::http::Uri = text.parse().ok()?;
     let authority = uri.authority()?;
-    let good = uri.scheme_str() == Some("http")
-        && !authority.as_str().contains('@')
-        && uri.path() == "/"
-        && uri.query().is_none();
-    good.then(|| authority.as_str().to_ascii_lowercase())
+    let secure = match uri.scheme_str()? {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let good = !authority.as_str().contains('@') && uri.path() == "/" && uri.query().is_none();
+    good.then(|| (secure, authority.as_str().to_ascii_lowercase()))
 }
 
 const HOST: &str = "a host name such as \"files.example.com\", or \"*\" for all others";
 
-const UPSTREAM: &str = "the base URL of a server such as \"http://127.0.0.1:8000\"";
+const UPSTREAM: &str =
+    "the base URL of a server such as \"http://127.0.0.1:8000\" or \"https://files.example.com\"";
 
 #[cfg(test)]
 mod tests {
@@ -108,18 +137,17 @@ mod tests {
 
     #[test]
     fn upstream_is_a_host_and_nothing_more() {
-        assert_eq!(
-            upstream_of("http://A.test:80/").as_deref(),
-            Some("a.test:80")
-        );
-        assert_eq!(
-            upstream_of("http://[::1]:8000").as_deref(),
-            Some("[::1]:8000")
-        );
+        for (text, secure, upstream) in [
+            ("http://A.test:80/", false, "a.test:80"),
+            ("http://[::1]:8000", false, "[::1]:8000"),
+            ("https://A.test", true, "a.test"),
+        ] {
+            assert_eq!(upstream_of(text), Some((secure, upstream.to_owned())));
+        }
         for bad in [
             "",
             "a.test",
-            "https://a.test",
+            "ftp://a.test",
             "http://u@a.test",
             "http://a.test/x",
             "http://a.test/?q",

@@ -5,17 +5,22 @@
 //! gets now, and `changed` is rung when that may be more.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::disk::Disk;
 
-/// Digest of a chunk on disk (BLAKE3).
-pub type Digest = [u8; 32];
+mod fill;
+
+mod slot;
+
+pub use fill::Filler;
+pub use slot::{Digest, OnDisk, Proof};
+use slot::{Held, Parts, Slot};
 
 /// Bytes of a chunk.
 pub const CHUNK: u64 = 1 << 20;
@@ -30,9 +35,12 @@ pub struct Content {
     /// Parts fetched at different times may be put together.
     pub strong: bool,
     state: Mutex<State>,
-    /// Rung when bytes came, or a fill ended.
+    /// Rung when bytes came, or a fill ended; and when a reader goes on in what is not kept.
     pub changed: Notify,
-    readers: AtomicUsize,
+    /// Where its readers are.
+    readers: Mutex<Vec<Arc<AtomicU64>>>,
+    /// The disk did not take all of it: it goes to those who read it now, and is not kept.
+    unkept: AtomicBool,
     ledger: Ledger,
 }
 
@@ -43,8 +51,38 @@ pub struct Ledger {
     pub memory: IntGauge,
     /// On disk.
     pub disk: IntGauge,
+    /// Read from disk.
+    pub reads: Reads,
     /// Where files of contents that are gone are removed.
     pub files: Option<Disk>,
+}
+
+/// Bytes read from disk by all, which is the clock that says what was lately: it does not run while nobody reads.
+#[derive(Clone, Debug)]
+pub struct Reads {
+    bytes: Arc<AtomicU64>,
+    era: u64,
+}
+
+type Era = u64;
+
+impl Reads {
+    /// "Lately" is one to two times `bytes` read.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self {
+            bytes: Arc::default(),
+            era: bytes.max(1),
+        }
+    }
+
+    fn now(&self) -> Era {
+        self.bytes.load(Relaxed) / self.era
+    }
+
+    fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -62,41 +100,13 @@ struct Fill {
     end: u64,
 }
 
-#[derive(Default)]
-enum Slot {
-    #[default]
-    Empty,
-    /// A fill brings it.
-    Open {
-        fill: u64,
-        parts: Vec<Bytes>,
-        have: u64,
-    },
-    /// Held: in memory, on disk, or both.
-    Held {
-        bytes: Option<Bytes>,
-        digest: Option<Digest>,
-        length: u64,
-        touched: bool,
-    },
-}
-
 /// What a reader gets.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
     /// These bytes.
     Bytes(Bytes),
     /// This part of a chunk on disk.
-    Disk {
-        /// The chunk.
-        index: u64,
-        /// What it must digest to.
-        digest: Digest,
-        /// Bytes of the whole chunk.
-        length: u64,
-        /// The part wanted.
-        within: Range<usize>,
-    },
+    Disk(OnDisk),
     /// They are on their way.
     Wait,
     /// Nobody brings this chunk.
@@ -122,7 +132,8 @@ impl Content {
             strong,
             state: Mutex::new(state),
             changed: Notify::new(),
-            readers: AtomicUsize::new(0),
+            readers: Mutex::default(),
+            unkept: AtomicBool::new(false),
             ledger,
         })
     }
@@ -142,12 +153,16 @@ impl Content {
                 let mut state = content.state();
                 let length = state.length(index);
                 if let Some(slot) = state.slot(index) {
-                    *slot = Slot::Held {
-                        bytes: None,
-                        digest: Some(*digest),
+                    *slot = Slot::Held(Held {
+                        memory: None,
+                        proof: Some(Proof {
+                            digest: *digest,
+                            seals: None,
+                        }),
                         length,
                         touched: false,
-                    };
+                        lately: (0, 0),
+                    });
                     content.ledger.disk.add(signed(length));
                 }
             }
@@ -161,18 +176,13 @@ impl Content {
         let mut state = self.state();
         match (state.len?, state.slots.as_mut_slice()) {
             (0, _) => Some(Bytes::new()),
-            (
-                len,
-                [
-                    Slot::Held {
-                        bytes: Some(bytes),
-                        touched,
-                        ..
-                    },
-                ],
-            ) if len == bytes.len() as u64 => {
-                *touched = true;
-                Some(bytes.clone())
+            (len, [Slot::Held(held)]) => {
+                let one = held.memory.as_ref()?.one()?;
+                if len != one.len() as u64 {
+                    return None;
+                }
+                held.touched = true;
+                Some(one.clone())
             }
             _ => None,
         }
@@ -188,7 +198,7 @@ impl Content {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let state = self.state();
-        state.len.is_some() && state.slots.iter().all(|s| matches!(s, Slot::Held { .. }))
+        state.len.is_some() && state.slots.iter().all(|s| matches!(s, Slot::Held(_)))
     }
 
     /// Whether it broke off and cannot be completed.
@@ -216,43 +226,26 @@ impl Content {
         };
         let failed = state.failed;
         match state.slot(index) {
-            Some(Slot::Held {
-                bytes,
-                digest,
-                length,
-                touched,
-            }) => {
-                *touched = true;
-                let until = until.min(*length);
+            Some(Slot::Held(held)) => {
+                let until = until.min(held.length);
                 if start >= until {
                     return Look::End;
                 }
-                let within = place(start)..place(until);
-                match (bytes, digest) {
-                    (Some(bytes), _) => Look::Bytes(bytes.slice(within)),
-                    (None, Some(digest)) => Look::Disk {
-                        index,
-                        digest: *digest,
-                        length: *length,
-                        within,
-                    },
-                    (None, None) => Look::Failed,
+                if let Some(parts) = &held.memory {
+                    held.touched = true;
+                    return parts.at(start, until).map_or(Look::Failed, Look::Bytes);
+                }
+                let era = self.ledger.reads.now();
+                match held.on_disk(index, start..until, era) {
+                    Some(on_disk) => {
+                        self.ledger.reads.count(on_disk.within.len());
+                        Look::Disk(on_disk)
+                    }
+                    None => Look::Failed,
                 }
             }
-            Some(Slot::Open { parts, have, .. }) => {
-                if start >= *have {
-                    return Look::Wait;
-                }
-                let mut before = 0;
-                for part in parts {
-                    let after = before + part.len() as u64;
-                    if start < after {
-                        let cut = place(start - before)..place(until.min(after) - before);
-                        return Look::Bytes(part.slice(cut));
-                    }
-                    before = after;
-                }
-                Look::Wait
+            Some(Slot::Open { parts, .. }) => {
+                parts.at(start, until).map_or(Look::Wait, Look::Bytes)
             }
             Some(Slot::Empty) | None if failed => Look::Failed,
             Some(Slot::Empty) | None => {
@@ -305,29 +298,43 @@ impl Content {
             end: range.end,
         });
         drop(state);
-        Filler {
-            content: Arc::clone(self),
-            id,
-            done: false,
+        Filler::new(self, id)
+    }
+
+    /// The bytes of a chunk that is not on disk yet.
+    #[must_use]
+    pub fn unwritten(&self, index: u64) -> Option<Vec<Bytes>> {
+        match self.state().slot(index)? {
+            Slot::Held(held) if held.proof.is_none() => held.memory.clone().map(Parts::into_vec),
+            _ => None,
         }
     }
 
     /// A chunk was written: from now on its copy in memory may go.
-    pub fn written(&self, index: u64, found: Digest) {
-        if let Some(Slot::Held { digest, length, .. }) = self.state().slot(index)
-            && digest.is_none()
+    pub fn written(&self, index: u64, proof: Proof) {
+        if let Some(Slot::Held(held)) = self.state().slot(index)
+            && held.proof.is_none()
         {
-            *digest = Some(found);
-            self.ledger.disk.add(signed(*length));
+            held.proof = Some(proof);
+            self.ledger.disk.add(signed(held.length));
+        }
+    }
+
+    /// A chunk on disk was digested by this process.
+    pub fn sealed(&self, index: u64, seals: Vec<u64>) {
+        if let Some(Slot::Held(held)) = self.state().slot(index)
+            && let Some(proof) = &mut held.proof
+        {
+            proof.seals = Some(seals.into());
         }
     }
 
     /// A chunk was read and verified: it is in memory again. Gives whether it was not before.
     pub fn read_back(&self, index: u64, read: &Bytes) -> bool {
-        if let Some(Slot::Held { bytes, .. }) = self.state().slot(index)
-            && bytes.is_none()
+        if let Some(Slot::Held(held)) = self.state().slot(index)
+            && held.memory.is_none()
         {
-            *bytes = Some(read.clone());
+            held.memory = Some(read.clone().into());
             self.ledger.memory.add(signed(read.len() as u64));
             return true;
         }
@@ -339,11 +346,11 @@ impl Content {
         let mut state = self.state();
         let mut lost = None;
         if let Some(slot) = state.slot(index)
-            && let Slot::Held {
-                bytes: None,
+            && let Slot::Held(Held {
+                memory: None,
                 length,
                 ..
-            } = slot
+            }) = slot
         {
             lost = Some(*length);
             *slot = Slot::Empty;
@@ -359,21 +366,75 @@ impl Content {
     /// Lets a chunk's copy in memory go, if it is on disk. Gives `false` when it was used since the last time: later.
     #[must_use]
     pub fn release(&self, index: u64) -> bool {
-        if let Some(Slot::Held {
-            bytes,
-            digest: Some(_),
-            touched,
-            ..
-        }) = self.state().slot(index)
+        if let Some(Slot::Held(held)) = self.state().slot(index)
+            && held.proof.is_some()
         {
-            if std::mem::take(touched) {
+            if std::mem::take(&mut held.touched) {
                 return false;
             }
-            if let Some(bytes) = bytes.take() {
-                self.ledger.memory.sub(signed(bytes.len() as u64));
-            }
+            self.let_go(held);
         }
         true
+    }
+
+    /// As [`Content::release`], whether it was used or not.
+    pub fn pass(&self, index: u64) {
+        if let Some(Slot::Held(held)) = self.state().slot(index)
+            && held.proof.is_some()
+        {
+            self.let_go(held);
+        }
+    }
+
+    fn let_go(&self, held: &mut Held) {
+        if let Some(parts) = held.memory.take() {
+            self.ledger.memory.sub(signed(parts.len()));
+        }
+    }
+
+    /// Whether more than one chunk of it is known: such are not kept in memory alone.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        let state = self.state();
+        state.len.is_some_and(|len| len > CHUNK) || state.slots.len() > 1
+    }
+
+    /// The disk does not take it.
+    pub fn unkeep(&self) {
+        self.unkept.store(true, Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether it goes to those who read it now only.
+    #[must_use]
+    pub fn is_unkept(&self) -> bool {
+        self.unkept.load(Relaxed)
+    }
+
+    /// Forgets the chunks in memory that are not on disk and that all readers have behind them. Gives the bytes that are
+    /// left of such.
+    pub fn forget_passed(&self) -> u64 {
+        let positions = self.readers().iter().map(|at| at.load(Relaxed)).min();
+        let behind = positions.unwrap_or(u64::MAX);
+        let (mut left, mut gone) = (0, 0);
+        for (index, slot) in (0..).zip(&mut self.state().slots) {
+            let Slot::Held(Held {
+                memory: Some(parts),
+                proof: None,
+                ..
+            }) = slot
+            else {
+                continue;
+            };
+            if (index + 1) * CHUNK <= behind {
+                gone += parts.len();
+                *slot = Slot::Empty;
+            } else {
+                left += parts.len();
+            }
+        }
+        self.ledger.memory.sub(signed(gone));
+        left
     }
 
     /// Length and digests of what lies on disk.
@@ -381,23 +442,31 @@ impl Content {
     pub fn digests(&self) -> Option<(u64, Vec<Option<Digest>>)> {
         let state = self.state();
         let digests = state.slots.iter().map(|slot| match slot {
-            Slot::Held { digest, .. } => *digest,
+            Slot::Held(held) => held.proof.as_ref().map(|proof| proof.digest),
             _ => None,
         });
         Some((state.len?, digests.collect()))
     }
 
-    /// One reader more; the guard's drop takes it back.
+    /// One reader more, which is at its beginning; the guard's drop takes it back.
     #[must_use]
     pub fn reader(self: &Arc<Self>) -> Reading {
-        self.readers.fetch_add(1, Relaxed);
-        Reading(Arc::clone(self))
+        let at = Arc::new(AtomicU64::new(0));
+        self.readers().push(Arc::clone(&at));
+        Reading {
+            content: Arc::clone(self),
+            at,
+        }
     }
 
     /// Whether somebody reads it now.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.readers.load(Relaxed) > 0
+        !self.readers().is_empty()
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -419,19 +488,9 @@ impl Drop for Content {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (mut memory, mut disk) = (0, 0);
         for slot in &state.slots {
-            match slot {
-                Slot::Empty => {}
-                Slot::Open { have, .. } => memory += have,
-                Slot::Held {
-                    bytes,
-                    digest,
-                    length,
-                    ..
-                } => {
-                    memory += bytes.as_ref().map_or(0, |b| b.len() as u64);
-                    disk += if digest.is_some() { *length } else { 0 };
-                }
-            }
+            let (in_memory, on_disk) = slot.weight();
+            memory += in_memory;
+            disk += on_disk;
         }
         self.ledger.memory.sub(signed(memory));
         self.ledger.disk.sub(signed(disk));
@@ -455,160 +514,29 @@ impl State {
 
 /// A reader of a content.
 #[derive(Debug)]
-pub struct Reading(Arc<Content>);
+pub struct Reading {
+    content: Arc<Content>,
+    at: Arc<AtomicU64>,
+}
+
+impl Reading {
+    /// It wants nothing before `at` any more.
+    pub fn passed(&self, at: u64) {
+        self.at.store(at, Relaxed);
+        if self.content.is_unkept() {
+            self.content.changed.notify_waiters();
+        }
+    }
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Brings bytes into a content. Dropped before [`Filler::finish`], it broke off.
-#[derive(Debug)]
-pub struct Filler {
-    content: Arc<Content>,
-    id: u64,
-    done: bool,
-}
-
-impl Filler {
-    /// The next bytes. Gives the chunks they completed; `None` if they are more than was announced.
-    pub fn append(&mut self, mut bytes: Bytes) -> Option<Vec<(u64, Bytes)>> {
-        let mut whole = Vec::new();
-        let mut state = self.content.state();
-        let state = &mut *state;
-        let fill = state.fills.iter_mut().find(|f| f.id == self.id)?;
-        if fill.at.saturating_add(bytes.len() as u64) > fill.end {
-            return None;
+        self.content
+            .readers()
+            .retain(|at| !Arc::ptr_eq(at, &self.at));
+        if self.content.is_unkept() {
+            self.content.changed.notify_waiters();
         }
-        while !bytes.is_empty() {
-            let (index, start) = (fill.at / CHUNK, fill.at % CHUNK);
-            let part = bytes.split_to(bytes.len().min(place(CHUNK - start)));
-            fill.at += part.len() as u64;
-            let len = state.len;
-            while state.slots.len() <= place(index) {
-                state.slots.push(Slot::Empty);
-            }
-            let slot = &mut state.slots[place(index)];
-            if matches!(slot, Slot::Empty) && start == 0 {
-                *slot = Slot::Open {
-                    fill: self.id,
-                    parts: Vec::new(),
-                    have: 0,
-                };
-            }
-            // A chunk that is held, or brought by another fill, stays as it is.
-            if let Slot::Open { fill, parts, have } = slot
-                && *fill == self.id
-                && *have == start
-            {
-                *have += part.len() as u64;
-                self.content.ledger.memory.add(signed(part.len() as u64));
-                parts.push(part);
-                let length = len.map_or(CHUNK, |len| (len - index * CHUNK).min(CHUNK));
-                if *have == length {
-                    whole.push((index, slot.close()));
-                }
-            }
-        }
-        self.content.changed.notify_waiters();
-        Some(whole)
-    }
-
-    /// All came that was to come. Gives the last chunk of a body of unknown length.
-    ///
-    /// # Errors
-    /// It ended too early.
-    pub(super) fn finish(mut self) -> Result<Option<(u64, Bytes)>, ()> {
-        let mut state = self.content.state();
-        let place = state.fills.iter().position(|f| f.id == self.id).ok_or(())?;
-        let at = state.fills[place].at;
-        let mut last = None;
-        match state.len {
-            Some(len) if at < state.fills[place].end.min(len) => return Err(()),
-            Some(_) => {}
-            None => {
-                state.len = Some(at);
-                let index = at / CHUNK;
-                if let Some(slot @ Slot::Open { .. }) = state.slot(index) {
-                    last = Some((index, slot.close()));
-                }
-            }
-        }
-        state.fills.swap_remove(place);
-        drop(state);
-        self.done = true;
-        self.content.changed.notify_waiters();
-        Ok(last)
-    }
-
-    /// How much is left of it, as far as is known.
-    #[must_use]
-    pub fn left(&self) -> u64 {
-        let state = self.content.state();
-        let fill = state.fills.iter().find(|f| f.id == self.id);
-        fill.map_or(0, |fill| fill.end.saturating_sub(fill.at))
-    }
-
-    /// Whether it brought more than `bytes`.
-    #[must_use]
-    pub fn past(&self, bytes: u64) -> bool {
-        let state = self.content.state();
-        let fill = state.fills.iter().find(|f| f.id == self.id);
-        fill.is_some_and(|fill| fill.at > bytes)
-    }
-
-    /// What it fills.
-    #[must_use]
-    pub fn content(&self) -> &Arc<Content> {
-        &self.content
-    }
-}
-
-impl Drop for Filler {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let mut state = self.content.state();
-        state.fills.retain(|f| f.id != self.id);
-        let mut lost = 0;
-        for slot in &mut state.slots {
-            if let Slot::Open { fill, have, .. } = slot
-                && *fill == self.id
-            {
-                lost += *have;
-                *slot = Slot::Empty;
-            }
-        }
-        if !self.content.strong || state.len.is_none() {
-            state.failed = true;
-        }
-        drop(state);
-        self.content.ledger.memory.sub(signed(lost));
-        self.content.changed.notify_waiters();
-    }
-}
-
-impl Slot {
-    /// Makes an open chunk a held one; a copy, so that no larger buffer is kept alive by it.
-    fn close(&mut self) -> Bytes {
-        let Self::Open { parts, have, .. } = self else {
-            return Bytes::new();
-        };
-        let length = *have;
-        let mut whole = BytesMut::with_capacity(place(length));
-        for part in parts {
-            whole.extend_from_slice(part);
-        }
-        let whole = whole.freeze();
-        *self = Self::Held {
-            bytes: Some(whole.clone()),
-            digest: None,
-            length,
-            touched: true,
-        };
-        whole
     }
 }
 
@@ -631,7 +559,15 @@ mod tests {
         Ledger {
             memory: gauge(),
             disk: gauge(),
+            reads: Reads::new(4 * CHUNK),
             files: None,
+        }
+    }
+
+    fn proof() -> Proof {
+        Proof {
+            digest: [7; 32],
+            seals: None,
         }
     }
 
@@ -666,13 +602,13 @@ mod tests {
             (None, Look::Wait)
         );
         let last = fill.finish().unwrap();
-        assert_eq!(last, Some((0, bytes(0..5))));
+        assert_eq!(last, Some(0));
         assert_eq!(
             (content.len(), content.look(5, u64::MAX)),
             (Some(5), Look::End)
         );
         assert_eq!(ledger.memory.get(), 5);
-        drop((content, last));
+        drop(content);
         assert_eq!(ledger.memory.get(), 0);
     }
 
@@ -714,17 +650,61 @@ mod tests {
         fill.append(bytes(0..5)).unwrap();
         fill.finish().unwrap();
         assert!(content.release(0) && content.whole().is_some());
-        content.written(0, [7; 32]);
+        content.written(0, proof());
         assert!(!content.release(0), "used since");
         assert!(content.release(0));
         assert_eq!((ledger.memory.get(), ledger.disk.get()), (0, 5));
-        assert!(matches!(content.look(1, 5), Look::Disk { index: 0, .. }));
+        assert!(matches!(content.look(1, 5), Look::Disk(on) if on.index == 0));
         assert!(content.read_back(0, &bytes(0..5)));
         assert_eq!(content.whole(), Some(bytes(0..5)));
         assert!(!content.release(0) && content.release(0));
         content.rotten(0);
         assert_eq!(content.look(0, 5), Look::Absent(0));
         assert_eq!((ledger.memory.get(), ledger.disk.get()), (0, 0));
+    }
+
+    #[test]
+    fn chunk_read_again_and_again_from_disk_should_be_in_memory() {
+        let len = 2 * CHUNK;
+        let digests = [Some([7; 32]); 2];
+        let content = Content::restored(1, len, true, &digests, ledger());
+        let often = |at: u64| match content.look(at, len) {
+            Look::Disk(on_disk) => {
+                assert_eq!(on_disk.within.len(), 256 << 10);
+                on_disk.often
+            }
+            other => panic!("{other:?}"),
+        };
+        // One pass over all of it is not often.
+        assert!((0..8).all(|frame| !often(frame * (256 << 10))));
+        assert!(often(0));
+        // Much was read meanwhile: what was read before does not count any more.
+        for _ in 0..24 {
+            often(CHUNK);
+        }
+        assert!(!often(0));
+    }
+
+    #[test]
+    fn unkept_chunks_go_when_all_readers_have_them_behind_them() {
+        let ledger = ledger();
+        let content = Content::new(1, Some(3 * CHUNK), false, ledger.clone());
+        let mut fill = content.begin(0..3 * CHUNK);
+        let (fast, slow) = (content.reader(), content.reader());
+        fill.append(bytes(0..2 * CHUNK)).unwrap();
+        content.unkeep();
+        fast.passed(2 * CHUNK);
+        assert_eq!(content.forget_passed(), 2 * CHUNK, "the slow one wants it");
+        slow.passed(CHUNK);
+        assert_eq!(content.forget_passed(), CHUNK);
+        assert_eq!(ledger.memory.get(), signed(CHUNK));
+        drop(slow);
+        assert_eq!(content.forget_passed(), 0);
+        fill.append(bytes(0..CHUNK)).unwrap();
+        fill.finish().unwrap();
+        assert!(!content.is_complete());
+        drop((content, fast));
+        assert_eq!(ledger.memory.get(), 0);
     }
 
     proptest! {

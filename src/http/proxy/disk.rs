@@ -4,22 +4,28 @@
 //! takes its work from a bounded queue: who fills faster than the disk takes is held back. Nothing is synced: a chunk is
 //! believed only if it digests to what its entry says, and an entry is put in place by renaming. So a crash, and bits
 //! that flip, cost a fetch and never a wrong byte.
+//!
+//! A chunk is *sealed* when it is written, and when it was digested: a seeded hash of each block, which costs a tenth of
+//! the digest (see `content/seal.rs`). What lies in the page cache is read on the calling thread, without waiting, and
+//! held against the seals; all else is read and digested on a thread that may wait.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use super::content::{CHUNK, Content, Digest, Ledger};
-use super::freshness::Life;
+use super::content::{CHUNK, Content, Ledger, OnDisk, Proof};
+use super::entry;
 use super::table::Stored;
+use crate::content::buffers::Buffers;
+use crate::content::file::read_resident;
+use crate::content::seal::{self, BLOCK, Sealer};
 use crate::metrics::Metrics;
 use crate::metrics::proxy::Disk as Reason;
 use crate::time::Now;
@@ -29,10 +35,14 @@ use crate::time::Now;
 pub struct Disk {
     dir: Arc<Path>,
     jobs: mpsc::Sender<Job>,
+    /// Contents whose files are to go.
+    gone: Arc<Mutex<Vec<u128>>>,
     /// What is dropped from now on is dropped because the daemon ends: its files stay.
     closed: Arc<AtomicBool>,
     /// When it could not be written last, milliseconds since 1970.
     failed: Arc<AtomicU64>,
+    sealer: Arc<Sealer>,
+    buffers: Arc<Buffers>,
     metrics: Arc<Metrics>,
 }
 
@@ -40,22 +50,28 @@ enum Job {
     Chunk {
         content: Weak<Content>,
         index: u64,
-        bytes: Bytes,
     },
     Entry(Arc<Stored>),
-    Remove(u128),
     Done(oneshot::Sender<()>),
+    /// There is something among those that are gone.
+    Sweep,
 }
 
-/// Rung for each chunk that was written, to keep memory within its budget.
-pub type Written = Box<dyn Fn(&Arc<Content>, u64) + Send>;
+/// What the thread that writes tells and asks.
+pub trait Room: Send {
+    /// A chunk was written: memory may be kept within its budget.
+    fn written(&self, content: &Arc<Content>, index: u64);
+
+    /// The disk is full: lets something go. Gives whether there was anything.
+    fn make(&self) -> bool;
+}
 
 impl Disk {
-    /// Opens `dir`, making it where needed. What is written is told to `written`.
+    /// Opens `dir`, making it where needed.
     ///
     /// # Errors
     /// What the kernel said of the folder or the thread.
-    pub fn open(dir: &Path, metrics: Arc<Metrics>, written: Written) -> io::Result<Self> {
+    pub fn open(dir: &Path, metrics: Arc<Metrics>, room: impl Room + 'static) -> io::Result<Self> {
         for byte in 0..=255u8 {
             fs::create_dir_all(dir.join(format!("{byte:02x}")))?;
         }
@@ -63,19 +79,26 @@ impl Disk {
         let disk = Self {
             dir: dir.into(),
             jobs,
+            gone: Arc::default(),
             closed: Arc::default(),
             failed: Arc::default(),
+            sealer: Arc::default(),
+            buffers: Buffers::new(BUFFERS),
             metrics,
         };
-        let (dir, metrics) = (Arc::clone(&disk.dir), Arc::clone(&disk.metrics));
-        let failed = Arc::clone(&disk.failed);
+        let writer = Writer {
+            dir: Arc::clone(&disk.dir),
+            gone: Arc::clone(&disk.gone),
+            failed: Arc::clone(&disk.failed),
+            sealer: Arc::clone(&disk.sealer),
+            metrics: Arc::clone(&disk.metrics),
+            room,
+        };
         let work = move || {
+            let mut scratch = Vec::with_capacity(BLOCK);
             while let Some(job) = queue.blocking_recv() {
-                if let Err(error) = work(&dir, job, &written) {
-                    metrics.proxy.disk_failure(Reason::Write);
-                    failed.store(Now::read().unix_ms, Relaxed);
-                    tracing::debug!(%error, "proxy cache: not written");
-                }
+                writer.sweep();
+                writer.work(job, &mut scratch);
             }
         };
         std::thread::Builder::new()
@@ -85,23 +108,30 @@ impl Disk {
     }
 
     /// Has a chunk written; waits while the queue is full.
-    pub async fn chunk(&self, content: &Arc<Content>, index: u64, bytes: Bytes) {
+    pub async fn chunk(&self, content: &Arc<Content>, index: u64) {
         let content = Arc::downgrade(content);
         // The thread ends only with the process.
-        let _ = self
-            .jobs
-            .send(Job::Chunk {
-                content,
-                index,
-                bytes,
-            })
-            .await;
+        let _ = self.jobs.send(Job::Chunk { content, index }).await;
     }
 
     /// Whether it could not be written a moment ago: what does not fit in memory is passed on then, and tried again soon.
     #[must_use]
     pub fn fails(&self, now: u64) -> bool {
         now.saturating_sub(self.failed.load(Relaxed)) < AGAIN
+    }
+
+    /// Whether there is room for `len` bytes, if all that is kept, `held` bytes, makes room. Counts it if there is not.
+    #[must_use]
+    pub fn fits(&self, len: u64, held: u64) -> bool {
+        // What cannot be told is tried.
+        let fits = rustix::fs::statvfs(&*self.dir).map_or(true, |disk| {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            len <= free.saturating_add(held)
+        });
+        if !fits {
+            self.metrics.proxy.disk_failure(Reason::Full);
+        }
+        fits
     }
 
     /// Has an entry written; waits while the queue is full.
@@ -117,34 +147,76 @@ impl Disk {
         let _ = wait.await;
     }
 
-    /// Removes the files of a content that is gone. Should the queue be full, they go at the next start.
+    /// Removes the files of a content that is gone.
     pub fn remove(&self, id: u128) {
         if !self.closed.load(Relaxed) {
-            let _ = self.jobs.try_send(Job::Remove(id));
+            lock(&self.gone).push(id);
+            // A full queue means that the thread is awake, and it sweeps before each job.
+            let _ = self.jobs.try_send(Job::Sweep);
         }
     }
 
-    /// Reads chunk `index` of `length` bytes and verifies it; blocks. `None` when it cannot be read or is not what was
-    /// written.
+    /// Opens the chunks of a content, if that can be had without waiting for the disk.
     #[must_use]
-    pub fn read(&self, id: u128, index: u64, length: u64, digest: &Digest) -> Option<Bytes> {
-        let mut bytes = vec![0; usize::try_from(length).ok()?];
-        let read = File::open(chunks(&self.dir, id))
-            .and_then(|file| file.read_exact_at(&mut bytes, index * CHUNK));
+    pub fn file(&self, id: u128) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = chunk_file(&self.dir, id);
+        let file = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        file.ok().map(File::from)
+    }
+
+    /// A part of a chunk, held against its seals, if it can be had without waiting: of memory of our own, used again.
+    #[must_use]
+    pub fn read_resident(&self, file: &File, part: &OnDisk) -> Option<Bytes> {
+        let seals = part.proof.seals.as_ref()?;
+        let edge = |at: usize| u32::try_from(at).ok();
+        let within = edge(part.within.start)?..edge(part.within.end)?;
+        let (first, span) = seal::blocks(&within, u32::try_from(part.length).ok()?);
+        let mut buffer = self.buffers.take(span.len());
+        let at = part.index * CHUNK + span.start as u64;
+        if !read_resident(file, buffer.as_mut(), at)
+            || !self.sealer.holds(seals, first, buffer.as_ref())
+        {
+            return None;
+        }
+        Some(buffer.share(part.within.start - span.start..part.within.end - span.start))
+    }
+
+    /// As [`Disk::read_resident`], the whole chunk, into memory that may be kept.
+    #[must_use]
+    pub fn read_whole(&self, file: &File, part: &OnDisk) -> Option<Bytes> {
+        let seals = part.proof.seals.as_ref()?;
+        let mut buffer = self.buffers.take(usize::try_from(part.length).ok()?);
+        if !read_resident(file, buffer.as_mut(), part.index * CHUNK)
+            || !self.sealer.holds(seals, 0, buffer.as_ref())
+        {
+            return None;
+        }
+        Some(buffer.share(0..usize::try_from(part.length).ok()?))
+    }
+
+    /// Reads the whole chunk of `part` and digests it; blocks. `None` when it cannot be read or is not what was written.
+    #[must_use]
+    pub fn read(&self, id: u128, part: &OnDisk) -> Option<(Bytes, Vec<u64>)> {
+        let length = usize::try_from(part.length).ok()?;
+        let mut buffer = self.buffers.take(length);
+        let read = File::open(chunk_file(&self.dir, id))
+            .and_then(|file| file.read_exact_at(buffer.as_mut(), part.index * CHUNK));
         if let Err(error) = read {
             self.metrics.proxy.disk_failure(Reason::Read);
             tracing::debug!(%error, "proxy cache: not read");
             return None;
         }
-        if blake3::hash(&bytes).as_bytes() != digest {
+        if *blake3::hash(buffer.as_ref()).as_bytes() != part.proof.digest {
             self.metrics.proxy.disk_failure(Reason::Rot);
             tracing::warn!(
-                index,
+                index = part.index,
                 "proxy cache: a chunk changed on disk and is fetched again"
             );
             return None;
         }
-        Some(bytes.into())
+        let seals = self.sealer.seal_all(buffer.as_ref()).collect();
+        Some((buffer.share(0..length), seals))
     }
 
     /// Reads all entries; removes files that belong to none. Blocks.
@@ -163,10 +235,12 @@ impl Disk {
                     orphans.push(path);
                     continue;
                 }
-                let stored = fs::read(&path).ok().and_then(|text| restore(&text, ledger));
+                let stored = fs::read(&path)
+                    .ok()
+                    .and_then(|text| entry::restore(&text, ledger));
                 match stored {
-                    Some(stored) if path == entry(&self.dir, stored.content.id) => {
-                        known.push(chunks(&self.dir, stored.content.id));
+                    Some(stored) if path == entry_file(&self.dir, stored.content.id) => {
+                        known.push(chunk_file(&self.dir, stored.content.id));
                         found.push(Arc::new(stored));
                     }
                     _ => orphans.push(path),
@@ -181,168 +255,153 @@ impl Disk {
     }
 }
 
-fn work(dir: &Path, job: Job, written: &Written) -> io::Result<()> {
-    match job {
-        Job::Chunk {
-            content,
-            index,
-            bytes,
-        } => {
-            let Some(content) = content.upgrade() else {
-                return Ok(());
+/// The thread that writes.
+struct Writer<R> {
+    dir: Arc<Path>,
+    gone: Arc<Mutex<Vec<u128>>>,
+    failed: Arc<AtomicU64>,
+    sealer: Arc<Sealer>,
+    metrics: Arc<Metrics>,
+    room: R,
+}
+
+impl<R: Room> Writer<R> {
+    fn work(&self, job: Job, scratch: &mut Vec<u8>) {
+        match job {
+            Job::Chunk { content, index } => {
+                let Some(content) = content.upgrade() else {
+                    return;
+                };
+                let Some(parts) = content.unwritten(index) else {
+                    return;
+                };
+                let wrote =
+                    self.persist(|| write(&chunk_file(&self.dir, content.id), index, &parts));
+                if wrote {
+                    content.written(index, prove(&self.sealer, &parts, scratch));
+                    self.room.written(&content, index);
+                } else if content.is_large() {
+                    content.unkeep();
+                }
+            }
+            Job::Entry(stored) => {
+                if let Some(text) = entry::text(&stored) {
+                    let path = entry_file(&self.dir, stored.content.id);
+                    self.persist(|| replace(&path, &text));
+                }
+            }
+            Job::Done(done) => {
+                let _ = done.send(());
+            }
+            Job::Sweep => {}
+        }
+    }
+
+    /// Does `write`, again while a full disk can be helped; gives whether it was done.
+    fn persist(&self, write: impl Fn() -> io::Result<()>) -> bool {
+        let mut turns = 0;
+        loop {
+            let Err(error) = write() else {
+                return true;
             };
-            let digest = *blake3::hash(&bytes).as_bytes();
-            let file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(chunks(dir, content.id))?;
-            file.write_all_at(&bytes, index * CHUNK)?;
-            content.written(index, digest);
-            written(&content, index);
-            Ok(())
+            let full = matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            );
+            if full && turns < TURNS && self.room.make() {
+                self.sweep();
+                turns += 1;
+                continue;
+            }
+            let reason = if full { Reason::Full } else { Reason::Write };
+            self.metrics.proxy.disk_failure(reason);
+            self.failed.store(Now::read().unix_ms, Relaxed);
+            tracing::debug!(%error, "proxy cache: not written");
+            return false;
         }
-        Job::Entry(stored) => {
-            let Some(text) = text(&stored) else {
-                return Ok(());
-            };
-            let path = entry(dir, stored.content.id);
-            let fresh = path.with_extension("new");
-            fs::write(&fresh, text)?;
-            fs::rename(&fresh, &path)
-        }
-        Job::Remove(id) => {
-            // Either may never have been written.
-            let _ = fs::remove_file(entry(dir, id));
-            let _ = fs::remove_file(chunks(dir, id));
-            Ok(())
-        }
-        Job::Done(done) => {
-            let _ = done.send(());
-            Ok(())
+    }
+
+    /// Removes the files of what is gone.
+    fn sweep(&self) {
+        let gone = std::mem::take(&mut *lock(&self.gone));
+        for id in gone {
+            // Either may never have been written; what stays is found at the next start.
+            let _ = fs::remove_file(entry_file(&self.dir, id));
+            let _ = fs::remove_file(chunk_file(&self.dir, id));
         }
     }
 }
 
-fn entry(dir: &Path, id: u128) -> PathBuf {
+/// Writes a chunk to its place.
+fn write(path: &Path, index: u64, parts: &[Bytes]) -> io::Result<()> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let mut at = index * CHUNK;
+    for part in parts {
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// Puts a file in the place of the one before, whole or not at all.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let done = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path));
+    if done.is_err() {
+        // Half of it would take room.
+        let _ = fs::remove_file(&fresh);
+    }
+    done
+}
+
+/// Digest and seals of a chunk in pieces: block by block, so that each is in the processor's cache for both.
+fn prove(sealer: &Sealer, parts: &[Bytes], scratch: &mut Vec<u8>) -> Proof {
+    let mut digest = blake3::Hasher::new();
+    let mut seals = Vec::new();
+    let mut take = |block: &[u8]| {
+        digest.update(block);
+        seals.push(sealer.seal(block));
+    };
+    scratch.clear();
+    for part in parts {
+        let mut part = &part[..];
+        if !scratch.is_empty() {
+            let (begun, rest) = part.split_at(part.len().min(BLOCK - scratch.len()));
+            scratch.extend_from_slice(begun);
+            part = rest;
+            if scratch.len() == BLOCK {
+                take(scratch);
+                scratch.clear();
+            }
+        }
+        let blocks = part.chunks_exact(BLOCK);
+        let rest = blocks.remainder();
+        blocks.for_each(&mut take);
+        scratch.extend_from_slice(rest);
+    }
+    if !scratch.is_empty() {
+        take(scratch);
+    }
+    Proof {
+        digest: *digest.finalize().as_bytes(),
+        seals: Some(seals.into()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn entry_file(dir: &Path, id: u128) -> PathBuf {
     dir.join(format!("{:02x}/{id:032x}.entry", id >> 120))
 }
 
-fn chunks(dir: &Path, id: u128) -> PathBuf {
+fn chunk_file(dir: &Path, id: u128) -> PathBuf {
     dir.join(format!("{:02x}/{id:032x}.chunks", id >> 120))
-}
-
-/// An entry as its file holds it. Field values are kept byte for byte, each as one character.
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    id: String,
-    key: String,
-    vary: Vec<(String, Option<String>)>,
-    status: u16,
-    head: Vec<(String, String)>,
-    born: u64,
-    fresh: u64,
-    revalidate: u64,
-    on_error: u64,
-    always: bool,
-    strict: bool,
-    strong: bool,
-    len: u64,
-    /// Digests of its chunks; empty where one is missing.
-    chunks: Vec<String>,
-}
-
-fn text(stored: &Stored) -> Option<Vec<u8>> {
-    let (len, digests) = stored.content.digests()?;
-    let life = stored.life;
-    let entry = Entry {
-        id: format!("{:032x}", stored.content.id),
-        key: stored.key.to_string(),
-        vary: stored
-            .vary
-            .iter()
-            .map(|(n, v)| (n.to_string(), v.as_deref().map(latin)))
-            .collect(),
-        status: stored.status.as_u16(),
-        head: stored
-            .head
-            .iter()
-            .map(|(n, v)| (n.to_string(), latin(v.as_bytes())))
-            .collect(),
-        born: life.born,
-        fresh: life.fresh,
-        revalidate: life.revalidate,
-        on_error: life.on_error,
-        always: life.always,
-        strict: life.strict,
-        strong: stored.content.strong,
-        len,
-        chunks: digests
-            .iter()
-            .map(|d| d.map_or_else(String::new, |d| blake3::Hash::from(d).to_hex().to_string()))
-            .collect(),
-    };
-    serde_json::to_vec(&entry).ok()
-}
-
-fn restore(text: &[u8], ledger: &Ledger) -> Option<Stored> {
-    let entry: Entry = serde_json::from_slice(text).ok()?;
-    let id = u128::from_str_radix(&entry.id, 16).ok()?;
-    let mut digests = Vec::with_capacity(entry.chunks.len());
-    for text in &entry.chunks {
-        digests.push(if text.is_empty() {
-            None
-        } else {
-            Some(*blake3::Hash::from_hex(text).ok()?.as_bytes())
-        });
-    }
-    // What is not whole and cannot be completed is of no use.
-    if digests.len() as u64 != entry.len.div_ceil(CHUNK)
-        || !entry.strong && digests.iter().any(Option::is_none)
-    {
-        return None;
-    }
-    let mut head = HeaderMap::with_capacity(entry.head.len());
-    for (name, value) in &entry.head {
-        head.append(
-            HeaderName::from_bytes(name.as_bytes()).ok()?,
-            HeaderValue::from_bytes(&bytes(value)?).ok()?,
-        );
-    }
-    let mut vary = Vec::with_capacity(entry.vary.len());
-    for (name, value) in &entry.vary {
-        let value = match value {
-            Some(value) => Some(bytes(value)?),
-            None => None,
-        };
-        vary.push((HeaderName::from_bytes(name.as_bytes()).ok()?, value));
-    }
-    let life = Life {
-        born: entry.born,
-        fresh: entry.fresh,
-        revalidate: entry.revalidate,
-        on_error: entry.on_error,
-        always: entry.always,
-        strict: entry.strict,
-    };
-    let status = StatusCode::from_u16(entry.status).ok()?;
-    let content = Content::restored(id, entry.len, entry.strong, &digests, ledger.clone());
-    Some(Stored::new(
-        entry.key.into(),
-        vary,
-        status,
-        head,
-        life,
-        content,
-    ))
-}
-
-fn latin(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| char::from(*b)).collect()
-}
-
-fn bytes(latin: &str) -> Option<Vec<u8>> {
-    latin.chars().map(|c| u8::try_from(c).ok()).collect()
 }
 
 /// For so long after a failure only what is small is kept, milliseconds.
@@ -350,3 +409,36 @@ const AGAIN: u64 = 5_000;
 
 /// Chunks and entries that may wait to be written.
 const JOBS: usize = 16;
+
+/// How often room is made for one write.
+const TURNS: usize = 2;
+
+/// Bytes of read buffers that are kept to be used again.
+const BUFFERS: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn proof_is_the_same_however_a_chunk_came(
+            len in 0usize..400_000, cuts in proptest::collection::vec(1usize..150_000, 1..12),
+        ) {
+            let whole: Bytes = (0..len).map(|i| (i % 251) as u8).collect();
+            let mut left = whole.clone();
+            let mut parts = Vec::new();
+            for cut in cuts.iter().cycle() {
+                if left.is_empty() { break; }
+                parts.push(left.split_to(left.len().min(*cut)));
+            }
+            let sealer = Sealer::default();
+            let proof = prove(&sealer, &parts, &mut Vec::new());
+            prop_assert_eq!(proof.digest, *blake3::hash(&whole).as_bytes());
+            prop_assert_eq!(proof.seals.unwrap().to_vec(), sealer.seal_all(&whole).collect::<Vec<_>>());
+        }
+    }
+}

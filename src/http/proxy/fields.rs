@@ -1,9 +1,12 @@
 //! Header fields on their way through: what ends here, what is added, and how a validation updates what is stored
 //! (RFC 9110 section 7.6, RFC 9111 sections 3.1, 3.2 and 4.3). Pure.
 
+use std::net::IpAddr;
+
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
+use super::Forward;
 use super::control::Directives;
 
 /// Removes what concerns one connection only (RFC 9110 section 7.6.1).
@@ -34,6 +37,79 @@ pub fn strip_hops(headers: &mut HeaderMap) {
 /// Adds this node to `Via` (RFC 9110 section 7.6.3).
 pub fn add_via(headers: &mut HeaderMap, node: &HeaderValue) {
     headers.append(header::VIA, node.clone());
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded {
+    /// The other side of its connection.
+    pub client: IpAddr,
+    /// Whether that was TLS.
+    pub encrypted: bool,
+}
+
+/// Says in `X-Forwarded-Proto` whether the client spoke TLS.
+pub fn tell_scheme(request: &mut HeaderMap, encrypted: bool) {
+    let scheme = HeaderValue::from_static(scheme(encrypted));
+    request.insert(FORWARDED_PROTO, scheme);
+}
+
+/// Says on whose behalf, and for which `host`, a request is sent on (RFC 7239).
+pub fn tell_client(request: &mut HeaderMap, how: Forward, from: &Forwarded, host: &str) {
+    if how == Forward::Off {
+        return;
+    }
+    if how == Forward::Replace {
+        request.remove(FORWARDED_FOR);
+        request.remove(header::FORWARDED);
+    }
+    tell_scheme(request, from.encrypted);
+    let client = from.client.to_canonical();
+    append(request, FORWARDED_FOR, client.to_string());
+    let node = match client {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let proto = scheme(from.encrypted);
+    // A host that cannot stand within quotes is none.
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    let host = if host.is_empty() || !host.bytes().all(plain) {
+        String::new()
+    } else {
+        format!(";host=\"{host}\"")
+    };
+    append(
+        request,
+        header::FORWARDED,
+        format!("for={node};proto={proto}{host}"),
+    );
+}
+
+/// Whether a field says on whose behalf a request is sent on, other than by the scheme.
+#[must_use]
+pub fn names_client(name: &HeaderName) -> bool {
+    *name == FORWARDED_FOR || *name == header::FORWARDED
+}
+
+/// Adds to a list, in one field: not all servers read several.
+fn append(request: &mut HeaderMap, name: HeaderName, element: String) {
+    let before: Vec<&str> = request
+        .get_all(&name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let list = if before.is_empty() {
+        element
+    } else {
+        format!("{}, {element}", before.join(", "))
+    };
+    if let Ok(value) = HeaderValue::try_from(list) {
+        request.insert(name, value);
+    }
+}
+
+fn scheme(encrypted: bool) -> &'static str {
+    if encrypted { "https" } else { "http" }
 }
 
 /// Whether the message went through this node before.
@@ -184,6 +260,10 @@ pub fn resolve(host: &str, target: &str, reference: &str) -> Option<String> {
     Some(out)
 }
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 const HOPS: [HeaderName; 10] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -301,6 +381,52 @@ mod tests {
         check("//example.test:80/x", Some("/x"));
         check("http://other.test/x", None);
         check("..", Some("/a/"));
+    }
+
+    #[test]
+    fn upstream_is_told_where_a_request_came_from() {
+        let from = Forwarded {
+            client: "::ffff:192.0.2.7".parse().unwrap(),
+            encrypted: true,
+        };
+        let claimed = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "ftp"),
+            ("forwarded", "for=10.0.0.1"),
+        ];
+        let told = |how, from| {
+            let mut request = headers(&claimed);
+            tell_client(&mut request, how, &from, "a.test:80");
+            request
+        };
+        let own = "for=192.0.2.7;proto=https;host=\"a.test:80\"";
+        assert_eq!(
+            told(Forward::Replace, from),
+            headers(&[
+                ("x-forwarded-for", "192.0.2.7"),
+                ("x-forwarded-proto", "https"),
+                ("forwarded", own),
+            ])
+        );
+        assert_eq!(
+            told(Forward::Append, from),
+            headers(&[
+                ("x-forwarded-for", "10.0.0.1, 10.0.0.2, 192.0.2.7"),
+                ("x-forwarded-proto", "https"),
+                ("forwarded", &format!("for=10.0.0.1, {own}")),
+            ])
+        );
+        assert_eq!(told(Forward::Off, from), headers(&claimed));
+        let six = Forwarded {
+            client: "2001:db8::1".parse().unwrap(),
+            encrypted: false,
+        };
+        let told = told(Forward::Replace, six);
+        assert_eq!(
+            told["forwarded"],
+            "for=\"[2001:db8::1]\";proto=http;host=\"a.test:80\""
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use futures_util::stream;
 
 use super::content::{Look, Reading};
 use super::fetch;
+use super::keep::Open;
 use super::serve::Proxy;
 use super::table::Stored;
 use super::upstream::{Download, Fault};
@@ -55,7 +56,8 @@ impl Flow {
         let walk = Walk {
             proxy: Arc::clone(proxy),
             stored: Arc::clone(stored),
-            _reading: stored.content.reader(),
+            reading: stored.content.reader(),
+            open: Open::new(&stored.content),
             asker,
             pieces: pieces.into_iter(),
             range: 0..0,
@@ -129,7 +131,8 @@ pub(super) enum Piece {
 struct Walk {
     proxy: Arc<Proxy>,
     stored: Arc<Stored>,
-    _reading: Reading,
+    reading: Reading,
+    open: Open,
     asker: fetch::Asker,
     pieces: std::vec::IntoIter<Piece>,
     /// What is left of the piece being read.
@@ -139,6 +142,19 @@ struct Walk {
 }
 
 impl Walk {
+    /// Nothing before this is wanted any more.
+    fn position(&self) -> u64 {
+        let later = self
+            .pieces
+            .as_slice()
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Bytes(range) => Some(range.start),
+                Piece::Text(_) => None,
+            });
+        later.fold(self.range.start, u64::min)
+    }
+
     async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
         while self.range.is_empty() {
             match self.pieces.next()? {
@@ -147,6 +163,7 @@ impl Walk {
             }
         }
         let content = Arc::clone(&self.stored.content);
+        self.reading.passed(self.position());
         loop {
             let mut changed = std::pin::pin!(content.changed.notified());
             changed.as_mut().enable();
@@ -155,16 +172,9 @@ impl Walk {
                     self.range.start += bytes.len() as u64;
                     return Some(Ok(bytes));
                 }
-                Look::Disk {
-                    index,
-                    digest,
-                    length,
-                    within,
-                } => {
-                    // What is lost is looked at again: it may be fetched.
-                    if let Some(chunk) = self.proxy.keep.read(&content, index, length, digest).await
-                    {
-                        let bytes = chunk.slice(within);
+                // What is lost is looked at again: it may be fetched.
+                Look::Disk(part) => {
+                    if let Some(bytes) = self.proxy.keep.read(&self.open, part).await {
                         self.range.start += bytes.len() as u64;
                         return Some(Ok(bytes));
                     }

@@ -3,13 +3,18 @@
 //! It lies within `http` because it answers requests with the same receipts, bodies and range plans as objects do.
 //!
 //! From ground to roof: [`dictionary`], [`control`], [`date`], [`freshness`], [`storable`], [`vary`], [`fields`],
-//! [`condition`], [`told`] (pure: functions of header fields and the time); [`content`] (the bytes of a response, in
-//! chunks), [`table`] (what is stored, and what makes room), [`disk`] (chunks and entries in files), `keep` (memory and
-//! disk within their budgets), `flight` (requests under way); [`upstream`] (requests to the configured servers), [`flow`]
-//! (bodies), `inform` (informational responses), `reply` (answers from what is stored), `fetch` (what is sent on), [`serve`] (one request).
+//! [`condition`], [`told`], `span` (pure: functions of header fields and the time); [`content`] (the bytes of a response, in
+//! chunks), [`table`] (what is stored, and what makes room), `entry` (what is stored, as a file holds it), [`disk`] (chunks
+//! and entries in files), `keep` (memory and disk within their budgets), `flight` (requests under way); `connect` (connections
+//! to the configured servers), [`upstream`] (requests over them), [`flow`] (bodies), `inform` (informational responses),
+//! `reply` (answers from what is stored), `fill` (bodies into the cache), `pass` (what goes through without it), `fetch`
+//! (what is sent on), [`serve`] (one request).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::RootCertStore;
 
 pub mod dictionary;
 
@@ -29,15 +34,21 @@ pub mod condition;
 
 pub mod told;
 
+mod span;
+
 pub mod content;
 
 pub mod table;
+
+mod entry;
 
 pub mod disk;
 
 mod keep;
 
 mod flight;
+
+mod connect;
 
 pub mod upstream;
 
@@ -47,19 +58,38 @@ mod inform;
 
 mod reply;
 
+mod fill;
+
+mod pass;
+
 mod fetch;
 
 pub mod serve;
 
 /// One `[[proxy]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// The host it is for, in lower case; `None`: every host no other rule names.
     pub host: Option<String>,
     /// Host and port of the upstream.
     pub upstream: String,
+    /// Whom its certificate must come from; `None`: it is asked in the clear.
+    pub roots: Option<Arc<RootCertStore>>,
+    /// What it is told about the client.
+    pub forwarded: Forward,
     /// Freshness where the upstream states none, seconds; 0: heuristics.
     pub default_ttl: u64,
+}
+
+/// What an upstream is told about the client: `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` (RFC 7239).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// Where the request came from. What the client claims itself is dropped.
+    Replace,
+    /// That, behind what the client says: it is a proxy that is trusted.
+    Append,
+    /// Nothing of our own; what the client says is passed on.
+    Off,
 }
 
 /// Settings of the cache.

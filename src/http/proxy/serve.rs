@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::control::{self, Directives};
 use super::fetch::{Ask, Asker};
+use super::fields::Forwarded;
 use super::flight::Flights;
 use super::freshness::{Defaults, Use};
 use super::keep::Keep;
@@ -17,7 +18,7 @@ use super::reply::{self, Asked};
 use super::table::{self, Found, Stored};
 use super::told::Told;
 use super::upstream::Upstreams;
-use super::{Config, Rule, fields};
+use super::{Config, Forward, Rule, fields};
 use crate::http::body::Body;
 use crate::http::object::{self, Answer};
 use crate::http::receipt::{Client, Receipt};
@@ -54,7 +55,7 @@ impl Proxy {
             local: config.local.clone(),
             keep: Keep::open(config, &metrics)?,
             flights: Flights::default(),
-            upstreams: Upstreams::new(config, Arc::clone(&metrics)),
+            upstreams: Upstreams::new(config, Arc::clone(&metrics))?,
             tasks: TaskTracker::new(),
             via: HeaderValue::try_from(via).unwrap_or(HeaderValue::from_static("1.1 headwater")),
             object: config.object,
@@ -156,7 +157,7 @@ pub fn answer(
     let has_body = !http_body::Body::is_end_stream(request.body());
     // What follows a body on its connection was not screened.
     let close = has_body && request.version() <= Version::HTTP_11;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let receipt = Receipt::new(client, &parts);
     if let Err((status, text)) = check(proxy, &parts) {
         proxy.metrics.proxy.request(Outcome::Refused);
@@ -165,6 +166,10 @@ pub fn answer(
             object::close_after(&mut response);
         }
         return response.into();
+    }
+    if proxy.rule(rule).forwarded != Forward::Off {
+        // Here, since a response may be chosen by it.
+        fields::tell_scheme(&mut parts.headers, client.encrypted);
     }
     let host = host(&parts.uri, &parts.headers);
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
@@ -203,6 +208,10 @@ pub fn answer(
         key: key.into(),
         directives,
         parts,
+        from: Forwarded {
+            client: client.address,
+            encrypted: client.encrypted,
+        },
     };
     let body = has_body.then_some(body);
     let proxy = Arc::clone(proxy);

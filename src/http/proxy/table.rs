@@ -291,7 +291,7 @@ const RING_MIN: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::super::content::Ledger;
+    use super::super::content::{Ledger, Reads};
     use super::*;
     use prometheus::IntGauge;
 
@@ -300,6 +300,7 @@ mod tests {
         let ledger = Ledger {
             memory: gauge(),
             disk: gauge(),
+            reads: Reads::new(1),
             files: None,
         };
         let vary = vary

@@ -1,8 +1,9 @@
 //! Requests to the configured servers: connections kept and shared, times bounded, nobody else ever asked.
 //!
-//! The address connected to is made from the configuration alone, whatever a request's target or `Host` says, and
-//! redirects are passed on, not followed.
+//! The address connected to is made from the configuration alone, whatever a request's target or `Host` says (and looked
+//! at again, see `connect`), and redirects are passed on, not followed.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,22 +15,30 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Config;
+use super::connect::Connector;
+use super::{Config, Rule};
 use crate::metrics::Metrics;
 use crate::metrics::proxy::{Limit, Upstream as Outcome};
 
 /// Asks upstreams.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    client: Client<HttpConnector, Upload>,
+    /// One for each rule.
+    servers: Arc<[Server]>,
     places: Arc<Semaphore>,
     head_time: Duration,
     silence: Duration,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Server {
+    /// Scheme, host and port.
+    base: String,
+    client: Client<Connector, Upload>,
 }
 
 /// The answer of an upstream.
@@ -60,35 +69,46 @@ pub type Interim = (StatusCode, HeaderMap);
 
 impl Upstreams {
     /// With the times and bounds of `config`.
-    #[must_use]
-    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(config.connect));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(config.idle)
-            .pool_max_idle_per_host(config.requests)
-            .http1_max_buf_size(READ)
-            .build(connector);
-        Self {
-            client,
+    ///
+    /// # Errors
+    /// An upstream cannot be asked over TLS.
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let server = |rule: &Rule| {
+            let connector = Connector::new(&rule.upstream, rule.roots.as_ref(), config.connect)?;
+            let client = Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .pool_idle_timeout(config.idle)
+                .pool_max_idle_per_host(config.requests)
+                .http1_max_buf_size(READ)
+                .build(connector);
+            let scheme = if rule.roots.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            Ok(Server {
+                base: format!("{scheme}://{}", rule.upstream),
+                client,
+            })
+        };
+        Ok(Self {
+            servers: config.rules.iter().map(server).collect::<io::Result<_>>()?,
             places: Arc::new(Semaphore::new(config.requests)),
             head_time: config.head_time,
             silence: config.silence,
             metrics,
-        }
+        })
     }
 
-    /// Sends a request to `upstream` (host and port). A safe request without a body is sent once more if the connection
+    /// Sends a request to the upstream of a rule. A safe request without a body is sent once more if the connection
     /// broke: it may have been one that the upstream was just closing.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn send(
         &self,
-        upstream: &str,
+        rule: usize,
         method: &Method,
         target: &str,
         headers: HeaderMap,
@@ -99,7 +119,8 @@ impl Upstreams {
             self.metrics.proxy.limit(Limit::Requests);
             return Err(Fault::Busy);
         };
-        let uri: Uri = format!("http://{upstream}{target}")
+        let Server { base, client } = &self.servers[rule];
+        let uri: Uri = format!("{base}{target}")
             .parse()
             .map_err(|_| Fault::Broken)?;
         let again = upload.is_none() && (method == Method::GET || method == Method::HEAD);
@@ -113,7 +134,7 @@ impl Upstreams {
             interim.as_ref(),
         );
         for turn in 0..2 {
-            match self.once(request, &sent).await {
+            match self.once(client, request, &sent).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     self.metrics.proxy.upstream(match head.status.as_u16() {
@@ -175,10 +196,11 @@ impl Upstreams {
 
     async fn once(
         &self,
+        client: &Client<Connector, Upload>,
         request: Request<Upload>,
         sent: &AtomicU64,
     ) -> Result<Response<Incoming>, Fault> {
-        let mut asked = std::pin::pin!(self.client.request(request));
+        let mut asked = std::pin::pin!(client.request(request));
         let mut seen = 0;
         loop {
             match tokio::time::timeout(self.head_time, asked.as_mut()).await {
