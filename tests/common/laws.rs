@@ -1,6 +1,7 @@
 //! What holds for any bytes: of a message, of zone text, of an upstream's reply, of what other nodes publish. The fuzz targets aim at these functions,
 //! and `cargo test` replays their seeds and mutates them.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +15,12 @@ use headwater::dns::resolver::cache::{Cache, Cached, Partition};
 use headwater::dns::wire::{self, Query, Rcode, Reject};
 use headwater::dns::zone::{self, Zones};
 use headwater::metrics::Metrics;
-use headwater::peer::message::{CATALOGUES, Index};
+use headwater::peer::beacon::{self, Beacon};
+use headwater::peer::exchange::{HaveAnswer, Known, OBJECTS};
+use headwater::peer::heard::{Heard, News};
+use headwater::peer::message::{Ask, CATALOGUES, Index};
+use headwater::peer::secret::{Gate, Secret};
+use headwater::peer::tracker::Others;
 use headwater::time::Now;
 
 /// A zone with something of everything a lookup meets.
@@ -68,6 +74,50 @@ pub(crate) fn content(bytes: &[u8]) {
                 .all(|object| object.path.starts_with("/v/"))
         );
         assert!(index.catalogues.len() <= CATALOGUES);
+    }
+}
+
+/// Any bytes are no request, announcement or answer of another node, or one that stays within its bounds and reads the same when it is written
+/// again; none proves a secret.
+pub(crate) fn peer(bytes: &[u8]) {
+    let (secret, from) = (Secret::new(b"ours"), IpAddr::from([192, 0, 2, 1]));
+    assert!(Beacon::open(bytes, &secret).is_err());
+    if let Some(beacon) = Beacon::decode(bytes) {
+        assert_eq!(beacon.encode(), bytes);
+        assert!(beacon.seal(&secret).len() <= beacon::SIZE);
+        assert!(beacon.addresses.len() <= beacon::ADDRESSES && beacon.node.len() <= beacon::NAME);
+        let mut heard = Heard::new(Some(secret.clone()), 7, 4, 10);
+        let news = heard.take(&beacon.seal(&secret), from, NOW);
+        if let Ok(News::Here { addresses, .. } | News::Left(addresses)) = news {
+            let bad =
+                |a: &SocketAddr| a.ip().is_unspecified() || a.ip().is_multicast() || a.port() == 0;
+            assert!(!addresses.iter().any(bad), "{addresses:?}");
+        }
+        let again = heard.take(&beacon.seal(&secret), from, NOW);
+        assert!(again.is_err(), "it counts once");
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let parse = |text: &str| match text.split_once('?') {
+            Some((path, query)) => Ask::parse(path, Some(query)),
+            None => Ask::parse(text, None),
+        };
+        if let Ok(ask) = parse(text) {
+            assert_eq!(parse(&ask.to_string()), Ok(ask));
+        }
+        let gate = Gate::new(secret, 4);
+        assert!(gate.admit("GET", "/", Some(text), NOW).is_err());
+    }
+    if let Ok(answer) = HaveAnswer::parse(bytes) {
+        assert!(answer.objects.len() <= OBJECTS);
+        for holding in &answer.objects {
+            let mut known = Known::nothing(20);
+            if known.apply(&holding.pages).is_ok() {
+                assert!(known.have().held() <= 20);
+            }
+        }
+    }
+    if let Some(others) = Others::parse(bytes) {
+        assert!(others.peers.len() <= 32);
     }
 }
 

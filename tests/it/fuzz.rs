@@ -34,6 +34,11 @@ fn manifests_catalogues_and_indexes_are_canonical_or_refused() {
 }
 
 #[test]
+fn messages_between_nodes_are_canonical_or_refused() {
+    check("peer", laws::peer, 20_000);
+}
+
+#[test]
 fn zone_texts_are_zones_or_have_problems() {
     check("zone_text", laws::zone_text, 3_000);
 }
