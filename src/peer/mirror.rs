@@ -288,11 +288,8 @@ impl Mirror {
     fn begin_round(&mut self, now: Now) {
         self.round.began = now;
         self.round.due = now.plus(self.config.interval);
-        for place in 0..self.config.from.len().min(self.nodes.len()) {
+        for place in self.choose_nodes(now) {
             let node = &self.nodes[place];
-            if !node.named || !node.is_open(now) {
-                continue;
-            }
             let (client, etag) = (node.client.clone(), node.etag.clone());
             let prefix = self.config.prefix.clone();
             self.round.open += 1;
@@ -301,6 +298,24 @@ impl Mirror {
         if self.round.open == 0 {
             self.end_round(now);
         }
+    }
+
+    /// Whose indexes are read in this round: those the mirror names, and while none of them answers a few of the others,
+    /// who may have what the origins signed.
+    fn choose_nodes(&mut self, now: Now) -> Vec<usize> {
+        let named = self.nodes.iter().filter(|node| node.named).count();
+        let answers = |node: &Node| node.problem.is_none() && node.is_open(now);
+        let others = if self.nodes[..named].iter().any(answers) {
+            self.plan.keep(named);
+            self.nodes[named..].iter_mut().for_each(|n| n.etag = None);
+            0
+        } else {
+            OTHERS
+        };
+        let open = |place: &usize| self.nodes[*place].is_open(now);
+        let first = (0..named).filter(open);
+        let found = (named..self.nodes.len()).filter(open).take(others);
+        first.chain(found).collect()
     }
 
     fn end_round(&mut self, now: Now) {
@@ -445,6 +460,7 @@ impl Mirror {
             let free = |node: &Node| !node.listed && node.in_flight == 0 && !node.asking;
             if let Some(place) = self.nodes.iter().position(free) {
                 self.nodes[place] = node;
+                self.plan.forget(place);
                 let transfers = self.transfers.values_mut();
                 transfers.for_each(|transfer| transfer.forget(place));
             } else if self.nodes.len() < self.config.from.len() + self.swarm.config().nodes {
@@ -669,7 +685,12 @@ impl Mirror {
         let node = &self.nodes[place];
         let base = node.client.base().to_owned();
         let files = self.trust.files().clone();
-        match self.trust.greet(place, index.key) {
+        // Of another than those that are named only what others signed counts.
+        let greeting = match node.named {
+            true => self.trust.greet(place, index.key),
+            false => Greeting::Known,
+        };
+        match greeting {
             Greeting::Known => {}
             Greeting::New => {
                 let threads = self.store.threads().clone();
@@ -1090,6 +1111,9 @@ impl Mirror {
         }
     }
 }
+
+/// Nodes beside those that are named whose indexes are read at once.
+const OTHERS: usize = 4;
 
 /// Objects readers wait for at once; more are turned away.
 const WISHES: usize = 1_024;

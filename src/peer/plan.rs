@@ -70,11 +70,30 @@ impl Plan {
 
     /// The node answered with a new index (checked by [`Index::parse`]).
     pub fn changed(&mut self, node: usize, index: Index) {
+        if node >= self.nodes.len() {
+            self.nodes.resize_with(node + 1, Known::default);
+        }
         let objects = index.objects.into_iter();
         self.nodes[node] = objects
             .map(|entry| (entry.path, (entry.manifest, entry.published)))
             .collect();
         self.wanted = self.gather();
+    }
+
+    /// Of the nodes only the first ones are still asked for their indexes.
+    pub fn keep(&mut self, first: usize) {
+        if self.nodes.len() > first {
+            self.nodes.truncate(first);
+            self.wanted = self.gather();
+        }
+    }
+
+    /// The node at this place is another now.
+    pub fn forget(&mut self, node: usize) {
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.clear();
+            self.wanted = self.gather();
+        }
     }
 
     /// An origin has a newer catalogue (verified). `mine` says which paths are this mirror's.
@@ -244,6 +263,21 @@ mod tests {
             ],
             &[2],
         );
+    }
+
+    #[test]
+    fn node_beyond_the_named_is_a_source_until_it_is_not_asked_any_more() {
+        let mut plan = Plan::new(1, 1, Duration::ZERO);
+        plan.catalogue(0, &catalogue(&[("/a", 1)], true), |_| true);
+        let nodes = |plan: &Plan| plan.wanted()["/a"].nodes.clone();
+        plan.changed(2, index(&[("/a", 1, false)]));
+        let (nothing, mirrored) = (Holds::Nothing, Holds::Mirrored);
+        assert_eq!(nodes(&plan), [nothing, nothing, mirrored]);
+        plan.forget(2);
+        assert_eq!(nodes(&plan), [nothing, nothing, nothing]);
+        plan.changed(2, index(&[("/a", 1, false)]));
+        plan.keep(1);
+        assert_eq!(nodes(&plan), [nothing]);
     }
 
     #[test]

@@ -58,6 +58,10 @@ fn by(way: Way, known: &[String]) -> SwarmConfig {
 
 impl Node {
     fn start(listener: TcpListener, config: SwarmConfig, from: &[String]) -> Self {
+        Self::mirroring(listener, config, MirrorConfig::new("/", from.to_vec()))
+    }
+
+    fn mirroring(listener: TcpListener, config: SwarmConfig, mirror: MirrorConfig) -> Self {
         let state = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (library, store) = open(state.path(), &metrics);
@@ -73,7 +77,7 @@ impl Node {
             interval: Duration::from_millis(200),
             in_flight: 8,
             filling: 3,
-            ..MirrorConfig::new("/", from.to_vec())
+            ..mirror
         }];
         let name = format!("mirror-{}", address.port());
         let here = Here {
@@ -235,4 +239,36 @@ async fn reader_whose_source_dies_goes_on_from_another() {
     }
     assert!(read == bytes);
     assert_eq!(node.metrics.replication.chunks(Outcome::Mismatch), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirror_begun_while_the_origin_is_away_fills_from_another_holder() {
+    let bytes = noise(5, 40 * CHUNK + 5);
+    let origin = Origin::new(&[("a", &bytes), ("small", b"one chunk")]).await;
+    let mirror = MirrorConfig {
+        keys: vec![origin.library.editions().key()],
+        ..MirrorConfig::new("/", vec![origin.url()])
+    };
+    let (mut listeners, urls) = sockets(2).await;
+    let (last, first) = (listeners.remove(1), listeners.remove(0));
+    let holder = Node::mirroring(first, by(Way::Static, &[]), mirror.clone());
+    holder.has("/a", &bytes).await;
+    holder.has("/small", b"one chunk").await;
+    origin.ways.away.store(true, Ordering::Relaxed);
+    let node = Node::mirroring(last, by(Way::Static, &urls), mirror.clone());
+    node.has("/a", &bytes).await;
+    node.has("/small", b"one chunk").await;
+    assert_eq!(node.metrics.replication.in_origin.get(), 0);
+    // One that goes by another key takes nothing of that holder.
+    let (mut listeners, _) = sockets(1).await;
+    let other = MirrorConfig {
+        keys: vec![headwater::content::sign::PublicKey([9; 32])],
+        ..mirror
+    };
+    let stranger = Node::mirroring(listeners.remove(0), by(Way::Static, &urls), other);
+    until("its index to be read", || {
+        stranger.handle.status()[0].seen_unix_ms.is_some()
+    })
+    .await;
+    assert!(stranger.library.get("/a").is_none());
 }
