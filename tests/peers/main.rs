@@ -57,6 +57,8 @@ mod signed;
 mod signing;
 mod store;
 
+mod swarm;
+
 mod transfer;
 
 mod update;

@@ -17,6 +17,7 @@ cleanup() {
     rm -rf "$DIR"
 }
 trap cleanup EXIT
+trap 'exit 1' INT TERM
 
 in_ns() { local n=$1; shift; ip netns exec "$TAG-$n" "$@"; }
 shape() { in_ns "$1" tc qdisc add dev "$2" root tbf rate "${RATE}mbit" burst 128kb latency 100ms; }
@@ -76,7 +77,8 @@ $role
 TOML
 done
 
-start() { in_ns "$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
+# Not by in_ns: a function in the background is a shell around it, and that shell would be killed at the end, not the node.
+start() { ip netns exec "$TAG-$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
 metric() { in_ns "$1" curl -s http://127.0.0.1:9153/metrics | awk -v m="$2" 'index($0, m " ") == 1 { print $2 }'; }
 await() { local n=$1 deadline=$((SECONDS + 300)); shift
     until "$@" "$n" > /dev/null 2>&1; do
@@ -89,7 +91,7 @@ now() { date +%s.%N; }
 
 if [ "$LIAR" != 0 ]; then
     # It claims every chunk of whatever it is asked about, and sends zeros.
-    in_ns 5 python3 - "$SIZE" <<'PYTHON' > /dev/null 2>&1 &
+    ip netns exec "$TAG-5" python3 - "$SIZE" <<'PYTHON' > /dev/null 2>&1 &
 import http.server, json, re, sys, urllib.parse
 count = int(sys.argv[1])
 bits = ((1 << count) - 1).to_bytes((count + 7) // 8, "little").hex()

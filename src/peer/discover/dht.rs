@@ -150,7 +150,7 @@ const PEERS: usize = 128;
 const VALUES: usize = 64;
 
 /// Pause after the first round.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST: Duration = Duration::from_secs(1);
 
 /// Pause before another try when the DHT cannot be joined.
 const AGAIN: Duration = Duration::from_secs(60);
