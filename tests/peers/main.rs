@@ -28,6 +28,8 @@ mod ftp;
 
 mod encrypted;
 
+mod link;
+
 mod masterfile;
 
 mod memory;
@@ -43,6 +45,8 @@ mod proxy;
 mod recursion;
 
 mod replication;
+
+mod rescue;
 
 mod resolver;
 
@@ -66,3 +70,5 @@ mod update;
 mod upload;
 
 mod upstreams;
+
+mod versions;

@@ -5,14 +5,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::harness::{COMMON, Node, noise, poll, sha256};
+use super::link::Link;
 
 /// Bytes of the object.
 const SIZE: usize = 256 << 20;
@@ -51,7 +52,7 @@ fn mirror_killed_at_random_points_has_no_wrong_byte_and_refetches_little() {
         get(origin.http, "/video.bin", Some(0..1)).filter(|answer| answer.status == 206)
     });
 
-    let link = slow_link(origin.http, link);
+    let link = Link::to(origin.http, link).port;
     let mut mirror = Node::new(&format!(
         "{COMMON}\n[[mirror]]\nprefix = \"/\"\nfrom = [\"http://127.0.0.1:{link}\"]\ninterval = \"200ms\"\n\
          in_flight = {IN_FLIGHT}\n"
@@ -201,52 +202,6 @@ fn get(port: u16, path: &str, range: Option<Range<usize>>) -> Option<Answer> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let body = bytes.split_off(end + 4);
     Some(Answer { status, body })
-}
-
-/// A link to a port of 127.0.0.1 that carries `rate` bytes per second, all connections together; its own port.
-fn slow_link(port: u16, rate: u64) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let own = listener.local_addr().expect("it is bound").port();
-    let begin = Instant::now();
-    // Nanoseconds since the beginning until which the link is taken.
-    let taken = Arc::new(AtomicU64::new(0));
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
-                continue;
-            };
-            let pace = |_: usize| {};
-            forward(&client, &server, pace);
-            let taken = taken.clone();
-            forward(&server, &client, move |bytes| {
-                let now = u64::try_from(begin.elapsed().as_nanos()).expect("some years");
-                let cost = bytes as u64 * 1_000_000_000 / rate;
-                let claim = |taken: u64| Some(taken.max(now) + cost);
-                let before = taken
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
-                    .expect("a claim is always made");
-                thread::sleep(Duration::from_nanos(before.saturating_sub(now)));
-            });
-        }
-    });
-    own
-}
-
-/// Copies one direction of a connection on a thread of its own until either side is gone.
-fn forward(from: &TcpStream, to: &TcpStream, mut pace: impl FnMut(usize) + Send + 'static) {
-    let mut from = from.try_clone().expect("a socket can be shared");
-    let mut to = to.try_clone().expect("a socket can be shared");
-    thread::spawn(move || {
-        let mut buffer = vec![0; 64 << 10];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
-            pace(length);
-            if to.write_all(&buffer[..length]).is_err() {
-                break;
-            }
-        }
-        let _ = from.shutdown(std::net::Shutdown::Both);
-        let _ = to.shutdown(std::net::Shutdown::Both);
-    });
 }
 
 /// Numbers that look random (SplitMix64).
