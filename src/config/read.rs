@@ -434,6 +434,21 @@ impl<'r, 'a> Section<'r, 'a> {
         Vec::new()
     }
 
+    /// As [`Section::list`]; `default` when it is absent.
+    pub(super) fn list_or<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        default: Vec<T>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        if self.table.contains_key(key) {
+            return self.list(key, expected, parse);
+        }
+        self.ask(key);
+        default
+    }
+
     /// The entries of a free table beneath `key`, durations all of them.
     pub(super) fn durations(
         &self,

@@ -335,7 +335,7 @@ impl std::fmt::Debug for Reader {
 }
 
 /// Reads a slice; waits for its chunk until `fill_wait` is over when it is not held, and says whether it did.
-async fn read(
+pub(super) async fn read(
     object: Arc<Object>,
     slice: Slice,
     fill_wait: Duration,

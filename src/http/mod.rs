@@ -1,8 +1,8 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
-//! From ground to roof: [`range`], [`fresh`], [`route`], [`rules`], [`digest`], [`listing`], [`screen`], [`plain`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
+//! From ground to roof: [`range`], [`fresh`], [`route`], [`message`], [`faces`], [`rules`], [`digest`], [`listing`], [`screen`], [`plain`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
 //! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
-//! as a body), [`object`] (one object request), [`upload`] (files put and deleted), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
+//! as a body), [`pieces`] (their digests), `faced` (other faces of an object), `seed` (BitTorrent peers), [`object`] (one object request), [`upload`] (files put and deleted), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
 //! (a cache of other servers), `quick` (plain requests for small objects, answered before hyper), [`wire`] (the stream hyper reads
 //! and writes, watched), [`server`] (listeners, connections, limits).
 
@@ -15,6 +15,10 @@ pub mod range;
 pub mod fresh;
 
 pub mod route;
+
+pub mod message;
+
+pub mod faces;
 
 pub mod rules;
 
@@ -37,6 +41,12 @@ pub mod access;
 pub mod receipt;
 
 pub mod body;
+
+pub mod pieces;
+
+mod faced;
+
+mod seed;
 
 pub mod object;
 
@@ -97,6 +107,10 @@ pub struct Config {
     pub access_format: access::Format,
     /// Lines of it that may wait for its writer.
     pub access_lines: usize,
+    /// Bytes of digests of pieces kept, for torrents and Metalink.
+    pub piece_digests: usize,
+    /// Whether BitTorrent peers are served where cleartext HTTP is.
+    pub torrent_peers: bool,
     /// What may be put where; `None`: nothing.
     pub upload: Option<upload::Config>,
     /// What is said of the answers beneath each prefix.

@@ -21,8 +21,10 @@ use prometheus::IntCounter;
 use super::access::Log;
 use super::body::{Body, Fault, Piece, Reader};
 use super::digest::{self, CONTENT_DIGEST, REPR_DIGEST, Want, base64};
+use super::faced;
 use super::fresh::{self, Validators, Verdict};
 use super::listing;
+use super::pieces::Pieces as PieceDigests;
 use super::proxy::serve::Proxy;
 use super::range::{self, Plan};
 use super::receipt::{Client, Receipt};
@@ -64,6 +66,8 @@ pub struct Site {
     pub proxy: Option<Arc<Proxy>>,
     /// What takes uploads, if anything does.
     pub uploads: Option<Uploads>,
+    /// Digests of pieces, for torrents and Metalink.
+    pub pieces: PieceDigests,
 }
 
 /// Handles of `headwater_content_requests_total`.
@@ -273,7 +277,10 @@ async fn find(parts: Parts, path: String, mut receipt: Receipt) -> Response<Body
         }
         Entry::Directory => redirect(receipt, &path),
         Entry::Later => later(receipt, "the object is on its way to this mirror"),
-        Entry::None => not_found(receipt),
+        Entry::None => match faced::find(&site, &path).await {
+            Some((face, object)) => faced::serve(&parts, receipt, face, object).await,
+            None => not_found(receipt),
+        },
     };
     share(&site, &path, &mut response);
     response
@@ -622,7 +629,7 @@ pub(super) fn plain(receipt: Receipt, status: StatusCode, text: &str) -> Respons
 }
 
 /// A page made here. The body of an answer to HEAD is never taken, so nothing of it is owed.
-fn page(
+pub(super) fn page(
     mut receipt: Receipt,
     status: StatusCode,
     outcome: Outcome,
@@ -642,7 +649,7 @@ fn not_found(receipt: Receipt) -> Response<Body> {
     plain(receipt, StatusCode::NOT_FOUND, "nothing stands here")
 }
 
-fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
+pub(super) fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
     match fault {
         Fault::Late { .. } => later(receipt, "the bytes are on their way to this mirror"),
         Fault::Read(_) | Fault::Upstream(_) => {
@@ -652,7 +659,7 @@ fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
     }
 }
 
-fn later(receipt: Receipt, text: &'static str) -> Response<Body> {
+pub(super) fn later(receipt: Receipt, text: &'static str) -> Response<Body> {
     let mut response = plain(receipt, StatusCode::SERVICE_UNAVAILABLE, text);
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::faces::Face;
+
 /// What is said of the answers beneath one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
@@ -18,6 +20,8 @@ pub struct Rule {
     pub cors: bool,
     /// Base URLs (without a final slash) of other servers that have the same objects at the same paths, the best first.
     pub duplicates: Vec<String>,
+    /// Which other faces of an object stand at its path with their suffix.
+    pub faces: Vec<Face>,
 }
 
 /// All rules, the longest prefix first.
@@ -62,24 +66,43 @@ impl Rule {
         self.share(head);
     }
 
-    /// Adds where else an object at `path` with this SHA-256 (base64) is to be had (RFC 6249 section 2).
+    /// Adds where else an object at `path` with this SHA-256 (base64) is to be had, and what describes it (RFC 6249 sections 2, 5, 6).
     pub fn link(&self, path: &str, sha256: &str, head: &mut HeaderMap) {
         if self.duplicates.is_empty() {
             return;
         }
         let path = encode(path);
-        let mut links = Vec::new();
+        // A field each: aria2 reads no list of them.
+        let mut add = |link: String| {
+            if let Ok(link) = HeaderValue::try_from(link) {
+                head.append(header::LINK, link);
+            }
+        };
         for (at, base) in self.duplicates.iter().enumerate() {
             let pri = at + 1;
-            links.push(format!("<{base}{path}>; rel=duplicate; pri={pri}"));
+            add(format!("<{base}{path}>; rel=duplicate; pri={pri}"));
         }
-        if let Ok(links) = HeaderValue::try_from(links.join(", ")) {
-            head.insert(header::LINK, links);
+        for face in [Face::Metalink, Face::Torrent] {
+            if self.has(face) {
+                let (suffix, media_type) = (face.suffix(), face.media_type());
+                add(format!(
+                    "<{path}{suffix}>; rel=describedby; type=\"{media_type}\""
+                ));
+            }
         }
         // What RFC 6249 asks for and its clients read; `Repr-Digest` says the same to newer ones.
         if let Ok(digest) = HeaderValue::try_from(format!("SHA-256={sha256}")) {
             head.insert(DIGEST, digest);
         }
+    }
+
+    /// Whether objects have this face; magnet link and tracker belong to the torrent.
+    #[must_use]
+    pub fn has(&self, face: Face) -> bool {
+        self.faces.contains(match face {
+            Face::Magnet | Face::Announce => &Face::Torrent,
+            Face::Metalink | Face::Torrent => &face,
+        })
     }
 
     /// Answers a browser that asks beforehand whether a script may send what it means to (Fetch, section 3.2.2). `methods` are
@@ -206,14 +229,18 @@ mod tests {
     fn duplicates_are_linked_in_their_order() {
         let rule = Rule {
             duplicates: vec!["http://b".into(), "https://c:8443".into()],
+            faces: vec![Face::Metalink],
             ..rule("/")
         };
         let mut head = HeaderMap::new();
         rule.link("/a b", "AAAA", &mut head);
-        assert_eq!(
-            head[header::LINK],
-            "<http://b/a%20b>; rel=duplicate; pri=1, <https://c:8443/a%20b>; rel=duplicate; pri=2"
-        );
+        let links: Vec<_> = head.get_all(header::LINK).iter().collect();
+        let expected = [
+            "<http://b/a%20b>; rel=duplicate; pri=1",
+            "<https://c:8443/a%20b>; rel=duplicate; pri=2",
+            "</a%20b.meta4>; rel=describedby; type=\"application/metalink4+xml\"",
+        ];
+        assert_eq!(links, expected);
         assert_eq!(head[DIGEST], "SHA-256=AAAA");
     }
 

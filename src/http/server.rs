@@ -32,9 +32,11 @@ use super::Config;
 use super::access::Log;
 use super::line::Line;
 use super::object::{self, Answer, Heads, Site, Supply};
+use super::pieces::Pieces;
 use super::proxy::{self, serve::Proxy};
 use super::receipt::Client;
 use super::rules::Rules;
+use super::seed::{self, Patience};
 use super::seldom::Seldom;
 use super::upload::Uploads;
 use super::watch::{Judgement, Limits, Pulse, Watch};
@@ -129,6 +131,7 @@ impl Server {
         let site = Site {
             library,
             content: Supply::new(&metrics),
+            pieces: Pieces::new(config.piece_digests, config.torrent_peers, metrics.clone()),
             swarm: Arc::new(Swarm::new(SwarmConfig::default(), 0, metrics.clone())),
             metrics,
             access,
@@ -205,6 +208,12 @@ impl Server {
             limits: Limits::new(&self.config),
             handshake: self.config.tls_handshake,
             unsent: self.config.unsent,
+            peers: Patience {
+                silent: self.config.silent,
+                head: self.config.head_time,
+                idle: self.config.idle,
+                slow: self.config.slow,
+            },
             places: Places::new(&self.config),
             site: self.site,
             tracker,
@@ -232,7 +241,11 @@ impl Server {
                 uploads.sweep(library, metrics, &shared.stop).await;
             }
         };
-        tokio::join!(join_all(accepting), sweeping);
+        let site = &shared.site;
+        let seeding = site
+            .pieces
+            .keep_ready(&site.library, &site.rules, &shared.stop);
+        tokio::join!(join_all(accepting), sweeping, seeding);
         shared.tracker.close();
         shared.tracker.wait().await;
         if let Some(proxy) = &shared.site.proxy {
@@ -253,6 +266,8 @@ struct Shared {
     handshake: Duration,
     /// Bytes the kernel may hold unsent for one connection.
     unsent: u32,
+    /// What BitTorrent peers may take.
+    peers: Patience,
     places: Arc<Places>,
     site: Arc<Site>,
     tracker: TaskTracker,
@@ -353,31 +368,55 @@ fn admit(stream: TcpStream, address: IpAddr, tls: Option<TlsAcceptor>, shared: &
     };
     // Best effort: without it the connection works all the same.
     let _ = stream.set_nodelay(true);
-    let line = Line::new(stream, shared.unsent);
     metrics.connections.inc();
     let shared = Arc::clone(shared);
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {
-        let pulse = Arc::new(Pulse::default());
-        let wire = Wire::new(line.clone(), Arc::clone(&pulse));
-        let client = Client {
-            site: Arc::clone(&shared.site),
-            address,
-            encrypted: tls.is_some(),
-            pulse,
-        };
-        let reason = match tls {
-            None => serve(wire, line, client, &shared).await,
-            Some(tls) => match shake(tls, wire, &shared).await {
-                Ok(stream) => serve(stream, line, client, &shared).await,
-                Err(reason) => reason,
-            },
+        let seeds = tls.is_none() && shared.site.pieces.seeds();
+        let reason = if seeds {
+            Box::pin(either(stream, address, &shared)).await
+        } else {
+            speak(stream, address, tls, &shared).await
         };
         let metrics = &shared.site.metrics.http;
         metrics.connections.dec();
         metrics.close(reason);
         drop(place);
     });
+}
+
+/// Serves HTTP or a BitTorrent peer, whichever comes.
+async fn either(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
+    match seed::is_peer(&stream, shared.peers, &shared.stop).await {
+        Ok(true) => seed::serve(stream, &shared.site, shared.peers, &shared.stop).await,
+        Ok(false) => speak(stream, address, None, shared).await,
+        Err(reason) => reason,
+    }
+}
+
+/// Serves HTTP, within TLS or not; says why the connection ended.
+async fn speak(
+    stream: TcpStream,
+    address: IpAddr,
+    tls: Option<TlsAcceptor>,
+    shared: &Shared,
+) -> Closed {
+    let line = Line::new(stream, shared.unsent);
+    let pulse = Arc::new(Pulse::default());
+    let wire = Wire::new(line.clone(), Arc::clone(&pulse));
+    let client = Client {
+        site: Arc::clone(&shared.site),
+        address,
+        encrypted: tls.is_some(),
+        pulse,
+    };
+    match tls {
+        None => serve(wire, line, client, shared).await,
+        Some(tls) => match shake(tls, wire, shared).await {
+            Ok(stream) => serve(stream, line, client, shared).await,
+            Err(reason) => reason,
+        },
+    }
 }
 
 /// Shakes hands; or says why the connection ended.

@@ -24,6 +24,14 @@ pub struct Metrics {
     pub ranges_ignored: IntCounter,
     /// Times `accept` failed for want of descriptors or memory.
     pub accept_failures: IntCounter,
+    /// Bytes of objects digested in pieces, for torrents and Metalink.
+    pub pieces_digested: IntCounter,
+    /// Bytes of those digests kept.
+    pub pieces_bytes: IntGauge,
+    /// Objects whose digests were given up for those of others.
+    pub pieces_given_up: IntCounter,
+    /// Bytes of objects sent to BitTorrent peers.
+    pub torrent_sent: IntCounter,
     /// Access log lines dropped because its writer was behind or its file was at fault.
     pub access_dropped: IntCounter,
 }
@@ -192,6 +200,26 @@ impl Metrics {
                 registry,
                 "headwater_http_accept_failures_total",
                 "Times accepting an HTTP connection failed for want of descriptors or memory.",
+            ),
+            pieces_digested: counter(
+                registry,
+                "headwater_http_pieces_digested_bytes_total",
+                "Bytes of objects digested in pieces, for torrents and Metalink documents.",
+            ),
+            pieces_bytes: gauge(
+                registry,
+                "headwater_http_piece_digests_bytes",
+                "Bytes of digests of pieces kept.",
+            ),
+            pieces_given_up: counter(
+                registry,
+                "headwater_http_piece_digests_given_up_total",
+                "Objects whose digests of pieces were given up because those of others needed the room.",
+            ),
+            torrent_sent: counter(
+                registry,
+                "headwater_http_torrent_sent_bytes_total",
+                "Bytes of objects sent to BitTorrent peers.",
             ),
             access_dropped: counter(
                 registry,

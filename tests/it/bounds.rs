@@ -184,6 +184,10 @@ const BOUNDS: &[(&str, &str)] = &[
     ),
     ("http.ranges", "headwater_http_ranges_ignored_total"),
     (
+        "http.piece_digests",
+        "headwater_http_piece_digests_given_up_total",
+    ),
+    (
         "http.fill_wait",
         "headwater_http_requests_total{outcome=\"unavailable\",role=\"mirror\"}",
     ),

@@ -98,6 +98,8 @@ const GROUND: &[&str] = &[
     "http/fresh.rs",
     "http/route.rs",
     "http/rules.rs",
+    "http/faces.rs",
+    "http/message.rs",
     "http/digest.rs",
     "http/listing.rs",
     "http/screen.rs",

@@ -35,8 +35,10 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::rapid_resets;
 
 mod connections;
+mod faces;
 mod filling;
 mod quick;
+mod seed;
 mod tls;
 mod upload;
 
@@ -78,6 +80,8 @@ fn config_of_tests() -> Config {
         fill_wait: Duration::from_millis(200),
         access_log: None,
         access_format: Format::Combined,
+        piece_digests: 1 << 20,
+        torrent_peers: false,
         upload: None,
         rules: Vec::new(),
         access_lines: 8_192,

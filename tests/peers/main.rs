@@ -28,6 +28,8 @@ mod ftp;
 
 mod encrypted;
 
+mod faces;
+
 mod link;
 
 mod masterfile;

@@ -11,6 +11,7 @@ use super::values::{Paths, bytes, ms, secs};
 use crate::content::disk::Disk;
 use crate::content::sign::PublicKey;
 use crate::content::{PublishConfig, StoreConfig};
+use crate::http::faces::Face;
 use crate::http::rules::{Rule, is_cache_control};
 use crate::peer::filter::Filter;
 use crate::peer::{MirrorConfig, Mode};
@@ -152,6 +153,12 @@ fn rule(section: &Section<'_, '_>, prefix: &str, duplicates: Vec<String>) -> Rul
         );
     }
     let written = section.list_or_none("duplicates", SERVER_EXPECTED, server_url);
+    let all = vec![Face::Metalink, Face::Torrent];
+    let faces = section.list_or("faces", FACES_EXPECTED, all, |text| match text {
+        "metalink" => Ok(Face::Metalink),
+        "torrent" => Ok(Face::Torrent),
+        _ => Err(format!("found {text:?}, expected {FACES_EXPECTED}")),
+    });
     Rule {
         prefix: prefix.to_owned(),
         cache_control: value.filter(|_| good && !cache_control.is_empty()),
@@ -161,6 +168,7 @@ fn rule(section: &Section<'_, '_>, prefix: &str, duplicates: Vec<String>) -> Rul
         } else {
             written
         },
+        faces,
     }
 }
 
@@ -229,6 +237,8 @@ pub(super) fn node_url(text: &str) -> Result<String, String> {
         Err(format!("found {text:?}, expected {NODE_EXPECTED}"))
     }
 }
+
+const FACES_EXPECTED: &str = "\"metalink\" or \"torrent\"";
 
 const SERVER_EXPECTED: &str = "the base URL of a server such as \"https://mirror.example:8443\"";
 

@@ -29,6 +29,8 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         access_log: None,
         access_format: http::access::Format::Combined,
         access_lines: 0,
+        piece_digests: bytes(section, "piece_digests", 0..=1 << 30),
+        torrent_peers: section.boolean("torrent_peers"),
         upload: None,
         rules: Vec::new(),
         proxy: http::proxy::Config::default(),

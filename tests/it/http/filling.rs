@@ -4,11 +4,22 @@ use super::*;
 
 /// A node that mirrors `bytes` as `/mirrored.bin` and holds no chunk of it yet.
 fn mirror(bytes: &[u8], fill_wait: Duration) -> (Node, Arc<Object>) {
+    mirror_with(
+        bytes,
+        Config {
+            fill_wait,
+            ..config_of_tests()
+        },
+    )
+}
+
+/// The same with a configuration of one's own.
+pub(super) fn mirror_with(bytes: &[u8], config: Config) -> (Node, Arc<Object>) {
     let dir = tempfile::tempdir().unwrap();
     let metrics = metrics();
-    let config = StoreConfig::new(dir.path().join("store"));
-    let library = Library::new(&config, Arc::clone(&metrics));
-    let store = Store::open(&config, &library, Arc::clone(&metrics)).unwrap();
+    let stored = StoreConfig::new(dir.path().join("store"));
+    let library = Library::new(&stored, Arc::clone(&metrics));
+    let store = Store::open(&stored, &library, Arc::clone(&metrics)).unwrap();
     let manifest = Manifest {
         path: "/mirrored.bin".into(),
         layout: Layout {
@@ -24,17 +35,13 @@ fn mirror(bytes: &[u8], fill_wait: Duration) -> (Node, Arc<Object>) {
             .collect(),
     };
     let object = store.begin(manifest).unwrap();
-    let config = Config {
-        fill_wait,
-        ..config_of_tests()
-    };
     let node = Node::serve(config, library, metrics, dir, CancellationToken::new());
     (node, object)
 }
 
-const CHUNK: u32 = 64 << 10;
+pub(super) const CHUNK: u32 = 64 << 10;
 
-fn put(object: &Arc<Object>, bytes: &[u8], index: u32) {
+pub(super) fn put(object: &Arc<Object>, bytes: &[u8], index: u32) {
     let chunk = bytes.chunks(CHUNK as usize).nth(index as usize).unwrap();
     object.write(index, chunk).unwrap();
 }
