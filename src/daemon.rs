@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::buckets::Buckets;
 use self::reload::Reloader;
 use self::secrets::Secrets;
 use crate::admin::api::Listener;
@@ -48,6 +49,8 @@ use crate::systemd::{self, Sockets};
 use crate::time::Now;
 use crate::tls::Certificates;
 use crate::trace;
+
+mod buckets;
 
 mod first;
 
@@ -117,6 +120,7 @@ struct Loaded {
     bound: Bound,
     handles: Arc<Handles>,
     publisher: Option<Publisher>,
+    buckets: Buckets,
     replicator: Option<Replicator>,
     discovery: Option<Discovery>,
     scrub: Scrub,
@@ -269,6 +273,7 @@ impl Node {
             let opened = tokio::task::spawn_blocking(open).await?;
             opened.with_context(|| format!("store {}", settings.store.dir.display()))?
         };
+        let buckets = buckets::open(&settings, &store, &library, &metrics).await?;
         let mut publisher = None;
         if !settings.publish.is_empty() {
             let publish = settings.publish.clone();
@@ -325,6 +330,7 @@ impl Node {
             store,
             proxy: bound.http.as_ref().and_then(Server::proxy),
             mirrors: replicator.as_ref().map(Replicator::handle),
+            buckets: buckets.status(),
             reloader,
             metrics,
         });
@@ -333,6 +339,7 @@ impl Node {
             bound,
             handles,
             publisher,
+            buckets,
             replicator,
             discovery,
             scrub,
@@ -374,6 +381,7 @@ impl Loaded {
             bound,
             handles,
             publisher,
+            buckets,
             replicator,
             discovery,
             scrub,
@@ -439,6 +447,7 @@ impl Loaded {
         if let Some(publisher) = publisher {
             running.spawn("publish", false, publisher.run(background.clone()));
         }
+        buckets.spawn(&mut running, &background);
         if let Some(replicator) = replicator {
             running.spawn("replicate", false, replicator.run(background.clone()));
         }

@@ -57,7 +57,7 @@ pub struct Status {
     pub content: Content,
     /// Network interfaces.
     pub links: Vec<Link>,
-    /// What it mirrors.
+    /// What it mirrors, and the buckets it publishes from.
     pub mirrors: Vec<Mirror>,
 }
 
@@ -185,12 +185,12 @@ pub struct Link {
     pub utilization: f64,
 }
 
-/// One mirrored prefix.
+/// One mirrored prefix, or one that is published from a bucket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mirror {
     /// The prefix.
     pub prefix: String,
-    /// The node asked last.
+    /// The node asked last; or the bucket, such as `s3://bucket/path/`.
     pub from: String,
     /// Objects in its index.
     pub objects: usize,

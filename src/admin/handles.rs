@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use super::api;
 use crate::content;
+use crate::content::bucket::BucketStatus;
 use crate::content::library::Library;
 use crate::content::object::Role;
 use crate::content::store::Store;
@@ -47,6 +49,8 @@ pub struct Handles {
     pub store: Store,
     /// Replication; `None`: nothing is mirrored.
     pub mirrors: Option<MirrorHandle>,
+    /// The states of the buckets.
+    pub buckets: Vec<Arc<ArcSwap<BucketStatus>>>,
     /// The cache of other HTTP servers; `None`: there are none.
     pub proxy: Option<Arc<Proxy>>,
     /// Reads configuration and zones again.
@@ -88,7 +92,12 @@ impl Handles {
         problems.extend(anchors.and_then(|anchors| anchors.problem));
         problems.extend(mirrors.iter().filter_map(|m| {
             let problem = m.problem.as_ref()?;
-            Some(format!("mirror {}: {problem}", m.prefix))
+            let kind = if m.from.starts_with("s3://") {
+                "bucket"
+            } else {
+                "mirror"
+            };
+            Some(format!("{kind} {}: {problem}", m.prefix))
         }));
         api::Status {
             node: self.node.clone(),
@@ -488,6 +497,20 @@ impl Handles {
 
     fn mirrors(&self) -> Vec<api::Mirror> {
         let statuses = self.mirrors.iter().flat_map(MirrorHandle::status);
+        let own = self.library.editions().key().to_string();
+        let buckets = self.buckets.iter().map(|status| {
+            let status = status.load();
+            api::Mirror {
+                prefix: status.prefix.clone(),
+                from: status.bucket.clone(),
+                objects: status.objects,
+                filling: status.filling,
+                seen_unix_ms: status.seen_unix_ms,
+                key: Some(own.clone()),
+                version: None,
+                problem: status.problem.clone(),
+            }
+        });
         statuses
             .map(|m| api::Mirror {
                 prefix: m.prefix,
@@ -499,6 +522,7 @@ impl Handles {
                 version: m.version,
                 problem: m.problem,
             })
+            .chain(buckets)
             .collect()
     }
 

@@ -16,6 +16,8 @@ use crate::{http, trace};
 
 mod values;
 
+mod bucket;
+
 mod content;
 
 mod dns;
@@ -62,12 +64,16 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
     let zones = zone::settings(&root.sections("zone"), &paths, &tsig, &templates);
     let dnssec = dnssec::settings(&root.section("dnssec"));
     let (resolver, policy) = resolver::settings(&root.section("resolver"), &dns.listen, &paths);
-    let publish = content::publish(&root.sections("publish"), &paths, &mut http.rules);
-    let mirrors = content::mirrors(&root.sections("mirror"), &publish, &mut http.rules);
+    let published = &root.sections("publish");
+    let (publish, buckets) = content::publish(published, &paths, &mut http.rules);
+    let published: Vec<_> = publish.iter().map(|p| p.prefix.as_str()).collect();
+    let from_buckets = buckets.iter().map(|b| b.prefix.as_str());
+    let published: Vec<_> = published.into_iter().chain(from_buckets).collect();
+    let mirrors = content::mirrors(&root.sections("mirror"), &published, &mut http.rules);
     http.upload = http_server::upload(&root.section("upload"), &paths, &publish);
     open_uploads(root, &http);
     let store = content::store(&root.section("store"), &state);
-    let local = publish.iter().map(|p| p.prefix.clone());
+    let local = published.iter().map(|&prefix| prefix.to_owned());
     let local = local.chain(mirrors.iter().map(|m| m.prefix.clone()));
     let (rules, cache) = (root.sections("proxy"), root.section("proxy_cache"));
     http.proxy = proxy::settings(&rules, &cache, &node, &paths, local.collect());
@@ -98,6 +104,7 @@ pub(super) fn settings(root: &Section<'_, '_>, source: &Source) -> Settings {
         http_workers,
         ftp,
         publish,
+        buckets,
         mirrors,
         swarm,
         swarm_secret,

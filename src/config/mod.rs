@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::content::bucket::BucketConfig;
 use crate::content::{PublishConfig, StoreConfig};
 use crate::peer::MirrorConfig;
 use crate::peer::swarm::SwarmConfig;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub http_workers: usize,
     /// What this node is the origin of.
     pub publish: Vec<PublishConfig>,
+    /// What of it is in buckets.
+    pub buckets: Vec<BucketConfig>,
     /// What this node mirrors.
     pub mirrors: Vec<MirrorConfig>,
     /// What nodes do among themselves; its secret is read by the daemon.

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::StoreConfig;
+use super::bucket::book::Book;
 use super::catalogue::SignedCatalogue;
 use super::chunk::Digest;
 use super::demand::{Demand, Wish};
@@ -51,6 +52,8 @@ struct Inner {
     published: OnceLock<Published>,
     /// What may be asked of mirrors, the longest prefix first.
     demands: ArcSwap<Vec<Arc<Demand>>>,
+    /// What this node publishes from buckets, the longest prefix first.
+    books: ArcSwap<Vec<Arc<Book>>>,
     /// This node as a publisher.
     editions: OnceLock<Editions>,
     /// What others publish, as they signed it; to be passed on.
@@ -162,6 +165,7 @@ impl Library {
                 reader: Reader::new(config, metrics),
                 published: OnceLock::new(),
                 demands: ArcSwap::default(),
+                books: ArcSwap::default(),
                 editions: OnceLock::new(),
                 catalogues: ArcSwap::default(),
                 looks: Arc::new(Semaphore::new(config.reads)),
@@ -180,6 +184,9 @@ impl Library {
             return Entry::None;
         }
         let Some(root) = self.root(path) else {
+            if let Some(book) = self.book(path) {
+                return self.find_directory(&book, path).await;
+            }
             // A mirror does not know its origin's index file; the usual name is worth a look.
             let index = self.get(&format!("{path}index.html"));
             return index.map_or(Entry::None, Entry::Object);
@@ -226,6 +233,33 @@ impl Library {
         listing
     }
 
+    /// A directory of a bucket: the file that stands for it, or its listing.
+    async fn find_directory(&self, book: &Book, path: &str) -> Entry {
+        if !book.index().is_empty() {
+            let index = format!("{path}{}", book.index());
+            match Box::pin(self.find_file(&index)).await {
+                found @ (Entry::Object(_) | Entry::Later) => return found,
+                Entry::Listing { .. } | Entry::Directory | Entry::None => {}
+            }
+        }
+        let Some(mut entries) = book.entries(path, LISTED + 1) else {
+            return Entry::None;
+        };
+        let more = entries.len() > LISTED;
+        if more {
+            entries.truncate(LISTED);
+            self.inner.reader.metrics.content.limit(Limit::Listing);
+        }
+        let items = entries.into_iter().map(|entry| Listed {
+            name: entry.name,
+            file: entry
+                .object
+                .map(|(size, modified)| ListedFile { size, modified }),
+        });
+        let items = items.collect();
+        Entry::Listing { items, more }
+    }
+
     async fn find_file(&self, path: &str) -> Entry {
         if let Some(object) = self.get(path) {
             match object.changed(Now::read()) {
@@ -249,8 +283,17 @@ impl Library {
                 self.get(path).map_or(Entry::None, Entry::Object)
             }
             Some(Look::Directory) => Entry::Directory,
-            Some(Look::None) | None => self.wish(path).await,
+            Some(Look::None) | None => match self.wish(path).await {
+                Entry::None if self.is_directory(path) => Entry::Directory,
+                found => found,
+            },
         }
+    }
+
+    /// Whether objects of a bucket lie beneath `path`.
+    fn is_directory(&self, path: &str) -> bool {
+        let dir = format!("{path}/");
+        self.book(&dir).is_some_and(|book| book.has_directory(&dir))
     }
 
     /// Asks the mirror of the path for it, and waits until it is begun.
@@ -266,6 +309,61 @@ impl Library {
             }
             Wish::Done | Wish::Late => self.get(path).map_or(Entry::Later, Entry::Object),
         }
+    }
+
+    /// The object with this manifest, begun anew if this node publishes it from a bucket and does not hold it now.
+    pub async fn version_or_wish(&self, id: Digest) -> Option<Arc<Object>> {
+        if let Some(object) = self.version(id) {
+            return Some(object);
+        }
+        let books = self.inner.books.load_full();
+        let path = books.iter().find_map(|book| book.path_of(id))?;
+        self.wish(&path).await;
+        self.version(id)
+    }
+
+    /// Asks for the object with this manifest as [`Library::version_or_wish`] does, without waiting for it.
+    pub fn wish_version(&self, id: Digest) {
+        let books = self.inner.books.load();
+        if let Some(path) = books.iter().find_map(|book| book.path_of(id))
+            && let Some(demand) = self.demand(&path)
+        {
+            drop(demand.ask(&path));
+        }
+    }
+
+    /// Publishes what is in `book` from now on. A prefix has one book.
+    #[cfg(feature = "s3")]
+    pub(super) fn set_book(&self, book: &Arc<Book>) {
+        self.inner.books.rcu(|all| {
+            let mut all = Vec::clone(all);
+            all.retain(|other| other.prefix() != book.prefix());
+            all.push(Arc::clone(book));
+            all.sort_by_key(|book| std::cmp::Reverse(book.prefix().len()));
+            all
+        });
+        self.touch();
+    }
+
+    /// What this node publishes from buckets.
+    #[must_use]
+    pub fn books(&self) -> Arc<Vec<Arc<Book>>> {
+        self.inner.books.load_full()
+    }
+
+    /// The book of the bucket that `path` is beneath.
+    fn book(&self, path: &str) -> Option<Arc<Book>> {
+        let books = self.inner.books.load();
+        books
+            .iter()
+            .find(|book| path.starts_with(book.prefix()))
+            .cloned()
+    }
+
+    /// What is published has changed, beside the objects themselves.
+    #[cfg(feature = "s3")]
+    pub(super) fn touch(&self) {
+        self.inner.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Lets readers ask for what a mirror does not hold yet. A prefix has one demand.
@@ -373,6 +471,16 @@ impl Library {
     pub fn scanned(&self) -> bool {
         let published = self.inner.published.get();
         published.is_none_or(|published| published.scanned.load(Ordering::Acquire))
+    }
+
+    /// As [`Library::scanned`], of directories and of the buckets at or beneath `prefix`, or around it.
+    #[must_use]
+    pub fn scanned_beneath(&self, prefix: &str) -> bool {
+        let books = self.inner.books.load();
+        let mut within = books
+            .iter()
+            .filter(|book| book.prefix().starts_with(prefix) || prefix.starts_with(book.prefix()));
+        self.scanned() && within.all(|book| book.is_read())
     }
 
     /// Gives the library the key that what it publishes is signed with. Once, before anybody asks for it.

@@ -301,7 +301,7 @@ pub const CHUNK_MAX: u32 = 16 << 20;
 /// Bytes of a path at most.
 pub const PATH_MAX: usize = 4096;
 
-const CHUNKS_MAX: usize = 2_000_000; // 61 MiB of digests: the rest of the manifest always fits in SIZE_MAX.
+pub(super) const CHUNKS_MAX: usize = 2_000_000; // 61 MiB of digests: the rest of the manifest always fits in SIZE_MAX.
 const MAGIC: &[u8; 8] = b"HWMANIF\x01";
 const FIXED: usize = 8 + 8 + 4 + 8 + 32 + 2 + 2 + 4;
 

@@ -6,7 +6,7 @@
 //! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, how hot it is, file operations,
 //! its file, its filling, where it may wait, what all share);
 //! [`object`] (one object: verified reads, verified writes), `root` (a published directory: files to objects),
-//! [`demand`] (what readers wait for), [`library`] (paths to objects), [`intake`] (files on their way into a published directory),
+//! [`demand`] (what readers wait for), [`bucket`] (buckets elsewhere, published from here), [`library`] (paths to objects), [`intake`] (files on their way into a published directory),
 //! [`store`] (mirrored objects on disk, recovery),
 //! [`scrub`] (all of it read again in the background), `remembered` (digests of
 //! published files across a restart), [`publish`] (directories scanned and watched).
@@ -55,6 +55,8 @@ pub mod object;
 mod root;
 
 pub mod demand;
+
+pub mod bucket;
 
 pub mod library;
 

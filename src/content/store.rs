@@ -7,6 +7,7 @@
 //! objects/ID/{data,have,manifest}   one object; ID is its manifest's digest in hexadecimal; behind the manifest stands
 //!                                   the publisher's signature, if there is one
 //! removed/N/…                removed objects that may still be read
+//! incoming/N                 objects on their way whose digests are not known yet (see `spool`)
 //! published/…                digests of published files (see `remembered`)
 //! ```
 //!
@@ -51,10 +52,12 @@ use crate::time::Now;
 
 mod recover;
 mod room;
+mod spool;
 
 use room::Room;
 
 pub use room::Purpose;
+pub use spool::Spool;
 
 /// The store. A cheap handle.
 #[derive(Clone, Debug)]
@@ -67,6 +70,7 @@ struct Inner {
     dir: PathBuf,
     objects: PathBuf,
     objects_fd: Arc<OwnedFd>,
+    incoming: PathBuf,
     removed: PathBuf,
     removed_fd: Arc<OwnedFd>,
     disk: Disk,
@@ -99,8 +103,9 @@ impl Store {
         let dir = &config.dir;
         let objects = dir.join("objects");
         let removed = dir.join("removed");
+        let incoming = dir.join("incoming");
         let disk = config.disk.clone();
-        for path in [dir, &objects, &removed] {
+        for path in [dir, &objects, &removed, &incoming] {
             disk.make_directories(path).map_err(|e| at(path, e))?;
         }
         let lock = lock(&dir.join("lock"))?;
@@ -113,6 +118,7 @@ impl Store {
             dir: dir.clone(),
             objects_fd: open(&objects)?,
             objects,
+            incoming,
             removed_fd: open(&removed)?,
             removed,
             disk,
@@ -170,7 +176,7 @@ impl Store {
         purpose: Purpose,
     ) -> Result<Arc<Object>, WriteError> {
         let inner = &self.inner;
-        let begun = inner.begin(manifest, seal, purpose);
+        let begun = inner.begin(manifest, seal, purpose, None);
         let metrics = &inner.metrics.content;
         match &begun {
             Ok(_) => {}
@@ -239,6 +245,7 @@ impl Inner {
         manifest: Manifest,
         seal: Option<Seal>,
         purpose: Purpose,
+        mut spool: Option<Spool>,
     ) -> Result<Arc<Object>, WriteError> {
         let path = manifest.path.clone();
         let size = manifest.layout.size;
@@ -267,9 +274,10 @@ impl Inner {
         // This very version may be among those that could not be moved aside; and all of them take room.
         self.doom(Vec::new())
             .map_err(|error| WriteError::of(&path, error))?;
-        self.make_room(id, size, purpose, Now::read());
+        let more = if spool.is_some() { 0 } else { size }; // A spool counts already.
+        self.make_room(id, more, purpose, Now::read());
         let used = self.used.load(Ordering::Acquire);
-        if used.saturating_add(size) > self.size {
+        if spool.is_none() && used.saturating_add(size) > self.size {
             let allowed = self.size;
             return Err(full(format!(
                 "{size} bytes, and the store has {used} of {allowed} in use"
@@ -280,13 +288,16 @@ impl Inner {
             return Err(full(format!("{most} objects are held, the most allowed")));
         }
         let dir = self.objects.join(id.to_string());
-        let made = self.make(&dir, manifest, seal, id, &encoded);
+        let made = self.make(&dir, manifest, seal, id, &encoded, spool.as_mut());
         let object = made.map_err(|error| {
             // What was allocated is given back at once: others may need it.
             drop(self.disk.remove(&dir));
             WriteError::of(&path, error)
         })?;
-        self.count(size);
+        match &mut spool {
+            Some(spool) => spool.kept = true,
+            None => self.count(size),
+        }
         self.came(id);
         let replaced = self.library.put_mirrored(&object);
         self.doom_or_warn(&path, replaced);
@@ -301,15 +312,25 @@ impl Inner {
         seal: Option<Seal>,
         id: Digest,
         encoded: &[u8],
+        spool: Option<&mut Spool>,
     ) -> io::Result<Arc<Object>> {
         let disk = &self.disk;
         match disk.remove(dir) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => disk.make_directory(dir)?,
         }
-        let data = disk.create(&dir.join(DATA))?;
-        disk.allocate(&data, manifest.layout.size)?;
-        let have = Have::empty(manifest.layout.count());
+        let place = dir.join(DATA);
+        let (data, have) = match spool.map(|spool| (spool.file.take(), &spool.path)) {
+            Some((Some(file), path)) => {
+                disk.rename(path, &place)?;
+                (file, Have::full(manifest.layout.count()))
+            }
+            _ => {
+                let data = disk.create(&place)?;
+                disk.allocate(&data, manifest.layout.size)?;
+                (data, Have::empty(manifest.layout.count()))
+            }
+        };
         let record = disk.create(&dir.join(HAVE))?;
         disk.write_at(&record, &have.encode(), 0)?;
         disk.sync(&data)?;

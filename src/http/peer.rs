@@ -73,7 +73,7 @@ async fn admitted<B>(
     let mut response = match Ask::parse(uri.path(), uri.query()) {
         Ok(Ask::Index(prefix)) => index(&prefix, request.headers(), library),
         Ok(Ask::Catalogue(key, prefix)) => catalogue(key, &prefix, library),
-        Ok(Ask::Manifest(id)) => manifest(id, library),
+        Ok(Ask::Manifest(id)) => manifest(id, library).await,
         Ok(Ask::Chunk(id, index)) => chunk(id, index, head, library, metrics).await,
         Ok(Ask::Have(asks)) => have(&asks, library, swarm),
         Ok(Ask::Announce(prefix, port)) => announced(from, port, &prefix, swarm),
@@ -98,23 +98,36 @@ fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<
         .chain(covering(&others, prefix).map(edition))
         .collect();
     catalogues.truncate(CATALOGUES);
-    let mut objects = library.list();
-    objects.retain(|object| is_listed(object, prefix) && object.complete());
+    let listed = |object: &Object| is_listed(&object.manifest().path, prefix);
+    let mut objects: Vec<IndexEntry> = library
+        .list()
+        .iter()
+        .filter(|object| listed(object) && object.complete())
+        .map(|object| entry(object, library))
+        .collect();
+    // What is published from a bucket can be had, held or not; what was held is the same, or an older version.
+    objects.extend(from_buckets(prefix, library).map(|listed| IndexEntry {
+        path: listed.path,
+        manifest: listed.manifest,
+        size: listed.size,
+        published: true,
+    }));
+    objects.sort_by(|a, b| (&a.path, !a.published).cmp(&(&b.path, !b.published)));
+    objects.dedup_by(|a, b| a.path == b.path);
     if objects.len() > INDEX_ENTRIES {
         return refuse(
             StatusCode::INSUFFICIENT_STORAGE,
             &too_many(objects.len(), prefix),
         );
     }
-    objects.sort_by(|a, b| a.manifest().path.cmp(&b.manifest().path));
     let mut hash = blake3::Hasher::new();
     for edition in &catalogues {
         hash.update(&edition.key.0);
         hash.update(&edition.version.to_le_bytes());
     }
     for object in &objects {
-        hash.update(&object.id().0);
-        hash.update(&[u8::from(object.role() == Role::Origin)]);
+        hash.update(&object.manifest.0);
+        hash.update(&[u8::from(object.published)]);
     }
     let etag = format!("\"{}\"", &hash.finalize().to_hex()[..32]);
     let unchanged = headers.get(IF_NONE_MATCH).is_some_and(|value| {
@@ -127,7 +140,6 @@ fn index(prefix: &str, headers: &HeaderMap, library: &Library) -> Response<Full<
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let objects = objects.iter().map(|object| entry(object)).collect();
         let index = Index {
             key: library.editions().key(),
             catalogues,
@@ -170,24 +182,28 @@ fn catalogue(key: PublicKey, prefix: &str, library: &Library) -> Response<Full<B
 
 /// What this node publishes beneath a prefix, signed.
 fn own_catalogue(prefix: &str, library: &Library) -> Result<SignedCatalogue, String> {
-    let generation = || library.generation().wrapping_shl(1) | u64::from(library.scanned());
+    let scanned = || library.scanned_beneath(prefix);
+    let generation = || library.generation().wrapping_shl(1) | u64::from(scanned());
     library.editions().catalogue(prefix, generation, || {
         // Before the list: what is added between the two is listed.
-        let scanned = library.scanned();
+        let scanned = scanned();
         let mut objects: Vec<Listed> = library
             .published_objects()
             .iter()
-            .filter(|object| is_listed(object, prefix))
+            .filter(|object| is_listed(&object.manifest().path, prefix))
             .map(|object| Listed {
                 path: object.manifest().path.clone(),
                 size: object.manifest().layout.size,
                 manifest: object.id(),
             })
             .collect();
+        // At one path the file goes before the object of a bucket, as it does for readers.
+        objects.extend(from_buckets(prefix, library));
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        objects.dedup_by(|a, b| a.path == b.path);
         if objects.len() > INDEX_ENTRIES {
             return Err(too_many(objects.len(), prefix));
         }
-        objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok((scanned, objects))
     })
 }
@@ -201,9 +217,23 @@ fn covering<'a>(
         .filter(move |signed| prefix.starts_with(&signed.catalogue().prefix))
 }
 
-fn is_listed(object: &Object, prefix: &str) -> bool {
-    let path = object.manifest().path.as_str();
+fn is_listed(path: &str, prefix: &str) -> bool {
     path.starts_with(prefix) && !path.starts_with(ROOT)
+}
+
+/// What this node publishes from buckets beneath a prefix. Where one lies within another, the inner one's.
+fn from_buckets(prefix: &str, library: &Library) -> impl Iterator<Item = Listed> {
+    let books = library.books();
+    let lists: Vec<_> = books.iter().map(|book| book.listed(prefix)).collect();
+    let mut all: Vec<Listed> = lists.into_iter().flatten().collect();
+    all.retain(|listed| is_listed(&listed.path, prefix));
+    all.into_iter()
+}
+
+/// Whether an object is published by this node, from a file or from a bucket.
+fn publishes(object: &Object, library: &Library) -> bool {
+    let own = library.editions().key();
+    object.role() == Role::Origin || object.seal().is_some_and(|seal| seal.key == own)
 }
 
 fn edition(signed: &SignedCatalogue) -> Edition {
@@ -219,18 +249,18 @@ fn too_many(objects: usize, prefix: &str) -> String {
     )
 }
 
-fn entry(object: &Object) -> IndexEntry {
+fn entry(object: &Object, library: &Library) -> IndexEntry {
     let manifest = object.manifest();
     IndexEntry {
         path: manifest.path.clone(),
         manifest: object.id(),
         size: manifest.layout.size,
-        published: object.role() == Role::Origin,
+        published: publishes(object, library),
     }
 }
 
-fn manifest(id: Digest, library: &Library) -> Response<Full<Bytes>> {
-    match library.version(id) {
+async fn manifest(id: Digest, library: &Library) -> Response<Full<Bytes>> {
+    match library.version_or_wish(id).await {
         Some(object) => {
             let seal = match object.role() {
                 Role::Origin => Some(library.editions().seal(id)),
@@ -252,8 +282,11 @@ fn manifest(id: Digest, library: &Library) -> Response<Full<Bytes>> {
 fn have(asks: &[HaveAsk], library: &Library, swarm: &Swarm) -> Response<Full<Bytes>> {
     let mut room = ANSWER_PAGES;
     let objects = asks.iter().filter_map(|ask| {
-        let object = library.version(ask.id)?;
-        let (published, have) = (object.role() == Role::Origin, object.have());
+        let Some(object) = library.version(ask.id) else {
+            library.wish_version(ask.id);
+            return None;
+        };
+        let (published, have) = (publishes(&object, library), object.have());
         let coming = swarm.coming(ask.id);
         let (tags, room) = (&ask.tags, &mut room);
         Some(Holding::since(ask.id, published, &have, tags, coming, room))
@@ -291,7 +324,7 @@ async fn chunk(
     library: &Library,
     metrics: &Metrics,
 ) -> Response<Full<Bytes>> {
-    let Some(object) = library.version(id) else {
+    let Some(object) = library.version_or_wish(id).await else {
         return unknown();
     };
     let layout = object.manifest().layout;

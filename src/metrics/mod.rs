@@ -4,6 +4,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+pub mod bucket;
 pub mod catalog;
 pub mod content;
 pub mod dns;
@@ -41,6 +42,8 @@ pub struct Metrics {
     pub proxy: proxy::Metrics,
     /// Objects and the store.
     pub content: content::Metrics,
+    /// What is published from buckets.
+    pub bucket: bucket::Metrics,
     /// Chunks fetched from and sent to other nodes.
     pub replication: replication::Metrics,
     /// Nodes among themselves.
@@ -76,6 +79,7 @@ impl Metrics {
             ftp: ftp::Metrics::new(&registry),
             proxy: proxy::Metrics::new(&registry),
             content: content::Metrics::new(&registry),
+            bucket: bucket::Metrics::new(&registry),
             replication: replication::Metrics::new(&registry),
             peers: peers::Metrics::new(&registry),
             link: link::Metrics::new(&registry),

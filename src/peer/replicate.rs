@@ -63,7 +63,7 @@ impl MirrorHandle {
 
 impl Replicator {
     /// A replicator that is not running yet. `node` is this node's name; it makes the pauses of different nodes differ.
-    /// Where prefixes lie within each other, the longer one's mirror has its objects alone.
+    /// Where prefixes lie within each other, the longer one's mirror, or bucket, has its objects alone.
     #[must_use]
     #[expect(
         clippy::needless_pass_by_value,
@@ -77,7 +77,13 @@ impl Replicator {
         swarm: &Arc<Swarm>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let prefixes: Vec<String> = mirrors.iter().map(|m| m.prefix.clone()).collect();
+        let own = library.books();
+        let own = own.iter().map(|book| book.prefix().to_owned());
+        let prefixes: Vec<String> = mirrors
+            .iter()
+            .map(|m| m.prefix.clone())
+            .chain(own)
+            .collect();
         let mirrors: Vec<Mirror> = mirrors
             .into_iter()
             .map(|config| {

@@ -431,7 +431,14 @@ fn reference_configuration_has_every_key_with_its_default() {
         .collect();
     let dir = home();
     let file = dir.path().join("headwater.toml");
-    fs::write(&file, &uncommented).unwrap();
+    let mut loaded = uncommented.clone();
+    if !cfg!(feature = "s3") {
+        // A program that was built without it refuses a bucket.
+        let bucket = loaded.find("[[publish]]\nprefix = \"/models/\"");
+        let (from, to) = (bucket.unwrap(), loaded.find("[[mirror]]").unwrap());
+        loaded.replace_range(from..to, "");
+    }
+    fs::write(&file, &loaded).unwrap();
     fs::write(
         dir.path().join("transfer.key"),
         "c2VjcmV0IG9mIHNvbWUgbGVuZ3Ro",

@@ -92,6 +92,8 @@ const GROUND: &[&str] = &[
     "content/sign.rs",
     "content/manifest.rs",
     "content/catalogue.rs",
+    "content/bucket/listing.rs",
+    "content/bucket/digests.rs",
     "content/have.rs",
     "content/evict.rs",
     "http/range.rs",

@@ -28,6 +28,8 @@ pub(crate) struct Node {
     // First, so that its log is still there when it is dropped.
     process: Option<Process>,
     dir: TempDir,
+    /// Variables it is started with, beside ours.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// UDP and TCP port for `@DNS@`.
     pub(crate) dns: u16,
     /// TCP port for `@HTTP@`.
@@ -45,6 +47,7 @@ impl Node {
             dns: free_port(),
             http: free_port(),
             metrics: free_port(),
+            environment: Vec::new(),
             process: None,
         };
         node.configure(config);
@@ -98,6 +101,7 @@ impl Node {
         command
             .args(["run", "--config"])
             .arg(self.path("config.toml"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.dir.path());
         let log = self.path("log");
         self.process = Some(Process::spawn("headwater", command, log));

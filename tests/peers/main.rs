@@ -56,6 +56,9 @@ mod restart;
 
 mod rollover;
 
+#[cfg(feature = "s3")]
+mod s3;
+
 mod shapes;
 
 mod signed;

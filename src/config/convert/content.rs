@@ -7,7 +7,9 @@ use ::http::HeaderValue;
 
 use super::super::read::Section;
 use super::super::units;
+use super::bucket;
 use super::values::{Paths, bytes, ms, secs};
+use crate::content::bucket::BucketConfig;
 use crate::content::disk::Disk;
 use crate::content::sign::PublicKey;
 use crate::content::{PublishConfig, StoreConfig};
@@ -20,15 +22,13 @@ pub(super) fn publish(
     sections: &[Section<'_, '_>],
     paths: &Paths<'_>,
     rules: &mut Vec<Rule>,
-) -> Vec<PublishConfig> {
+) -> (Vec<PublishConfig>, Vec<BucketConfig>) {
+    let mut buckets = Vec::new();
     let mut prefixes = BTreeSet::new();
     let mut publish = Vec::new();
     for section in sections {
         let prefix = prefix(section);
-        let dir = section.text("dir");
-        if dir.is_empty() && !section.failed("dir") {
-            section.error("dir", "expected the path of a directory");
-        }
+        let dir = section.text_or("dir", "");
         let index = section.text_or("index", "index.html");
         if index.contains('/') {
             section.error("index", format!("found {index:?}, expected a file name"));
@@ -40,8 +40,24 @@ pub(super) fn publish(
             );
         }
         let listing = section.boolean_or("listing", false);
+        let bucket = bucket::settings(section, &prefix, &index, listing);
+        match (&bucket, dir.is_empty()) {
+            (Some(_), false) => {
+                let expected = "expected a directory or a bucket, not both";
+                section.error("dir", format!("found {dir:?} beside `s3`, {expected}"));
+            }
+            (None, true) if !section.failed("dir") && section.is_default("s3") => {
+                let expected = "expected the path of a directory, or `s3` with a bucket";
+                section.error("dir", format!("missing, {expected}"));
+            }
+            _ => {}
+        }
         rules.push(rule(section, &prefix, Vec::new()));
         section.end();
+        if let Some(bucket) = bucket {
+            buckets.push(bucket);
+            continue;
+        }
         publish.push(PublishConfig {
             prefix,
             dir: paths.resolve(section, "dir", &dir),
@@ -49,12 +65,12 @@ pub(super) fn publish(
             listing,
         });
     }
-    publish
+    (publish, buckets)
 }
 
 pub(super) fn mirrors(
     sections: &[Section<'_, '_>],
-    publish: &[PublishConfig],
+    published: &[&str],
     rules: &mut Vec<Rule>,
 ) -> Vec<MirrorConfig> {
     let mut prefixes = BTreeSet::new();
@@ -76,7 +92,7 @@ pub(super) fn mirrors(
                 format!("found {prefix:?} a second time, expected it once"),
             );
         }
-        if publish.iter().any(|p| p.prefix == prefix) {
+        if published.contains(&prefix.as_str()) {
             let message =
                 format!("found {prefix:?}, which is published here, expected another prefix");
             section.error("prefix", message);

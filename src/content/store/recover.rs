@@ -38,6 +38,9 @@ impl Inner {
         for path in self.disk.list(&self.removed)? {
             self.sweep(&path, "removed before");
         }
+        for path in self.disk.list(&self.incoming)? {
+            self.sweep(&path, "not whole");
+        }
         let dirs = self.disk.list(&self.objects)?;
         let threads = threads.min(dirs.len() / FEW + 1);
         let next = AtomicUsize::new(0);
