@@ -108,6 +108,28 @@ const FILES: &[File] = &[
     taken("key and digest for the parent", "@ CDS 0 0 0 00\n@ CDNSKEY 0 3 0 AA==\n"),
 ];
 
+/// Files of which we warn and BIND does not, or the other way round, and why.
+const WARNED_UNLIKE: &[(&str, &str)] = &[
+    (
+        "escapes",
+        "BIND looks at the letters of host names, which no DNS server needs (RFC 2181 section 11)",
+    ),
+    (
+        "the same record twice",
+        "one of them is of no use, and perhaps meant to be another",
+    ),
+    (
+        "names below a DNAME",
+        "the record is never answered, which its owner may want to know",
+    ),
+];
+
+/// Whether BIND says more of a file than that it is good.
+fn warns(stdout: &str, stderr: &str) -> bool {
+    let mut lines = stdout.lines().chain(stderr.lines());
+    lines.any(|line| !line.contains("loaded serial") && line != "OK" && !line.is_empty())
+}
+
 #[test]
 fn files_are_taken_and_refused_as_by_bind_knot_and_nsd() {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
@@ -150,8 +172,17 @@ fn files_are_taken_and_refused_as_by_bind_knot_and_nsd() {
         if !taken && !ours.stdout.contains(&format!("{}:", file.display())) {
             wrong.push(format!("{name}: no place is named in {}", ours.stdout));
         }
+        let said = judge(&bind, &["test.", "@"]);
+        let warned = ours.stdout.contains(": warning: ");
+        let reason = WARNED_UNLIKE.iter().find(|(named, _)| named == name);
+        if *taken && (warned == warns(&said.stdout, &said.stderr)) == reason.is_some() {
+            wrong.push(format!(
+                "{name}: headwater warns {warned} of what BIND says {}{}",
+                said.stdout, said.stderr
+            ));
+        }
         for (peer, said) in [
-            ("BIND", judge(&bind, &["test.", "@"])),
+            ("BIND", said),
             ("Knot", judge(&knot, &["-o", "test.", "@"])),
             ("NSD", judge(&nsd, &["test.", "@"])),
         ] {
