@@ -103,6 +103,7 @@ struct Node {
     certificates: Arc<Certificates>,
     library: Library,
     swarm: Arc<Swarm>,
+    links: Links,
 }
 
 /// Every socket of the node, bound and not served.
@@ -172,9 +173,11 @@ impl Node {
         }
         let library = Library::new(&settings.store, Arc::clone(&metrics));
         library.set_editions(Editions::open(&settings.state, Now::read()).context("node key")?);
-        let swarm = secrets::swarm(&settings, Arc::clone(&metrics))?;
+        let links = Links::new(settings.link.clone(), Arc::clone(&metrics));
+        let swarm = secrets::swarm(&settings, Arc::clone(&metrics))?.paced(links.pace());
         Ok(Self {
             swarm: Arc::new(swarm),
+            links,
             source,
             settings,
             metrics,
@@ -265,6 +268,7 @@ impl Node {
             certificates,
             library,
             swarm,
+            links,
         } = self;
         let store = {
             let (config, library, metrics) =
@@ -299,7 +303,6 @@ impl Node {
             discovery = Some(Discovery::new(&settings.mirrors, here, swarm));
         }
         let scrub = Scrub::new(&settings.store, library.clone(), metrics.clone());
-        let links = Links::new(settings.link.clone(), metrics.clone());
         let users = bound.ftp.as_ref().map(ftp::Server::users);
         let secrets = Secrets::new(&settings, users, Arc::clone(&engine), certificates);
         secrets.load()?;

@@ -1,4 +1,5 @@
-//! Load of the network interfaces: the kernel's byte counters, read every second.
+//! Load of the network interfaces: the kernel's byte counters, read every second; and what replication may take of
+//! them ([`budget`], pure, and [`pace`], which waits).
 //!
 //! The daemon runs one [`Links`]. [`Meter`] is the pure part: samples in, rates out. A link that disappears keeps
 //! its counters and shows no load; one that appears is taken up at the next reading.
@@ -10,12 +11,17 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::pace::Pace;
 use crate::metrics::Metrics;
 use crate::metrics::link::Link;
 use crate::time::Now;
 
+pub mod budget;
+
+pub mod pace;
+
 /// Settings of the link readings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What every link can carry in one direction, bytes per second; `None`: what the interface reports.
     pub capacity: Option<u64>,
@@ -23,6 +29,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Capacity of an interface that reports none, bytes per second.
     pub default_capacity: u64,
+    /// What replication may take while viewers want the link: 0 to 1 of its capacity.
+    pub background_share: f64,
 }
 
 /// Reads the interfaces every second.
@@ -32,6 +40,7 @@ pub struct Links {
     root: PathBuf,
     metrics: Arc<Metrics>,
     meters: BTreeMap<String, (Meter, Link)>,
+    pace: Arc<Pace>,
 }
 
 /// One reading of a link's byte counters.
@@ -57,6 +66,7 @@ impl Default for Config {
             capacity: None,
             interfaces: Vec::new(),
             default_capacity: 10_000_000_000 / 8,
+            background_share: 0.3,
         }
     }
 }
@@ -69,12 +79,20 @@ impl Links {
     }
 
     fn below(config: Config, root: PathBuf, metrics: Arc<Metrics>) -> Self {
+        let capacity = config.capacity.unwrap_or(config.default_capacity);
         Self {
+            pace: Pace::new(capacity, config.background_share, &metrics),
             config,
             root,
             metrics,
             meters: BTreeMap::new(),
         }
+    }
+
+    /// What holds replication back for viewers.
+    #[must_use]
+    pub fn pace(&self) -> Arc<Pace> {
+        Arc::clone(&self.pace)
     }
 
     /// Reads until `stop`.
@@ -105,18 +123,16 @@ impl Links {
                 link.utilization.set(0.0);
             }
         }
+        let mut largest = None;
         for name in names {
             if self.meters.len() == LINKS_SEEN && !self.meters.contains_key(&name) {
                 continue; // Names that come and go would else make series without end.
             }
             let dir = self.root.join(&name);
             let Some(sample) = sample(&dir) else { continue };
-            let capacity = self
-                .config
-                .capacity
-                .or_else(|| speed(&dir))
-                .unwrap_or(self.config.default_capacity)
-                .max(1);
+            let known = self.config.capacity.or_else(|| speed(&dir));
+            largest = largest.max(known);
+            let capacity = known.unwrap_or(self.config.default_capacity).max(1);
             let (meter, link) = self
                 .meters
                 .entry(name)
@@ -128,6 +144,9 @@ impl Links {
                 .set(i64::try_from(capacity).unwrap_or(i64::MAX));
             link.utilization.set(meter.utilization(capacity));
         }
+        // Of several links the largest: replication over it must not be held to what another carries.
+        let capacity = largest.unwrap_or(self.config.default_capacity);
+        self.pace.look(capacity, now);
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// The shelves: one for slices of a chunk, one for whole chunks.
+/// The shelves: for blocks, for slices of a chunk, for whole chunks.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    shelves: [Shelf; 2],
+    shelves: [Shelf; 3],
 }
 
 #[derive(Debug)]
@@ -32,14 +32,14 @@ pub(crate) struct Buffer {
 impl Buffers {
     /// Keeps at most `bytes` of unused buffers.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
-        let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
+        let third = usize::try_from(bytes / 3).unwrap_or(usize::MAX);
         let shelf = |size: usize| Shelf {
             size,
-            most: half / size,
+            most: third / size,
             free: Mutex::default(),
         };
         Arc::new(Self {
-            shelves: [shelf(SLICE), shelf(CHUNK)],
+            shelves: [shelf(BLOCK), shelf(SLICE), shelf(CHUNK)],
         })
     }
 
@@ -90,6 +90,9 @@ impl Drop for Buffer {
     }
 }
 
+/// A block of a chunk that is verified by itself.
+const BLOCK: usize = super::seal::BLOCK;
+
 /// A body frame (256 KiB) and the seal blocks that it may begin and end in.
 const SLICE: usize = 384 << 10;
 
@@ -109,17 +112,18 @@ mod tests {
         let bytes = buffer.share(1..3);
         assert_eq!(&bytes[..], b"el");
         drop(bytes);
-        assert_eq!(buffers.take(SLICE).as_ref().as_ptr(), place);
+        assert_eq!(buffers.take(BLOCK).as_ref().as_ptr(), place);
     }
 
     #[test]
     fn buffers_beyond_the_bound_are_freed() {
-        let buffers = Buffers::new(2 * SLICE as u64);
-        drop([buffers.take(1), buffers.take(1), buffers.take(SLICE + 1)]);
+        let buffers = Buffers::new(3 * SLICE as u64);
+        let of = [BLOCK + 1, BLOCK + 1, SLICE, SLICE + 1];
+        drop(of.map(|len| buffers.take(len)));
         let kept = buffers
             .shelves
             .each_ref()
             .map(|s| s.free.lock().unwrap().len());
-        assert_eq!(kept, [1, 0]);
+        assert_eq!(kept, [0, 1, 0]);
     }
 }

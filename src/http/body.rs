@@ -11,12 +11,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::vec;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
+use super::frames::{self, Share};
+use super::line::Line;
+use super::paced::Paced;
 use super::proxy::flow::Flow;
 use super::proxy::upstream;
 use super::receipt::Receipt;
@@ -37,6 +40,8 @@ enum Source {
     Memory(Bytes),
     /// Made by the peer protocol.
     Full(Full<Bytes>),
+    /// For another node that replicates.
+    Paced(Box<Paced>),
     /// Read from an object as it goes.
     Object(Box<Reader>),
     /// Of another server, as it comes.
@@ -88,6 +93,15 @@ impl Body {
     pub fn full(body: Full<Bytes>, receipt: Receipt) -> Self {
         Self {
             source: Source::Full(body),
+            receipt,
+        }
+    }
+
+    /// A chunk for another node that replicates.
+    #[must_use]
+    pub fn paced(paced: Paced, receipt: Receipt) -> Self {
+        Self {
+            source: Source::Paced(Box::new(paced)),
             receipt,
         }
     }
@@ -147,9 +161,14 @@ impl http_body::Body for Body {
                     match never {}
                 }
             },
+            Source::Paced(paced) => {
+                let polled = paced.poll_next(cx);
+                this.receipt.waits(polled.is_pending());
+                ready!(polled)
+            }
             Source::Object(reader) => {
                 let polled = reader.poll_next(cx);
-                this.receipt.waits(polled.is_pending());
+                this.receipt.waits(polled.is_pending() && reader.reading);
                 if reader.filled {
                     this.receipt.filled();
                 }
@@ -173,6 +192,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Memory(bytes) => bytes.is_empty(),
             Source::Full(body) => body.is_end_stream(),
+            Source::Paced(paced) => paced.left() == 0,
             Source::Object(reader) => reader.left == 0,
             Source::Flow(flow) => flow.left() == Some(0),
         }
@@ -182,6 +202,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Full(body) => body.size_hint(),
+            Source::Paced(paced) => SizeHint::with_exact(paced.left()),
             Source::Object(reader) => SizeHint::with_exact(reader.left),
             Source::Flow(flow) => flow.left().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
@@ -211,6 +232,13 @@ pub struct Reader {
     left: u64,
     /// The next frame, already read.
     ready: Option<Bytes>,
+    /// Verified bytes behind those handed over, where `range` begins; given up as soon as the client takes no more.
+    rest: Bytes,
+    share: Share,
+    /// A small frame was handed over, and may not have been tried to be sent.
+    handed: bool,
+    /// The connection, if the body is all that is sent on it.
+    line: Option<Line>,
     fill_wait: Duration,
     /// A chunk had to be waited for.
     filled: bool,
@@ -220,9 +248,16 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of `pieces` of `object` that waits at most `fill_wait` for a chunk that is not held.
+    /// A reader of `pieces` of `object` that waits at most `fill_wait` for a chunk that is not held. It reads as much at
+    /// once as its `share` allows; when memory is scarce, and if the body goes over `line` alone, only what there is room for.
     #[must_use]
-    pub fn new(object: Arc<Object>, pieces: Vec<Piece>, fill_wait: Duration) -> Self {
+    pub fn new(
+        object: Arc<Object>,
+        pieces: Vec<Piece>,
+        fill_wait: Duration,
+        share: Share,
+        line: Option<Line>,
+    ) -> Self {
         let left = pieces
             .iter()
             .map(|piece| match piece {
@@ -236,6 +271,10 @@ impl Reader {
             range: 0..0,
             left,
             ready: None,
+            rest: Bytes::new(),
+            share,
+            handed: false,
+            line,
             fill_wait,
             filled: false,
             read: None,
@@ -271,15 +310,60 @@ impl Reader {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
         let frame = match self.ready.take() {
             Some(frame) => frame,
-            None => ready!(self.poll_read(cx))?,
+            None => {
+                ready!(self.poll_room(cx));
+                ready!(self.poll_read(cx))?
+            }
         };
         self.left -= frame.len() as u64;
         Poll::Ready(Ok(frame))
     }
 
+    /// Waits until the client has room for more, if what it does not take is too much. What is read meanwhile is read
+    /// again later: a block from the page cache costs little, one for each of a thousand clients is the server's memory.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.reading || self.scarce_line().is_none() {
+            return Poll::Ready(());
+        }
+        if std::mem::take(&mut self.handed) {
+            // hyper collects some frames before it writes: it has none to collect, and writes the one it has.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(line) = &self.line
+            && line.poll_writable(cx).is_pending()
+        {
+            self.rest = Bytes::new();
+            return Poll::Pending;
+        }
+        // A connection that broke is noticed by whoever writes to it.
+        Poll::Ready(())
+    }
+
+    /// The connection, if no more may be handed over than it takes.
+    fn scarce_line(&self) -> Option<&Line> {
+        self.line.as_ref().filter(|_| self.share.is_scarce())
+    }
+
+    /// Hands over verified bytes, or what of them may wait for the client; those behind are kept for the next turn.
+    fn hand(&mut self, mut bytes: Bytes) -> Bytes {
+        if self.scarce_line().is_some() && bytes.len() > SMALL {
+            let copy = Bytes::copy_from_slice(&bytes[..SMALL]);
+            bytes.advance(SMALL);
+            self.rest = std::mem::replace(&mut bytes, copy);
+            self.handed = true;
+        }
+        self.range.start += bytes.len() as u64;
+        bytes
+    }
+
     /// What is in memory of the chunk the range begins in.
     fn in_memory(&self) -> Option<Bytes> {
-        let end = (self.range.start / MEMORY_FRAME + 1) * MEMORY_FRAME;
+        let most = match self.scarce_line() {
+            None => MEMORY_FRAME,
+            Some(_) => self.share.size(),
+        };
+        let end = (self.range.start / most + 1) * most;
         let range = self.range.start..end.min(self.range.end);
         let slice = self.object.manifest().layout.cover(range).next()?;
         self.object.in_memory(slice.index, &slice.within)
@@ -294,12 +378,16 @@ impl Reader {
                     None => return Poll::Ready(Ok(Bytes::new())),
                 }
             }
+            if !self.rest.is_empty() {
+                let rest = std::mem::take(&mut self.rest);
+                return Poll::Ready(Ok(self.hand(rest)));
+            }
             if let Some(bytes) = self.in_memory() {
-                self.range.start += bytes.len() as u64;
-                return Poll::Ready(Ok(bytes));
+                return Poll::Ready(Ok(self.hand(bytes)));
             }
             // Frames end at multiples of their size, so all but the first and last lie on whole blocks of the file.
-            let end = (self.range.start / FRAME + 1) * FRAME;
+            let size = self.share.size();
+            let end = (self.range.start / size + 1) * size;
             let end = end.min(self.range.end);
             let slice = self
                 .object
@@ -320,8 +408,7 @@ impl Reader {
         self.reading = false;
         self.filled |= filled;
         let bytes = bytes?;
-        self.range.start += bytes.len() as u64;
-        Poll::Ready(Ok(bytes))
+        Poll::Ready(Ok(self.hand(bytes)))
     }
 }
 
@@ -379,5 +466,5 @@ const TURNS: usize = 4;
 /// Bytes of one frame at most that is no copy.
 const MEMORY_FRAME: u64 = 1 << 20;
 
-/// Bytes of one frame at most.
-const FRAME: u64 = 256 << 10;
+/// Bytes of one frame at most when memory is scarce.
+const SMALL: usize = frames::SMALL as usize;

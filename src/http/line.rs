@@ -3,7 +3,8 @@
 //!
 //! A large body costs least when the kernel may hold much of it unsent: fewer wake-ups, larger writes. A client that
 //! does not read must not hold as much. So the kernel takes [`FIRST`] bytes at first, and all that the configuration
-//! allows once a client took that much between two looks; at a look at which it did not, the small bound is back.
+//! allows once a client took that much between two looks; at a look at which it did not, the small bound is back. So it
+//! is when very many read: what the kernel holds for all of them comes out of the same memory.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -15,6 +16,9 @@ use nix::{getsockopt_impl, sockopt_impl};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::frames::Frames;
+use crate::link::pace::Pace;
 
 /// A handle of one connection's socket. One task polls it and looks at it, so the lock is never waited for.
 #[derive(Clone, Debug)]
@@ -29,17 +33,25 @@ struct Socket {
     wide: bool,
     /// Bytes the kernel took since the last look.
     recent: u64,
+    frames: Arc<Frames>,
+    pace: Arc<Pace>,
+    /// It serves another node's replication, which is no viewer.
+    background: bool,
 }
 
 impl Line {
-    /// Takes `stream`; the kernel will hold at most `unsent` bytes of it unsent.
+    /// Takes `stream`; the kernel will hold at most `unsent` bytes of it unsent, while there are few bodies among
+    /// `frames`. What goes over it counts as a viewer's for `pace`.
     #[must_use]
-    pub fn new(stream: TcpStream, unsent: u32) -> Self {
+    pub fn new(stream: TcpStream, unsent: u32, frames: Arc<Frames>, pace: Arc<Pace>) -> Self {
         let line = Socket {
             stream,
             unsent,
             wide: false,
             recent: 0,
+            frames,
+            pace,
+            background: false,
         };
         line.bound(unsent.min(FIRST));
         Self(Arc::new(Mutex::new(line)))
@@ -51,7 +63,8 @@ impl Line {
     /// What the kernel said.
     pub fn look(&self, written: u64) -> io::Result<u64> {
         let mut socket = self.socket();
-        if socket.wide && socket.recent < u64::from(socket.unsent) {
+        let slow = socket.recent < u64::from(socket.unsent);
+        if socket.wide && (slow || !socket.frames.is_plenty()) {
             socket.wide = false;
             socket.bound(socket.unsent.min(FIRST));
         }
@@ -79,7 +92,15 @@ impl Line {
             // Nothing: it has ended, which is to be seen again.
             Ok((read.len(), read.is_empty() || read.len() == room))
         };
-        socket.exchange(cx, Interest::READABLE, read).map_ok(|_| ())
+        let taken = socket.exchange(cx, Interest::READABLE, read);
+        if let Poll::Ready(Ok(bytes)) = &taken
+            && *bytes == READ
+            && !socket.background
+        {
+            // Part of a body: requests are shorter, and not worth a count.
+            socket.pace.receive.viewed(*bytes as u64);
+        }
+        taken.map_ok(|_| ())
     }
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -105,6 +126,21 @@ impl Line {
         };
         let taken = socket.exchange(cx, Interest::WRITABLE, send);
         socket.took(taken)
+    }
+
+    /// From now on it serves another node's replication: that counts as no viewer's, and little of it waits in the kernel,
+    /// where it could not be held back any more.
+    pub(super) fn recede(&self) {
+        let mut socket = self.socket();
+        if !socket.background {
+            (socket.background, socket.wide) = (true, false);
+            socket.bound(BACKGROUND);
+        }
+    }
+
+    /// Waits until the kernel may take something. For the task that writes.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().stream.poll_write_ready(cx)
     }
 
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,8 +200,13 @@ impl Socket {
 
     fn took(&mut self, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = taken {
+            if self.background {
+                return taken;
+            }
+            self.pace.transmit.viewed(bytes as u64);
             self.recent += bytes as u64;
-            if !self.wide && self.recent >= u64::from(self.unsent) {
+            let fast = self.recent >= u64::from(self.unsent);
+            if fast && !self.wide && self.frames.is_plenty() {
                 self.wide = true;
                 self.bound(self.unsent);
             }
@@ -194,6 +235,9 @@ const READ: usize = 8 << 10;
 /// The place of `tcpi_bytes_acked`.
 const BYTES_ACKED: usize = 15;
 
+/// Bytes the kernel holds unsent for another node's replication.
+const BACKGROUND: u32 = 32 << 10;
+
 /// Bytes the kernel holds unsent for a client not known yet, or slow.
 const FIRST: u32 = 128 << 10;
 
@@ -206,6 +250,7 @@ mod tests {
     use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
+    use crate::metrics::Metrics;
 
     const LONG: Duration = Duration::from_secs(10);
 
@@ -215,7 +260,13 @@ mod tests {
         client.set_recv_buffer_size(16 << 10).unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, client) = tokio::join!(listener.accept(), client.connect(address));
-        (Line::new(accepted.unwrap().0, unsent), client.unwrap())
+        let metrics = Arc::new(Metrics::new());
+        let frames = Frames::new(1 << 20, Arc::clone(&metrics));
+        let pace = Pace::new(1 << 30, 0.3, &metrics);
+        (
+            Line::new(accepted.unwrap().0, unsent, frames, pace),
+            client.unwrap(),
+        )
     }
 
     /// Writes until the kernel takes no more; what it took.

@@ -1,7 +1,7 @@
 //! The HTTP server: origin and mirror over one library of verified objects.
 //!
 //! From ground to roof: [`range`], [`fresh`], [`route`], [`message`], [`faces`], [`rules`], [`digest`], [`listing`], [`screen`], [`plain`] (pure); `seldom` (what is not polled each time), [`line`] (a connection's socket),
-//! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`body`] (verified chunks
+//! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`frames`] (how much of bodies is read at once), `paced` (chunks for other nodes), [`body`] (verified chunks
 //! as a body), [`pieces`] (their digests), `faced` (other faces of an object), `seed` (BitTorrent peers), [`object`] (one object request), [`upload`] (files put and deleted), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
 //! (a cache of other servers), `quick` (plain requests for small objects, answered before hyper), [`wire`] (the stream hyper reads
 //! and writes, watched), [`server`] (listeners, connections, limits).
@@ -39,6 +39,10 @@ pub mod watch;
 pub mod access;
 
 pub mod receipt;
+
+pub mod frames;
+
+mod paced;
 
 pub mod body;
 
@@ -85,6 +89,8 @@ pub struct Config {
     pub slow: Duration,
     /// Bytes the kernel may hold unsent for one connection.
     pub unsent: u32,
+    /// Bytes of bodies that may be read before their clients take them.
+    pub frames: u64,
     /// Bytes of a request head.
     pub head_size: usize,
     /// Header fields of a request.

@@ -22,8 +22,10 @@ use super::access::Log;
 use super::body::{Body, Fault, Piece, Reader};
 use super::digest::{self, CONTENT_DIGEST, REPR_DIGEST, Want, base64};
 use super::faced;
+use super::frames::Frames;
 use super::fresh::{self, Validators, Verdict};
 use super::listing;
+use super::paced::Paced;
 use super::pieces::Pieces as PieceDigests;
 use super::proxy::serve::Proxy;
 use super::range::{self, Plan};
@@ -37,6 +39,7 @@ use crate::content::manifest::Manifest;
 use crate::content::object::{self, Object};
 use crate::metrics::Metrics;
 use crate::metrics::http::{Outcome, Role};
+use crate::peer::message;
 use crate::peer::swarm::Swarm;
 
 /// What a server serves, and how.
@@ -58,6 +61,8 @@ pub struct Site {
     pub headers: usize,
     /// How long a reader waits for a chunk that is not held.
     pub fill_wait: Duration,
+    /// How much of bodies is read at once.
+    pub frames: Arc<Frames>,
     /// Headers of objects served lately.
     pub heads: Heads,
     /// What is said of the answers beneath each prefix.
@@ -252,6 +257,14 @@ async fn peer(parts: Parts, mut receipt: Receipt) -> Response<Body> {
         http_body::Body::size_hint(&body).exact().unwrap_or(0)
     };
     receipt.answer(head.status, Role::None, outcome, length);
+    if outcome == Outcome::Ok && message::is_background(request.uri().path(), request.headers()) {
+        receipt.client().line.recede();
+        // All of it is there: nothing is waited for.
+        let bytes = http_body_util::BodyExt::collect(body).await;
+        let bytes = bytes.unwrap_or_else(|never| match never {}).to_bytes();
+        let paced = Paced::new(bytes, Arc::clone(site.swarm.pace()));
+        return Response::from_parts(head, Body::paced(paced, receipt));
+    }
     Response::from_parts(head, Body::full(body, receipt))
 }
 
@@ -398,8 +411,11 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
         Pieces::One(range) => vec![Piece::Bytes(range)],
         Pieces::Many(pieces) => pieces,
     };
+    // The streams of an HTTP/2 connection have windows of their own.
+    let line = (parts.version <= Version::HTTP_11).then(|| receipt.client().line.clone());
     Answer::Later(Box::pin(async move {
-        let mut reader = Reader::new(object, pieces, site.fill_wait);
+        let share = site.frames.open();
+        let mut reader = Reader::new(object, pieces, site.fill_wait, share, line);
         receipt.waits(true);
         let prepared = reader.prepare().await;
         receipt.waits(false);

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::access::Entry;
+use super::line::Line;
 use super::object::Site;
 use super::watch::Pulse;
 use crate::metrics::http::{Outcome, Role};
@@ -21,6 +22,8 @@ pub struct Client {
     pub address: IpAddr,
     /// Whether it speaks TLS.
     pub encrypted: bool,
+    /// The connection's socket.
+    pub line: Line,
     /// The connection's marks.
     pub pulse: Arc<Pulse>,
 }

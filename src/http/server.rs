@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::access::Log;
+use super::frames::Frames;
 use super::line::Line;
 use super::object::{self, Answer, Heads, Site, Supply};
 use super::pieces::Pieces;
@@ -130,6 +131,7 @@ impl Server {
         };
         let site = Site {
             library,
+            frames: Frames::new(config.frames, Arc::clone(&metrics)),
             content: Supply::new(&metrics),
             pieces: Pieces::new(config.piece_digests, config.torrent_peers, metrics.clone()),
             swarm: Arc::new(Swarm::new(SwarmConfig::default(), 0, metrics.clone())),
@@ -401,13 +403,16 @@ async fn speak(
     tls: Option<TlsAcceptor>,
     shared: &Shared,
 ) -> Closed {
-    let line = Line::new(stream, shared.unsent);
+    let frames = Arc::clone(&shared.site.frames);
+    let pace = Arc::clone(shared.site.swarm.pace());
+    let line = Line::new(stream, shared.unsent, frames, pace);
     let pulse = Arc::new(Pulse::default());
     let wire = Wire::new(line.clone(), Arc::clone(&pulse));
     let client = Client {
         site: Arc::clone(&shared.site),
         address,
         encrypted: tls.is_some(),
+        line: line.clone(),
         pulse,
     };
     match tls {

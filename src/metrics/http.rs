@@ -13,6 +13,10 @@ pub struct Metrics {
     sent: [IntCounter; Role::ALL.len()],
     /// Connections open now.
     pub connections: IntGauge,
+    /// Bodies of large objects being sent now.
+    pub bodies: IntGauge,
+    /// Such bodies that began while parts of them were smaller than they could be.
+    pub frames_reduced: IntCounter,
     refused: [IntCounter; Refused::ALL.len()],
     closed: [IntCounter; Closed::ALL.len()],
     uploads: [IntCounter; Upload::ALL.len()],
@@ -188,6 +192,16 @@ impl Metrics {
                 registry,
                 "headwater_http_connections",
                 "HTTP connections open now.",
+            ),
+            bodies: gauge(
+                registry,
+                "headwater_http_bodies",
+                "Bodies of large objects being sent now.",
+            ),
+            frames_reduced: counter(
+                registry,
+                "headwater_http_frames_reduced_total",
+                "Bodies of large objects that began while so many were being sent that they are read in smaller parts.",
             ),
             refused: resolve(&refused, Refused::ALL.map(Refused::label)),
             closed: resolve(&closed, Closed::ALL.map(Closed::label)),

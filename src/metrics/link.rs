@@ -13,6 +13,32 @@ pub struct Metrics {
     receive: IntCounterVec,
     capacity: IntGaugeVec,
     utilization: GaugeVec,
+    allowance: IntGaugeVec,
+    demand: IntGaugeVec,
+    background: IntCounterVec,
+    delayed: IntCounterVec,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Away from this node.
+    Transmit,
+    /// To it.
+    Receive,
+}
+
+/// Handles of what replication takes of the link in one direction.
+#[derive(Clone, Debug)]
+pub struct Background {
+    /// Bytes per second it may take.
+    pub allowance: IntGauge,
+    /// Bytes per second viewers are held to want.
+    pub demand: IntGauge,
+    /// Bytes it moved.
+    pub moved: IntCounter,
+    /// Bytes of these that had to wait.
+    pub delayed: IntCounter,
 }
 
 /// Handles of one link.
@@ -41,7 +67,7 @@ impl Metrics {
         registry
             .register(Box::new(utilization.clone()))
             .expect(ONCE);
-        Self {
+        let metrics = Self {
             transmit: counters(
                 registry,
                 "headwater_link_transmit_bytes_total",
@@ -61,6 +87,48 @@ impl Metrics {
                 &["link"],
             ),
             utilization,
+            allowance: gauges(
+                registry,
+                "headwater_link_background_allowance_bytes_per_second",
+                "Bytes per second that replication may take of the link.",
+                &["direction"],
+            ),
+            demand: gauges(
+                registry,
+                "headwater_link_viewer_demand_bytes_per_second",
+                "Bytes per second that viewers are held to want of the link.",
+                &["direction"],
+            ),
+            background: counters(
+                registry,
+                "headwater_link_background_bytes_total",
+                "Bytes of chunks that replication moved.",
+                &["direction"],
+            ),
+            delayed: counters(
+                registry,
+                "headwater_link_background_delayed_bytes_total",
+                "Bytes of chunks that replication held back for a while, for viewers or for want of capacity.",
+                &["direction"],
+            ),
+        };
+        // Shown from the start.
+        drop([Direction::Transmit, Direction::Receive].map(|d| metrics.background(d)));
+        metrics
+    }
+
+    /// The handles of what replication takes in one direction.
+    #[must_use]
+    pub fn background(&self, direction: Direction) -> Background {
+        let name = &[match direction {
+            Direction::Transmit => "transmit",
+            Direction::Receive => "receive",
+        }];
+        Background {
+            allowance: self.allowance.with_label_values(name),
+            demand: self.demand.with_label_values(name),
+            moved: self.background.with_label_values(name),
+            delayed: self.delayed.with_label_values(name),
         }
     }
 

@@ -15,13 +15,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::exchange::{self, HaveAnswer, HaveAsk};
-use super::message::{Ask, Hello, Index, MESSAGE_SIZE, MessageError};
+use super::message::{Ask, Hello, Index, MESSAGE_SIZE, MessageError, PRIORITIES};
 use super::secret::{PROOF, Signer};
+use super::swarm::Swarm;
 use super::tracker::{self, Others};
 use crate::content::catalogue::SignedCatalogue;
 use crate::content::chunk::Digest;
 use crate::content::manifest::Manifest;
 use crate::content::sign::{PublicKey, Seal, VerifyError};
+use crate::link::pace::Pace;
 use crate::metrics::replication::SealFault;
 use crate::time::Now;
 
@@ -31,6 +33,7 @@ pub struct Client {
     base: String,
     http: legacy::Client<HttpConnector, Empty<Bytes>>,
     signer: Option<Arc<Signer>>,
+    pace: Arc<Pace>,
 }
 
 /// How long a source of a chunk may take.
@@ -115,12 +118,12 @@ pub enum Error {
 }
 
 impl Client {
-    /// A client of the node at `base`, such as `http://origin:8080`. With a `signer`, requests are signed and answers
-    /// must prove that their sender knows the secret.
+    /// A client of the node at `base`, such as `http://origin:8080`, for a node of `swarm`. Where nodes share a secret,
+    /// requests are signed and answers must prove that their sender knows it.
     ///
     /// # Errors
     /// What was found and what was expected.
-    pub fn new(base: &str, signer: Option<Arc<Signer>>) -> Result<Self, MessageError> {
+    pub fn new(base: &str, swarm: &Swarm) -> Result<Self, MessageError> {
         let base = check_base(base)?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME));
@@ -131,7 +134,12 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Self { base, http, signer })
+        Ok(Self {
+            base,
+            http,
+            signer: swarm.signer(),
+            pace: Arc::clone(swarm.pace()),
+        })
     }
 
     /// The node's base URL.
@@ -229,7 +237,8 @@ impl Client {
         .await
     }
 
-    /// Fetches chunk `index`, `len` bytes, of the version `id`. The caller verifies it (`Object::write` does).
+    /// Fetches chunk `index`, `len` bytes, of the version `id`. The caller verifies it (`Object::write` does). Unless `urgent`
+    /// says that a reader waits for it, viewers come first.
     ///
     /// # Errors
     /// See [`Error`].
@@ -239,14 +248,23 @@ impl Client {
         index: u32,
         len: u32,
         patience: Patience,
+        urgent: impl Fn() -> bool,
     ) -> Result<Bytes, Error> {
         let ask = Ask::Chunk(id, index);
         let len = u64::from(len);
         let silence = patience.silence;
         let answered = tokio::time::timeout(patience.whole, async {
-            let response = self.send(&ask, None, silence).await?;
+            let [waited_for, unasked] = PRIORITIES;
+            let priority = if urgent() { waited_for } else { unasked };
+            let request = Request::get(self.uri(&ask)?).header("priority", priority);
+            let response = self.exchange(&ask, request, silence).await?;
             self.expect_ok(&ask, &response)?;
-            self.body(response, len, len, silence).await
+            let mut body = self.reading(response, len, len, silence)?;
+            // What is not read fills the window, and the other side waits.
+            while let Some(taken) = body.next().await? {
+                self.pace.receive.pass(taken, &urgent).await;
+            }
+            body.end()
         });
         match answered.await {
             Ok(result) => result,
@@ -301,13 +319,25 @@ impl Client {
         etag: Option<&str>,
         silence: Duration,
     ) -> Result<Response<Incoming>, Error> {
-        let uri: Uri = format!("{}{ask}", self.base)
-            .parse()
-            .map_err(|e| self.retry(e))?;
-        let mut request = Request::get(uri).header(USER_AGENT, AGENT);
+        let mut request = Request::get(self.uri(ask)?);
         if let Some(etag) = etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
+        self.exchange(ask, request, silence).await
+    }
+
+    fn uri(&self, ask: &Ask) -> Result<Uri, Error> {
+        let uri = format!("{}{ask}", self.base).parse();
+        uri.map_err(|e| self.retry(e))
+    }
+
+    async fn exchange(
+        &self,
+        ask: &Ask,
+        request: http::request::Builder,
+        silence: Duration,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = request.header(USER_AGENT, AGENT);
         let sign = |signer: &Arc<Signer>| signer.sign("GET", &ask.to_string(), Now::read());
         let signed = self.signer.as_ref().map(sign);
         if let Some(signed) = &signed {
@@ -353,8 +383,7 @@ impl Client {
         }
     }
 
-    /// Reads a body of `least` to `most` bytes. One that is longer, or ends well and is shorter,
-    /// is a lie; a broken connection is none.
+    /// Reads a body of `least` to `most` bytes.
     async fn body(
         &self,
         response: Response<Incoming>,
@@ -362,34 +391,33 @@ impl Client {
         most: u64,
         silence: Duration,
     ) -> Result<Bytes, Error> {
-        let mut body = response.into_body();
+        let mut body = self.reading(response, least, most, silence)?;
+        while body.next().await?.is_some() {}
+        body.end()
+    }
+
+    fn reading(
+        &self,
+        response: Response<Incoming>,
+        least: u64,
+        most: u64,
+        silence: Duration,
+    ) -> Result<Reading<'_>, Error> {
+        let body = response.into_body();
         let said = body.size_hint();
-        let too_long = || self.liar(format_args!("a body longer than the {most} bytes expected"));
-        if said.lower() > most {
-            return Err(too_long());
-        }
         let room = said.upper().unwrap_or(0).min(most).min(FIRST_ROOM);
-        let mut bytes = BytesMut::with_capacity(usize::try_from(room).unwrap_or(0));
-        loop {
-            let frame = tokio::time::timeout(silence, body.frame())
-                .await
-                .map_err(|_| self.stalled(format_args!("silent for {silence:?} in the body")))?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|e| self.retry(chain(&e)))?;
-            if let Ok(data) = frame.into_data() {
-                if bytes.len() as u64 + data.len() as u64 > most {
-                    return Err(too_long());
-                }
-                bytes.extend_from_slice(&data);
-            }
+        let reading = Reading {
+            client: self,
+            body,
+            bytes: BytesMut::with_capacity(usize::try_from(room).unwrap_or(0)),
+            least,
+            most,
+            silence,
+        };
+        if said.lower() > most {
+            return Err(reading.too_long());
         }
-        if (bytes.len() as u64) < least {
-            let found = bytes.len();
-            return Err(self.liar(format_args!(
-                "a whole body of {found} bytes, expected {least}"
-            )));
-        }
-        Ok(bytes.freeze())
+        Ok(reading)
     }
 
     /// Bounds a whole request: as long as `size` bytes take at the slowest pace that is borne.
@@ -451,6 +479,51 @@ impl Client {
             node: self.base.clone(),
             reason: reason.to_string(),
         }
+    }
+}
+
+/// A body of `least` to `most` bytes being read. One that is longer, or ends well and is shorter, is a lie; a broken
+/// connection is none.
+struct Reading<'a> {
+    client: &'a Client,
+    body: Incoming,
+    bytes: BytesMut,
+    least: u64,
+    most: u64,
+    silence: Duration,
+}
+
+impl Reading<'_> {
+    /// Reads on; how many bytes came, or `None` at the end.
+    async fn next(&mut self) -> Result<Option<u64>, Error> {
+        let (client, silence) = (self.client, self.silence);
+        let frame = tokio::time::timeout(silence, self.body.frame())
+            .await
+            .map_err(|_| client.stalled(format_args!("silent for {silence:?} in the body")))?;
+        let Some(frame) = frame else { return Ok(None) };
+        let frame = frame.map_err(|e| client.retry(chain(&e)))?;
+        let data = frame.into_data().unwrap_or_default();
+        let taken = data.len() as u64;
+        if self.bytes.len() as u64 + taken > self.most {
+            return Err(self.too_long());
+        }
+        self.bytes.extend_from_slice(&data);
+        Ok(Some(taken))
+    }
+
+    fn end(self) -> Result<Bytes, Error> {
+        let (found, least) = (self.bytes.len(), self.least);
+        if (found as u64) < least {
+            let text = format_args!("a whole body of {found} bytes, expected {least}");
+            return Err(self.client.liar(text));
+        }
+        Ok(self.bytes.freeze())
+    }
+
+    fn too_long(&self) -> Error {
+        let most = self.most;
+        let text = format_args!("a body longer than the {most} bytes expected");
+        self.client.liar(text)
     }
 }
 

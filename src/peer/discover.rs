@@ -55,7 +55,7 @@ impl Discovery {
     pub fn new(mirrors: &[MirrorConfig], here: Here, swarm: Arc<Swarm>) -> Self {
         let tracks = swarm.config().discover.contains(&Way::Tracker);
         let named = mirrors.iter().filter(|_| tracks).flat_map(|mirror| {
-            let client = |base: &String| Client::new(base, swarm.signer()).ok();
+            let client = |base: &String| Client::new(base, &swarm).ok();
             let clients = mirror.from.iter().filter_map(client);
             clients.map(|client| (client, mirror.prefix.clone()))
         });

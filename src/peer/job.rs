@@ -144,7 +144,8 @@ pub(super) async fn fetch(
 ) -> Event {
     let id = object.id();
     let len = object.manifest().layout.len(fetch.index);
-    let asked = client.chunk(id, fetch.index, len, patience);
+    let urgent = || object.wants().contains(&fetch.index);
+    let asked = client.chunk(id, fetch.index, len, patience, urgent);
     let result = match cancel.run_until_cancelled(asked).await {
         None => Err(Failure::Dropped),
         Some(Err(error)) => Err(Failure::Node(error)),

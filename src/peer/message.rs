@@ -13,12 +13,15 @@
 //! `P` is a decoded path prefix, percent-encoded in the query; `ID` and `KEY` are 64 lower-case hex digits. 404 says that a
 //! chunk is not held here, 410 that the version is not known here (any more). Manifests and chunks never change.
 //!
+//! A chunk that a reader waits for is asked for with `Priority: u=3`, any other with `u=7`: those yield to viewers.
+//!
 //! What ought to be held is said by catalogues alone, which only their publisher can make; so they, like manifests and
 //! chunks, may come from anybody. An index is one node's own word about itself, and only says whom to ask.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+use http::HeaderMap;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -38,6 +41,23 @@ pub const CATALOGUES: usize = 64;
 
 /// Bytes of one index, catalogue or manifest at most.
 pub const MESSAGE_SIZE: u64 = 64 << 20;
+
+/// How urgent a chunk is that a reader waits for, and one that is replicated unasked (RFC 9218 section 4.1: 7 is for work
+/// in the background).
+pub const PRIORITIES: [&str; 2] = ["u=3", "u=7"];
+
+/// Whether a request is for replication that viewers come before: one for a chunk, unless it says that it is more urgent.
+#[must_use]
+pub fn is_background(path: &str, headers: &HeaderMap) -> bool {
+    let chunk = path
+        .strip_prefix(ROOT)
+        .is_some_and(|rest| rest.starts_with("chunk/"));
+    let fields = headers.get_all("priority").iter();
+    let mut members = fields
+        .filter_map(|field| field.to_str().ok())
+        .flat_map(|field| field.split(','));
+    chunk && !members.any(|member| matches!(member.trim().as_bytes(), [b'u', b'=', b'0'..=b'6']))
+}
 
 /// What is asked of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -104,7 +104,7 @@ impl Mirror {
         let mut problem = None;
         let mut nodes = Vec::new();
         for base in &config.from {
-            match Client::new(base, swarm.signer()) {
+            match Client::new(base, &swarm) {
                 Ok(client) => nodes.push(Node::new(client, true)),
                 Err(error) => problem = Some(error.to_string()),
             }
@@ -453,7 +453,7 @@ impl Mirror {
             if self.nodes.iter().any(|node| node.client.base() == base) {
                 continue;
             }
-            let Ok(client) = Client::new(&base, self.swarm.signer()) else {
+            let Ok(client) = Client::new(&base, &self.swarm) else {
                 continue;
             };
             let node = Node::new(client, false);

@@ -10,6 +10,7 @@ use super::exchange::COMING;
 use super::secret::{Gate, Refused, Secret, Signer};
 use super::tracker::{Full, Others, Tracker};
 use crate::content::chunk::Digest;
+use crate::link::pace::Pace;
 use crate::metrics::Metrics;
 use crate::metrics::peers::{Limit, Way};
 use crate::time::Now;
@@ -76,6 +77,7 @@ pub struct Swarm {
     tracker: Option<Tracker>,
     directory: Directory,
     coming: Mutex<HashMap<Digest, Vec<u32>>>,
+    pace: Arc<Pace>,
     metrics: Arc<Metrics>,
 }
 
@@ -129,9 +131,23 @@ impl Swarm {
             tracker: tracks.then(|| Tracker::new(config.tracked)),
             directory,
             coming: Mutex::default(),
+            pace: Pace::new(u64::MAX, 1.0, &metrics),
             config,
             metrics,
         }
+    }
+
+    /// Holds replication back by `pace`.
+    #[must_use]
+    pub fn paced(mut self, pace: Arc<Pace>) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// What holds replication back for viewers.
+    #[must_use]
+    pub fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     /// Its settings.

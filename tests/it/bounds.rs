@@ -191,6 +191,7 @@ const BOUNDS: &[(&str, &str)] = &[
         "http.fill_wait",
         "headwater_http_requests_total{outcome=\"unavailable\",role=\"mirror\"}",
     ),
+    ("http.frames", "headwater_http_frames_reduced_total"),
     (
         "upload.max",
         "headwater_http_uploads_total{outcome=\"too_large\"}",
@@ -231,6 +232,10 @@ const BOUNDS: &[(&str, &str)] = &[
     (
         "admin.connections",
         "headwater_control_connections_refused_total{listener=\"admin\"}",
+    ),
+    (
+        "link.background_share",
+        "headwater_link_background_delayed_bytes_total{direction=\"transmit\"}",
     ),
     (
         "log.access_lines",

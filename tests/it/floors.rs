@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("content", &["metrics", "time", "net"]),
     ("dns", &["metrics", "time", "net", "tls"]),
-    ("peer", &["content", "metrics", "time", "net"]),
+    ("link", &["metrics", "time"]),
+    ("peer", &["content", "link", "metrics", "time", "net"]),
     (
         "http",
-        &["content", "peer", "metrics", "time", "net", "tls"],
+        &["content", "peer", "link", "metrics", "time", "net", "tls"],
     ),
     ("ftp", &["content", "metrics", "time", "net", "tls"]),
     ("metrics", &["dns"]),
@@ -116,6 +117,7 @@ const GROUND: &[&str] = &[
     "http/proxy/condition.rs",
     "http/proxy/told.rs",
     "http/proxy/span.rs",
+    "link/budget.rs",
     "peer/exchange.rs",
     "peer/claims.rs",
     "peer/window.rs",

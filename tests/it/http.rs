@@ -70,6 +70,7 @@ fn config_of_tests() -> Config {
         idle: LONG,
         slow: LONG,
         unsent: 1 << 20,
+        frames: 8 << 20,
         head_size: 32 << 10,
         headers: 100,
         header_list: 16 << 10,

@@ -13,6 +13,7 @@ mod ftp;
 mod fuzz;
 mod harness;
 mod http;
+mod link;
 mod log;
 mod policy;
 mod proxy;

@@ -44,6 +44,8 @@ mod prometheus;
 
 mod proxy;
 
+mod readers;
+
 mod recursion;
 
 mod replication;

@@ -18,6 +18,7 @@ pub(super) fn settings(section: &Section<'_, '_>) -> (http::Config, usize) {
         idle: section.duration("idle", ms(100)..=secs(3_600)),
         slow: section.duration("slow", ms(100)..=secs(3_600)),
         unsent: bytes(section, "unsent", 16 << 10..=64 << 20),
+        frames: section.size("frames", 64 << 10..=1 << 40),
         head_size: bytes(section, "head_size", 8 << 10..=1 << 20),
         headers: section.integer("headers", 10..=1_000),
         header_list: bytes(section, "header_list", 1 << 10..=1 << 20),

@@ -25,13 +25,23 @@ pub(super) fn settings(section: &Section<'_, '_>) -> link::Config {
     let default_capacity = section.parsed("default_capacity", RATE_EXPECTED, |text| {
         units::rate(text).filter(|r| *r > 0)
     });
+    let background_share = section.share("background_share");
+    if background_share < SHARE_MIN && !section.failed("background_share") {
+        let expected = "expected 0.01 to 1: with less, nodes that replicate from here give up";
+        let message = format!("found {background_share}, {expected}");
+        section.error("background_share", message);
+    }
     section.end();
     link::Config {
         capacity,
         interfaces,
         default_capacity,
+        background_share,
     }
 }
+
+/// With less, a node that waits for a chunk takes this one for stalled.
+const SHARE_MIN: f64 = 0.01;
 
 const RATE_EXPECTED: &str = "a rate such as \"1 Gbit/s\"";
 

@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 
 use super::super::candidate::{Answer, Candidates, LIFE};
 use super::super::client::{Client, Error};
-use super::super::secret::Signer;
 use super::super::swarm::Swarm;
 use crate::metrics::peers::{Limit, Way};
 use crate::time::Now;
@@ -53,7 +52,7 @@ pub(super) async fn run(mut found: mpsc::Receiver<Find>, swarm: Arc<Swarm>) {
     loop {
         let now = Now::read();
         while let Some(address) = candidates.next(now) {
-            asking.spawn(ask(address, swarm.signer()));
+            asking.spawn(ask(address, Arc::clone(&swarm)));
         }
         swarm.directory().sweep(now);
         let count = i64::try_from(candidates.len()).unwrap_or(i64::MAX);
@@ -85,8 +84,8 @@ pub(super) async fn run(mut found: mpsc::Receiver<Find>, swarm: Arc<Swarm>) {
     }
 }
 
-async fn ask(address: SocketAddr, signer: Option<Arc<Signer>>) -> (SocketAddr, Answer) {
-    let Ok(client) = Client::new(&base(address), signer) else {
+async fn ask(address: SocketAddr, swarm: Arc<Swarm>) -> (SocketAddr, Answer) {
+    let Ok(client) = Client::new(&base(address), &swarm) else {
         return (address, Answer::Nobody);
     };
     let answer = match client.hello().await {

@@ -1,0 +1,196 @@
+//! What replication may take of the link, on real sockets: a node that other nodes fetch chunks from while viewers read.
+//!
+//! Loopback carries far more than the link the node is told of, so viewers want all of it, and what replication gets is
+//! what the node lets it have.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Node, get, until};
+
+/// 64 Mbit/s.
+const CAPACITY: f64 = 8_000_000.0;
+
+const SHARE: f64 = 0.3;
+
+const CONFIG: &str = r#"
+[node]
+state = "state"
+[dns]
+listen = []
+[resolver]
+mode = "off"
+[http]
+listen = ["127.0.0.1:0"]
+[metrics]
+listen = "127.0.0.1:0"
+[admin]
+socket = "state/admin.sock"
+[link]
+capacity = "64 Mbit/s"
+background_share = 0.3
+[[publish]]
+dir = "content"
+"#;
+
+/// Clients that ask for the same again and again, and what they got so far.
+struct Load {
+    got: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(node: SocketAddr, head: &str, clients: usize) -> Self {
+        let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let client = |_| {
+            let (got, stop, head) = (Arc::clone(&got), Arc::clone(&stop), head.to_owned());
+            thread::spawn(move || {
+                let stream = TcpStream::connect(node).expect("the node listens");
+                let mut reader = BufReader::new(&stream);
+                while !stop.load(Ordering::Relaxed) {
+                    (&stream).write_all(head.as_bytes()).expect("sent");
+                    let (mut line, mut length) = (String::new(), 0);
+                    reader.read_line(&mut line).expect("a status line");
+                    assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+                    while line != "\r\n" {
+                        line.clear();
+                        reader.read_line(&mut line).expect("a head");
+                        let lower = line.to_ascii_lowercase();
+                        if let Some(value) = lower.strip_prefix("content-length:") {
+                            length = value.trim().parse().expect("a length");
+                        }
+                    }
+                    let mut buffer = [0; 16 << 10];
+                    while length > 0 && !stop.load(Ordering::Relaxed) {
+                        let most = buffer.len().min(length);
+                        let taken = reader.read(&mut buffer[..most]).expect("a body");
+                        assert!(taken > 0, "the body breaks off");
+                        length -= taken;
+                        got.fetch_add(taken as u64, Ordering::Relaxed);
+                    }
+                }
+            })
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { got, stop, clients }
+    }
+
+    fn got(&self) -> u64 {
+        self.got.load(Ordering::Relaxed)
+    }
+
+    /// Bytes per second over the next `time`.
+    fn rate(&self, time: Duration) -> f64 {
+        let (begun, before) = (Instant::now(), self.got());
+        thread::sleep(time);
+        (self.got() - before) as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().expect("what it got was right");
+        }
+    }
+}
+
+/// A node that publishes an object of 4 MiB, and the requests for its second chunk and for all of it.
+fn origin() -> (Node, SocketAddr, String) {
+    let letters = "Sixteen letters.".repeat(4 << 16);
+    let node = Node::start(CONFIG, &[("content/video.bin", &letters)]);
+    let address = node.address("http");
+    let index = "/.well-known/headwater/v1/index?prefix=/";
+    let mut id = None;
+    until("the object to be published", || {
+        let found = get(address, index, &[]);
+        let index: serde_json::Value = serde_json::from_slice(&found.body).unwrap_or_default();
+        let manifest = &index["objects"][0]["manifest"];
+        id = manifest.as_str().map(str::to_owned);
+        id.is_some()
+    });
+    let id = id.expect("it is published");
+    let chunk = format!("/.well-known/headwater/v1/chunk/{id}/1");
+    (node, address, chunk)
+}
+
+fn head(path: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: test\r\n{more}\r\n")
+}
+
+fn metric(node: &Node, name: &str) -> f64 {
+    let page = get(node.address("metrics"), "/metrics", &[]);
+    let text = String::from_utf8(page.body).expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    value.trim().parse().expect("a number")
+}
+
+#[test]
+fn replication_uses_the_idle_link_yields_to_viewers_and_comes_back() {
+    let (node, address, chunk) = origin();
+    let background = Load::start(address, &head(&chunk, "Priority: u=7\r\n"), 6);
+    until("the idle link to be used", || {
+        background.rate(Duration::from_millis(500)) > 0.85 * CAPACITY
+    });
+    let idle = background.rate(Duration::from_secs(1));
+    assert!(idle <= 1.02 * CAPACITY, "{idle} of {CAPACITY}");
+    // A viewer comes. A tenth of a second after its first byte replication is down to its share.
+    let viewer = Load::start(address, &head("/video.bin", ""), 1);
+    while viewer.got() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(100));
+    let yielded = background.rate(Duration::from_millis(500));
+    assert!(
+        yielded <= 1.1 * SHARE * CAPACITY,
+        "{yielded} of {CAPACITY} with a viewer, {idle} without"
+    );
+    let going = background.rate(Duration::from_secs(1));
+    assert!(going <= 1.05 * SHARE * CAPACITY, "{going} of {CAPACITY}");
+    assert!(going >= 0.7 * SHARE * CAPACITY, "{going} of {CAPACITY}");
+    let allowance = "headwater_link_background_allowance_bytes_per_second{direction=\"transmit\"}";
+    assert_eq!(metric(&node, allowance).round(), SHARE * CAPACITY);
+    let delayed = "headwater_link_background_delayed_bytes_total{direction=\"transmit\"}";
+    assert!(metric(&node, delayed) > 0.0);
+    viewer.end();
+    until("replication to have the link again", || {
+        background.rate(Duration::from_millis(500)) > 0.85 * CAPACITY
+    });
+    background.end();
+}
+
+#[test]
+fn chunk_that_a_reader_waits_for_is_not_held_back() {
+    let (node, address, chunk) = origin();
+    let waiting = Load::start(address, &head(&chunk, "Priority: u=3\r\n"), 2);
+    until("more than the link is said to carry", || {
+        waiting.rate(Duration::from_millis(200)) > 1.5 * CAPACITY
+    });
+    waiting.end();
+    let background = "headwater_link_background_bytes_total{direction=\"transmit\"}";
+    assert_eq!(metric(&node, background) as u64, 0);
+}
+
+#[test]
+fn share_that_would_stop_replication_is_refused_with_its_place() {
+    let config = CONFIG.replace("background_share = 0.3", "background_share = 0.0");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("content")).unwrap();
+    std::fs::write(dir.path().join("node.toml"), config).unwrap();
+    let output = crate::harness::command(dir.path())
+        .args(["check", "--config", "node.toml"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("node.toml:16: link.background_share: found 0, expected 0.01 to 1"),
+        "{text}"
+    );
+}
