@@ -19,6 +19,7 @@
 //! same digest.
 
 use super::chunk::{Digest, Layout};
+use super::name;
 use super::sign::{PublicKey, Purpose, Seal, VerifyError};
 
 /// An object's path, shape and digests. Its own digest (BLAKE3 of [`Manifest::encode`]) names the version.
@@ -188,10 +189,15 @@ pub fn check_path(path: &str) -> Result<(), ManifestError> {
         match segment {
             "" => return wrong("no empty segment and no final slash"),
             "." | ".." => return wrong("no `.` or `..` segment"),
-            _ if segment.len() > 255 => return wrong("segments of at most 255 bytes"),
+            _ if name::to_bytes(segment).len() > 255 => {
+                return wrong("segments of at most 255 bytes");
+            }
             _ if segment.contains('\0') => return wrong("no NUL"),
             _ => {}
         }
+    }
+    if !name::is_canonical(path) {
+        return wrong("the one text of its bytes");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Content: objects in fixed chunks, each with a digest; what this node publishes and what it mirrors.
 //!
-//! From ground to roof: [`chunk`], [`sign`], [`manifest`], [`catalogue`], [`have`], [`evict`],
+//! From ground to roof: [`name`], [`chunk`], [`sign`], [`manifest`], [`catalogue`], [`have`], [`evict`],
 //! [`media`] (pure); [`edition`] (this
 //! node's key and the catalogues it signs); `buffers`, `seal`, `memory`, `heat`, [`disk`], `file`,
 //! `fill`, `threads` and `reader` (the parts of an object: read buffers, seals of proved blocks, chunks in memory, how hot it is, file operations,
@@ -13,6 +13,8 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub mod name;
 
 pub mod chunk;
 

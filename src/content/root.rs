@@ -4,10 +4,12 @@
 //! lead nowhere else. Names that begin with a dot are not published (half-written files of rsync and editors, `.git`),
 //! but for `.well-known` (RFC 8615).
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +21,7 @@ use super::chunk::{Digest, Layout};
 use super::file::{Place, Stamp};
 use super::manifest::Manifest;
 use super::media::media_type;
+use super::name;
 use super::object::Digested;
 use super::reader::Reader;
 use super::seal::{BLOCK, Seals};
@@ -70,18 +73,19 @@ impl Root {
             return None;
         }
         let path = match inner.trim_end_matches('/') {
-            "" => Path::new("."),
-            inner => Path::new(inner),
+            "" => PathBuf::from("."),
+            inner => PathBuf::from(file_name(inner)),
         };
         Some(Place {
             root: Arc::clone(&self.fd),
-            path: path.to_owned(),
+            path,
         })
     }
 
     /// The URL path of a file of this directory, given by its place in the file system.
     pub(super) fn path_of(&self, file: &Path) -> Option<String> {
-        let inner = file.strip_prefix(&self.config.dir).ok()?.to_str()?;
+        let inner = file.strip_prefix(&self.config.dir).ok()?;
+        let inner = name::from_bytes(inner.as_os_str().as_bytes());
         Some(format!("{}{inner}", self.config.prefix))
     }
 
@@ -100,19 +104,18 @@ impl Root {
         let mut items = Vec::new();
         for entry in rustix::fs::Dir::read_from(&dir)? {
             let entry = entry?;
-            let Ok(name) = entry.file_name().to_str() else {
-                continue; // A URL path is UTF-8.
-            };
-            if !is_published(name) || items.len() == most {
+            let bytes = entry.file_name().to_bytes();
+            let name = name::from_bytes(bytes);
+            if !is_published(&name) || items.len() == most {
                 continue;
             }
             items.push(Item {
                 look: look(&Place {
                     root: Arc::clone(&place.root),
-                    path: place.path.join(name),
+                    path: place.path.join(OsStr::from_bytes(bytes)),
                 }),
                 link: entry.file_type() == FileType::Symlink,
-                name: name.to_owned(),
+                name: name.into_owned(),
             });
         }
         Ok(items)
@@ -253,6 +256,11 @@ fn is_absent(error: &io::Error) -> bool {
     error
         .raw_os_error()
         .is_some_and(|code| absent.contains(&Errno::from_raw_os_error(code)))
+}
+
+/// The name, or path, of a file as the kernel knows it.
+pub(super) fn file_name(text: &str) -> OsString {
+    OsString::from_vec(name::to_bytes(text).into_owned())
 }
 
 fn is_published(name: &str) -> bool {

@@ -4,6 +4,7 @@
 //! served from), synced, renamed into its place, and its directory synced. All of it blocks: call on a thread that may.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
 
@@ -13,7 +14,7 @@ use super::file::Stamp;
 use super::library::Library;
 use super::manifest::check_path;
 use super::object::Role;
-use super::root::{Look, Root};
+use super::root::{Look, Root, file_name};
 
 /// A file or directory at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Incoming {
     file: File,
     folder: File,
     name: String,
-    to: (File, String),
+    to: (File, OsString),
     placed: bool,
 }
 
@@ -143,7 +144,7 @@ impl Library {
     /// `PermissionDenied`: not beneath a published directory, or a name that is not published; else the kernel's.
     pub fn incoming(&self, path: &str) -> io::Result<Incoming> {
         let (root, dir, name) = self.parent(path)?;
-        let to = (directory(root, dir)?, name.to_owned());
+        let to = (directory(root, dir)?, name);
         let folder = uploads(root)?;
         let mut dice = [0; 8];
         rustix::rand::getrandom(&mut dice, rustix::rand::GetRandomFlags::empty())?;
@@ -213,13 +214,13 @@ impl Library {
     }
 
     /// The root of `path`, its directory (with its final `/`) and its name there.
-    fn parent<'p>(&self, path: &'p str) -> io::Result<(&Root, &'p str, &'p str)> {
+    fn parent<'p>(&self, path: &'p str) -> io::Result<(&Root, &'p str, OsString)> {
         let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
         check_path(path).map_err(|_| refused())?;
         let at = path.rfind('/').ok_or_else(refused)? + 1;
         let root = self.root(path).ok_or_else(refused)?;
         root.place(path).ok_or_else(refused)?;
-        Ok((root, &path[..at], &path[at..]))
+        Ok((root, &path[..at], file_name(&path[at..])))
     }
 }
 

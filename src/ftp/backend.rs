@@ -81,6 +81,10 @@ impl Backend {
     fn path_to_write(&self, user: &User, path: &Path) -> storage::Result<String> {
         let path = self.path(user, path)?;
         let home = user.home.trim_end_matches('/');
+        // The server below puts U+FFFD in place of what is no UTF-8, and so would take two files for one.
+        if path.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(ErrorKind::FileNameNotAllowedError.into());
+        }
         if !user.write || path == home || path == "/" || !self.library.is_published_place(&path) {
             return Err(ErrorKind::PermissionDenied.into());
         }

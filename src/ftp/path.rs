@@ -1,7 +1,11 @@
 //! Paths as FTP clients name them, to URL paths beneath a user's home.
 
+use crate::content::name;
+
 /// The URL path of what a client calls `path` (from its root, which is `home`); without a final `/`, but for the root
 /// of all. `None`: no name that could be published.
+///
+/// FTP has names in UTF-8 (RFC 2640), so a byte that is none goes over it as [`name`] has it, both ways.
 ///
 /// `home` begins and ends with `/`. `..` goes up, and at the top stays there, as in a file system.
 #[must_use]
@@ -16,12 +20,17 @@ pub fn resolve(home: &str, path: &str) -> Option<String> {
             ".." => {
                 names.pop();
             }
-            _ if name.len() > NAME_MAX || name.chars().any(char::is_control) => return None,
+            _ if name::to_bytes(name).len() > NAME_MAX || name.chars().any(char::is_control) => {
+                return None;
+            }
             _ if name.starts_with('.') && name != ".well-known" => return None,
             _ => names.push(name),
         }
     }
     let all = format!("{home}{}", names.join("/"));
+    if !name::is_canonical(&all) {
+        return None;
+    }
     match all.trim_end_matches('/') {
         "" => Some("/".to_owned()),
         all => Some(all.to_owned()),
@@ -51,6 +60,18 @@ mod tests {
         check("/", "/", Some("/"));
         check("/", "", Some("/"));
         check("/in/", "/.well-known/x", Some("/in/.well-known/x"));
+    }
+
+    #[test]
+    fn name_has_bytes_as_text() {
+        check("/", "/caf\u{10FFE9}", Some("/caf\u{10FFE9}"));
+        check("/", "/\u{10FFC3}\u{10FFA9}", None);
+        check(
+            "/",
+            &"\u{10FFFF}".repeat(255),
+            Some(&format!("/{}", "\u{10FFFF}".repeat(255))),
+        );
+        check("/", &"\u{10FFFF}".repeat(256), None);
     }
 
     #[test]

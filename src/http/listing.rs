@@ -1,5 +1,6 @@
 //! A directory's listing, for people (HTML) and for programs (JSON, the fields nginx gives its own). Pure.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use http::{HeaderMap, header};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use super::fresh::http_date;
 use super::rules::encode;
 use crate::content::library::Listed;
+use crate::content::name;
 
 /// Whether the client would rather have JSON than HTML (RFC 9110 section 12.5.1).
 #[must_use]
@@ -59,7 +61,7 @@ impl Weight {
 /// As a page.
 #[must_use]
 pub fn html(path: &str, items: &[Listed], more: bool) -> String {
-    let title = escape(path);
+    let title = escape(&name::shown(path));
     let mut html = format!(
         "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n"
     );
@@ -73,7 +75,7 @@ pub fn html(path: &str, items: &[Listed], more: bool) -> String {
             html,
             "<li><a href=\"./{}\">{}</a>",
             encode(&item.name),
-            escape(&item.name)
+            escape(&name::shown(&item.name))
         );
         if let Some(file) = item.file {
             let at = http_date(file.modified);
@@ -91,7 +93,10 @@ pub fn html(path: &str, items: &[Listed], more: bool) -> String {
 /// One name, as nginx's `autoindex_format json` has it.
 #[derive(Serialize)]
 struct Item<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
+    /// What leads there, if the name does not: JSON has no bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +109,8 @@ struct Item<'a> {
 #[must_use]
 pub fn json(items: &[Listed]) -> String {
     let items = items.iter().map(|item| Item {
-        name: item.name.trim_end_matches('/'),
+        name: name::shown(item.name.trim_end_matches('/')),
+        url: (name::shown(&item.name) != item.name).then(|| encode(&item.name)),
         kind: if item.file.is_some() {
             "file"
         } else {

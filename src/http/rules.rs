@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::faces::Face;
+use crate::content::name;
 
 /// What is said of the answers beneath one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl Rule {
 #[must_use]
 pub fn encode(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
+    for &byte in name::to_bytes(path).iter() {
         if byte.is_ascii_alphanumeric() || b"/-._~!$()*+,;=:@".contains(&byte) {
             out.push(char::from(byte));
         } else {
@@ -201,6 +202,7 @@ mod tests {
     fn path_is_encoded_where_it_must_be() {
         assert_eq!(encode("a b\"<é%"), "a%20b%22%3C%C3%A9%25");
         assert_eq!(encode("/a/b-1.bin"), "/a/b-1.bin");
+        assert_eq!(encode("/caf\u{10FFE9}"), "/caf%E9");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::exchange::HaveAsk;
 use crate::content::chunk::Digest;
 use crate::content::manifest;
+use crate::content::name;
 use crate::content::sign::PublicKey;
 
 /// Path beneath which the protocol lives; no published object may stand there.
@@ -263,7 +264,7 @@ fn check_prefix(prefix: &str) -> Result<(), MessageError> {
 fn encode(text: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    for &byte in name::to_bytes(text).iter() {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             out.push(char::from(byte));
         } else {
@@ -289,7 +290,7 @@ fn decode(text: &str) -> Option<String> {
             byte => byte,
         });
     }
-    String::from_utf8(out).ok()
+    Some(name::from_bytes(&out).into_owned())
 }
 
 /// Reads at most `MOST` entries: the bound holds before the memory is taken.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use headwater::content::catalogue::{Catalogue, SignedCatalogue};
 use headwater::content::manifest::{self, Manifest};
+use headwater::content::name;
 use headwater::content::sign::PublicKey;
 use headwater::dns::ZoneConfig;
 use headwater::dns::answer::{self, Action, View};
@@ -14,6 +15,7 @@ use headwater::dns::resolver::CacheConfig;
 use headwater::dns::resolver::cache::{Cache, Cached, Partition};
 use headwater::dns::wire::{self, Query, Rcode, Reject};
 use headwater::dns::zone::{self, Zones};
+use headwater::ftp::path::resolve;
 use headwater::metrics::Metrics;
 use headwater::peer::beacon::{self, Beacon};
 use headwater::peer::exchange::{HaveAnswer, Known, OBJECTS};
@@ -119,6 +121,32 @@ pub(crate) fn peer(bytes: &[u8]) {
     if let Some(others) = Others::parse(bytes) {
         assert!(others.peers.len() <= 32);
     }
+}
+
+/// A path of an FTP client, whatever its bytes, is refused or leads to one place: beneath the user's home, where an object may stand, and in the
+/// file system nowhere else. The first byte says which home.
+pub(crate) fn ftp_path(bytes: &[u8]) {
+    let Some((home, path)) = bytes.split_first() else {
+        return;
+    };
+    let home = ["/", "/in/", "/h\u{e9}/\u{10FFE9}/"][usize::from(*home) % 3];
+    // As the server below hands it on.
+    let path = String::from_utf8_lossy(path);
+    let Some(found) = resolve(home, &path) else {
+        return;
+    };
+    let top = home.trim_end_matches('/');
+    let inner = found.strip_prefix(top).expect("it is beneath the home");
+    assert!(inner.is_empty() || inner.starts_with('/'), "{found:?}");
+    if found != "/" {
+        assert!(manifest::check_path(&found).is_ok(), "{found:?}");
+    }
+    let file = name::to_bytes(&found);
+    assert_eq!(name::from_bytes(&file), found);
+    assert!(!file.iter().any(u8::is_ascii_control), "{found:?}");
+    let hidden = |n: &[u8]| n.starts_with(b".") && n != b".well-known";
+    assert!(!file.split(|b| *b == b'/').any(hidden), "{found:?}");
+    assert_eq!(resolve(home, inner).as_ref(), Some(&found));
 }
 
 /// Any packet is dropped, or gets an answer within the limit that repeats its id; only runts and responses get none.

@@ -91,6 +91,7 @@ const GROUND: &[&str] = &[
     "dns/doh.rs",
     "content/chunk.rs",
     "content/sign.rs",
+    "content/name.rs",
     "content/manifest.rs",
     "content/catalogue.rs",
     "content/bucket/listing.rs",

@@ -52,3 +52,8 @@ fn replies_are_answers_or_refused() {
 fn cache_directives_never_allow_more_by_being_more() {
     check("cache_control", laws::cache_control, 20_000);
 }
+
+#[test]
+fn ftp_paths_lead_beneath_home_or_nowhere() {
+    check("ftp_path", laws::ftp_path, 50_000);
+}
