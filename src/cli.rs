@@ -1,13 +1,16 @@
 //! The command line: argv to an exit code (0: done, 1: refused or failed, 2: usage).
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::api;
 use crate::admin::client;
 use crate::config::{Settings, Source, load};
+use crate::content::name;
 use crate::daemon;
 use crate::dns::dnssec::signer::Signer;
 use crate::dns::keeper::still_signed;
@@ -47,7 +50,7 @@ enum Command {
     /// Show or reload the own zones
     #[command(subcommand)]
     Zone(ZoneCommand),
-    /// Show, fetch, drop or verify what is served
+    /// Show, publish, fetch, drop or verify what is served
     #[command(subcommand)]
     Content(ContentCommand),
 }
@@ -191,6 +194,7 @@ enum ContentCommand {
     /// Show one object
     Show {
         /// Its path, such as /video.bin
+        #[arg(value_parser = path())]
         path: String,
         #[command(flatten)]
         control: Control,
@@ -198,6 +202,7 @@ enum ContentCommand {
     /// Have a mirror fetch an object, or all beneath a path that ends in /, and wait until it is whole
     Prefetch {
         /// Its path, such as /video.bin or /videos/
+        #[arg(value_parser = path())]
         path: String,
         /// Do not wait
         #[arg(long)]
@@ -205,9 +210,28 @@ enum ContentCommand {
         #[command(flatten)]
         control: Control,
     },
+    /// Publish a file; what is published at its path is replaced at once when all of it is there
+    Put {
+        /// The file
+        file: PathBuf,
+        /// Its path, such as /video.bin; the file's name is added to one that ends in /
+        #[arg(value_parser = path())]
+        path: String,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Remove a published file
+    Delete {
+        /// Its path, such as /video.bin
+        #[arg(value_parser = path())]
+        path: String,
+        #[command(flatten)]
+        control: Control,
+    },
     /// Drop the copy of a mirrored object, or of all beneath a path that ends in /
     Purge {
         /// Its path, such as /video.bin or /videos/
+        #[arg(value_parser = path())]
         path: String,
         #[command(flatten)]
         control: Control,
@@ -215,6 +239,7 @@ enum ContentCommand {
     /// Digest held bytes anew: of one object, or of all
     Verify {
         /// Its path, such as /video.bin
+        #[arg(value_parser = path())]
         path: Option<String>,
         #[command(flatten)]
         control: Control,
@@ -529,9 +554,20 @@ impl Control {
         } else {
             text(answer)
         };
+        // Names that are no UTF-8 come out as they are, as from `ls` or `find`, and can be named so again. JSON has no bytes: there
+        // `url` says them.
+        let shown = match self.json {
+            true => shown.into_bytes(),
+            false => name::to_bytes(&shown).into_owned(),
+        };
         // A reader that went away (`| head`) is no failure of the command.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), shown.as_bytes());
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), &shown);
     }
+}
+
+/// A path of an object, whatever its bytes.
+fn path() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|path| name::from_bytes(path.as_bytes()).into_owned())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -586,6 +622,9 @@ mod tests {
             "headwater content verify",
             "headwater content prefetch /videos/ --no-wait",
             "headwater content purge /video.bin --json",
+            "headwater content put video.bin /videos/",
+            "headwater content put video.bin /video.bin --json",
+            "headwater content delete /video.bin --socket /run/a.sock",
             "headwater content verify /video.bin --config a.toml",
         ] {
             check(line, true);
@@ -601,6 +640,8 @@ mod tests {
             "headwater zone delete",
             "headwater cache flush a. --all",
             "headwater cache purge",
+            "headwater content put /video.bin",
+            "headwater content delete",
             "headwater run --set dns.workers",
             "headwater status --socket a --config b",
         ] {

@@ -422,8 +422,10 @@ pub struct ContentShow {
 /// One object.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Object {
-    /// Its path.
+    /// Its path; a byte `b` that is no UTF-8 is the character U+10FF00 + `b`.
     pub path: String,
+    /// Its path as a URL has it.
+    pub url: String,
     /// `origin` or `mirror`.
     pub role: String,
     /// Whether requests for the path are answered with it; a next version that still fills is not.
@@ -510,6 +512,40 @@ pub struct Purged {
     pub bytes: u64,
 }
 
+/// Publishes a file at a path: behind this line of JSON and a line feed come its bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentPut {
+    /// Its path.
+    pub path: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// What was published.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stored {
+    /// Whether nothing was published there before.
+    pub new: bool,
+    /// The object.
+    pub object: Object,
+}
+
+/// Removes a published file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContentDelete {
+    /// Its path.
+    pub path: String,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Its path.
+    pub path: String,
+    /// Its bytes, if it was an object already.
+    pub bytes: Option<u64>,
+}
+
 macro_rules! verbs {
     ($($verb:ty, $path:literal => $answer:ty;)*) => {
         $(impl Verb for $verb {
@@ -540,4 +576,6 @@ verbs! {
     ContentVerify, "/v1/content/verify" => Vec<Verified>;
     ContentPrefetch, "/v1/content/prefetch" => Prefetched;
     ContentPurge, "/v1/content/purge" => Purged;
+    ContentPut, "/v1/content/put" => Stored;
+    ContentDelete, "/v1/content/delete" => Deleted;
 }

@@ -15,6 +15,9 @@ pub enum ClientError {
     /// The node said no.
     #[error("{0}")]
     Refused(String),
+    /// The file that was to be sent cannot be read.
+    #[error("{0}")]
+    File(std::io::Error),
     /// The conversation broke.
     #[error("control socket {path}: {source}")]
     Io {
@@ -38,13 +41,58 @@ pub enum ClientError {
 /// # Errors
 /// See [`ClientError`].
 pub fn call<V: Verb>(sockets: &[PathBuf], verb: &V) -> Result<V::Answer, ClientError> {
-    let mut found = None;
+    let (path, stream) = connect(sockets)?;
+    let body = serde_json::to_string(verb).map_err(|e| broken(path, &e.to_string()))?;
+    let asked = ask(&stream, V::PATH, body.len() as u64, &body);
+    answer::<V>(path, asked.and_then(|()| read(&stream)))
+}
+
+/// As [`call`], with `size` bytes of `file` behind the verb; `sent` hears how many of them went.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn send<V: Verb>(
+    sockets: &[PathBuf],
+    verb: &V,
+    mut file: impl Read,
+    size: u64,
+    mut sent: impl FnMut(u64),
+) -> Result<V::Answer, ClientError> {
+    let (path, mut stream) = connect(sockets)?;
+    let mut line = serde_json::to_string(verb).map_err(|e| broken(path, &e.to_string()))?;
+    line.push('\n');
+    let mut asked = ask(&stream, V::PATH, line.len() as u64 + size, &line);
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    while asked.is_ok() && done < size {
+        sent(done);
+        let most = usize::try_from(size - done).unwrap_or(usize::MAX);
+        let part = buffer.len().min(most);
+        let length = file.read(&mut buffer[..part]).map_err(ClientError::File)?;
+        if length == 0 {
+            let reason = format!("found {done} bytes, expected {size}: it was cut meanwhile");
+            return Err(ClientError::File(std::io::Error::other(reason)));
+        }
+        asked = stream.write_all(&buffer[..length]);
+        done += length as u64;
+    }
+    sent(done);
+    // A node that refuses it closes before it has read all; what it said is there to be read.
+    let refused = [
+        std::io::ErrorKind::BrokenPipe,
+        std::io::ErrorKind::ConnectionReset,
+    ];
+    if matches!(&asked, Err(e) if refused.contains(&e.kind())) {
+        asked = Ok(());
+    }
+    answer::<V>(path, asked.and_then(|()| read(&stream)))
+}
+
+/// The first of `sockets` that somebody listens at.
+fn connect(sockets: &[PathBuf]) -> Result<(&PathBuf, UnixStream), ClientError> {
     for path in sockets {
         match UnixStream::connect(path) {
-            Ok(stream) => {
-                found = Some((path, stream));
-                break;
-            }
+            Ok(stream) => return Ok((path, stream)),
             Err(e)
                 if matches!(
                     e.kind(),
@@ -56,10 +104,37 @@ pub fn call<V: Verb>(sockets: &[PathBuf], verb: &V) -> Result<V::Answer, ClientE
             }
         }
     }
-    let (path, stream) = found.ok_or_else(|| ClientError::Absent(sockets.to_vec()))?;
-    let body = serde_json::to_string(verb).map_err(|e| broken(path, &e.to_string()))?;
-    let (status, answer) = exchange(&stream, V::PATH, &body).map_err(|source| {
-        let path = path.clone();
+    Err(ClientError::Absent(sockets.to_vec()))
+}
+
+/// Begins one `POST` of `length` bytes, with the first of them.
+fn ask(mut stream: &UnixStream, path: &str, length: u64, body: &str) -> Result<(), std::io::Error> {
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: headwater\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// The answer; the server ends the connection after it, so the body is all that follows the head.
+fn read(mut stream: &UnixStream) -> Result<(u16, Vec<u8>), std::io::Error> {
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    split(&answer).ok_or_else(|| {
+        ended.err().unwrap_or_else(|| {
+            let message = "the answer is no HTTP, or was cut";
+            std::io::Error::new(std::io::ErrorKind::InvalidData, message)
+        })
+    })
+}
+
+/// What the node at `path` said.
+fn answer<V: Verb>(
+    path: &Path,
+    answered: Result<(u16, Vec<u8>), std::io::Error>,
+) -> Result<V::Answer, ClientError> {
+    let (status, answer) = answered.map_err(|source| {
+        let path = path.to_owned();
         ClientError::Io { path, source }
     })?;
     if status != 200 {
@@ -68,26 +143,6 @@ pub fn call<V: Verb>(sockets: &[PathBuf], verb: &V) -> Result<V::Answer, ClientE
         return Err(ClientError::Refused(message));
     }
     serde_json::from_slice(&answer).map_err(|e| broken(path, &e.to_string()))
-}
-
-/// One `POST`; the server ends the connection after its answer, so the body is all that follows the head.
-fn exchange(
-    mut stream: &UnixStream,
-    path: &str,
-    body: &str,
-) -> Result<(u16, Vec<u8>), std::io::Error> {
-    let length = body.len();
-    write!(
-        stream,
-        "POST {path} HTTP/1.1\r\nhost: headwater\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    split(&answer).ok_or_else(|| {
-        let message = "the answer is no HTTP, or was cut";
-        std::io::Error::new(std::io::ErrorKind::InvalidData, message)
-    })
 }
 
 /// Status and body of an HTTP/1.1 answer with a `content-length`.

@@ -22,6 +22,7 @@ use crate::dns::keeper::ZoneStatus;
 use crate::dns::resolver::validate::roll;
 use crate::dns::resolver::{Flush, Resolver, UpstreamStatus};
 use crate::http::proxy::serve::Proxy;
+use crate::http::rules::encode;
 use crate::metrics::Metrics;
 use crate::peer::replicate::MirrorHandle;
 use crate::time::Now;
@@ -355,7 +356,8 @@ impl Handles {
         Ok(self.describe(&found))
     }
 
-    fn describe(&self, object: &content::object::Object) -> api::Object {
+    /// One version, as the operator is told of it.
+    pub(super) fn describe(&self, object: &content::object::Object) -> api::Object {
         let manifest = object.manifest();
         let have = object.have();
         let (role, key) = match object.role() {
@@ -364,6 +366,7 @@ impl Handles {
         };
         api::Object {
             path: manifest.path.clone(),
+            url: encode(&manifest.path),
             role: role.to_owned(),
             size: manifest.layout.size,
             chunk: manifest.layout.chunk,
@@ -631,7 +634,7 @@ fn held_bytes(object: &content::object::Object) -> u64 {
     (u64::from(object.held()) * u64::from(layout.chunk)).min(layout.size)
 }
 
-fn no_object(path: &str) -> VerbError {
+pub(super) fn no_object(path: &str) -> VerbError {
     VerbError::NotFound(format!(
         "{path}: no such object here; expected a path of `headwater content list`"
     ))

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::api::{Object, Status};
 use crate::config::units::{duration_text, size_text};
+use crate::content::name;
 
 /// The page as HTML.
 #[must_use]
@@ -54,7 +55,7 @@ pub fn render(status: &Status, objects: &[Object]) -> String {
         &["path", "role", "size", "held"],
         shown.map(|o| {
             vec![
-                o.path.clone(),
+                name::shown(&o.path).into_owned(),
                 role_text(o),
                 size_text(o.size),
                 held_text(o),

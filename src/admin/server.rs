@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::api::{self, Verb};
 use super::handles::{Handles, VerbError};
 use super::page;
+use super::put;
 use crate::dns::keeper::Updated;
 use crate::time::Now;
 
@@ -320,6 +321,10 @@ async fn control(request: Request<Incoming>, handles: Arc<Handles>) -> Answer {
     if head.method != Method::POST {
         return failure(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
     }
+    if head.uri.path() == api::ContentPut::PATH {
+        let stored = put::put(body, &handles).await;
+        return answer(stored.and_then(|stored| done::<api::ContentPut>(&stored)));
+    }
     let body = Limited::new(body, BODY_MAX).collect();
     let body = match tokio::time::timeout(HEAD_TIME, body).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -329,7 +334,12 @@ async fn control(request: Request<Incoming>, handles: Arc<Handles>) -> Answer {
         }
         Err(_) => return failure(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
     };
-    match verb(head.uri.path(), &body, handles).await {
+    answer(verb(head.uri.path(), &body, handles).await)
+}
+
+/// What a verb gave, as JSON.
+fn answer(done: Result<String, VerbError>) -> Answer {
+    match done {
         Ok(json) => typed(StatusCode::OK, JSON, json),
         Err(error) => {
             let status = match &error {
@@ -425,6 +435,10 @@ async fn verb(path: &str, body: &[u8], handles: Arc<Handles>) -> Result<String, 
             let verb: api::ContentPurge = parse(body)?;
             done::<api::ContentPurge>(&blocking(move || handles.purge(&verb.path)).await?)
         }
+        api::ContentDelete::PATH => {
+            let deleted = put::delete(&parse(body)?, &handles).await?;
+            done::<api::ContentDelete>(&deleted)
+        }
         _ => Err(VerbError::NotFound(format!("{path}: no such verb"))),
     }
 }
@@ -451,7 +465,7 @@ async fn zone_changed(
     })
 }
 
-fn parse<V: Verb>(body: &[u8]) -> Result<V, VerbError> {
+pub(super) fn parse<V: Verb>(body: &[u8]) -> Result<V, VerbError> {
     let parsed = serde_json::from_slice(body);
     parsed.map_err(|e| VerbError::Invalid(format!("{}: {e}", V::PATH)))
 }

@@ -1,10 +1,16 @@
 //! `headwater content …`.
 
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
 
 use super::progress::Progress;
 use super::{ContentCommand, Control, Failure, show};
-use crate::admin::api;
+use crate::admin::{api, client};
+use crate::content::name;
 
 /// Does one command; false: done, and what it found is not good.
 pub(super) fn run(command: ContentCommand) -> Result<bool, Failure> {
@@ -24,6 +30,20 @@ pub(super) fn run(command: ContentCommand) -> Result<bool, Failure> {
             no_wait,
             control,
         } => prefetch(&path, no_wait, &control),
+        ContentCommand::Put {
+            file,
+            path,
+            control,
+        } => {
+            let stored = put(&file, path, &control)?;
+            control.print(&stored, show::stored);
+            Ok(true)
+        }
+        ContentCommand::Delete { path, control } => {
+            let deleted = control.call(&api::ContentDelete { path })?;
+            control.print(&deleted, |deleted| format!("{} deleted\n", deleted.path));
+            Ok(true)
+        }
         ContentCommand::Purge { path, control } => {
             let purged = control.call(&api::ContentPurge { path })?;
             control.print(&purged, show::purged);
@@ -89,6 +109,34 @@ fn prefetch(path: &str, no_wait: bool, control: &Control) -> Result<bool, Failur
     Ok(no_wait || state.whole == state.objects)
 }
 
+/// Sends a file to the node.
+fn put(file: &Path, mut path: String, control: &Control) -> Result<api::Stored, Failure> {
+    let shown = file.display();
+    let opened = File::open(file).with_context(|| shown.to_string())?;
+    let meta = opened.metadata().with_context(|| shown.to_string())?;
+    anyhow::ensure!(
+        meta.is_file(),
+        "{shown}: found no regular file, expected one"
+    );
+    if path.ends_with('/') {
+        let name = file.file_name();
+        let name = name.with_context(|| format!("{shown}: has no name to publish it by"))?;
+        path += &name::from_bytes(name.as_bytes());
+    }
+    let size = meta.len();
+    let mut progress = Progress::new(&path);
+    let verb = api::ContentPut {
+        path: path.clone(),
+        size,
+    };
+    let sent = |sent| progress.show(sent, size);
+    let stored = client::send(&control.sockets()?, &verb, opened, size, sent);
+    stored.map_err(|error| match error {
+        client::ClientError::File(error) => anyhow::anyhow!("{shown}: {error}"),
+        error => error.into(),
+    })
+}
+
 /// Digests one object, or all, one after the other.
 fn verify(path: Option<String>, control: &Control) -> Result<Vec<api::Verified>, Failure> {
     if path.is_some() {
@@ -139,6 +187,7 @@ mod tests {
     fn pace_is_what_came_and_what_is_missing() {
         let mut object = api::Object {
             path: "/a".to_owned(),
+            url: "/a".to_owned(),
             role: "mirror".to_owned(),
             serving: true,
             size: 1_000,

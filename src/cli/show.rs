@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::admin::api::{
-    Cache, CacheEntry, CacheLoaded, Dumped, Object, Prefetched, Purged, Reloaded, Status, Verified,
-    Zone, ZoneChanged, ZoneKey,
+    Cache, CacheEntry, CacheLoaded, Dumped, Object, Prefetched, Purged, Reloaded, Status, Stored,
+    Verified, Zone, ZoneChanged, ZoneKey,
 };
 use crate::admin::page::{held_text, role_text};
 use crate::config::units::{duration_text, size_text};
@@ -334,6 +334,17 @@ pub(super) fn object(object: &Object) -> String {
         ("sha256", object.sha256.clone()),
     ];
     columns(&rows.map(|(name, value)| vec![name.to_owned(), value]))
+}
+
+pub(super) fn stored(stored: &Stored) -> String {
+    let what = if stored.new { "published" } else { "replaced" };
+    let object = &stored.object;
+    format!(
+        "{} {what}, {}, sha256 {}\n",
+        object.path,
+        size_text(object.size),
+        object.sha256
+    )
 }
 
 pub(super) fn prefetched(state: &Prefetched) -> String {

@@ -118,16 +118,11 @@ impl Library {
         }
         intake.file.set_len(offset)?;
         intake.length = offset;
-        if let Some(left) = total.and_then(|total| total.checked_sub(offset))
-            && left > 0
+        if let Some(total) = total
+            && let Err(full) = intake.reserve(total)
         {
-            // That there is no room is better known now than after the bytes came. Not every file system can tell.
-            let flags = FallocateFlags::KEEP_SIZE;
-            let reserved = rustix::fs::fallocate(&intake.file, flags, offset, left);
-            if let Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) = reserved {
-                intake.stays = offset > 0;
-                return Err(error.into());
-            }
+            intake.stays = offset > 0;
+            return Err(full);
         }
         Ok(intake)
     }
@@ -192,7 +187,8 @@ impl Library {
         self.published_at(path)
     }
 
-    /// Removes files that nobody has written to for `age`; how many. Blocking.
+    /// Removes files that nobody has written to for `age`, and at once those that nobody writes and that cannot go on; how many.
+    /// Blocking.
     ///
     /// # Errors
     /// What the kernel said.
@@ -216,7 +212,7 @@ impl Library {
                 };
                 let old = |stat: rustix::fs::Stat| {
                     let touched = u64::try_from(stat.st_mtime).unwrap_or(0);
-                    now.saturating_sub(touched) >= age.as_secs()
+                    name.ends_with(ALL) || now.saturating_sub(touched) >= age.as_secs()
                 };
                 // Looked at first, so that nobody who goes on with a young one finds it held.
                 let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);
@@ -247,6 +243,21 @@ impl Intake {
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Takes room for `total` bytes in all: that there is none is better known now than after the bytes came. Blocking.
+    ///
+    /// # Errors
+    /// [`IntakeError::Full`]. Not every file system can tell.
+    pub fn reserve(&self, total: u64) -> Result<(), IntakeError> {
+        let Some(left) = total.checked_sub(self.length).filter(|left| *left > 0) else {
+            return Ok(());
+        };
+        let flags = FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, self.length, left) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Writes on. Blocking.
@@ -392,13 +403,16 @@ fn name(path: &str, total: Option<u64>) -> String {
     let digest = Digest::of(path.as_bytes());
     match total {
         Some(total) => format!("{digest:.32}-{total}{PART}"),
-        None => format!("{digest:.32}-all{PART}"),
+        None => format!("{digest:.32}{ALL}"),
     }
 }
 
 const DIR: &str = ".headwater";
 
 const PART: &str = ".part";
+
+/// How the names of those end whose size nobody has said: what a crash left of one can only begin anew.
+const ALL: &str = "-all.part";
 
 /// Directories within directories, as the publisher has it.
 const DEPTH: usize = 64;

@@ -1,6 +1,8 @@
 //! `headwater content …` against two nodes: one that publishes, one that mirrors what it is asked for.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::process::Output;
 
 use crate::harness::{Node, get, until};
@@ -83,6 +85,83 @@ fn prefetch_fetches_and_purge_drops() {
     assert_eq!(get(mirror.address("http"), "/d/a.bin", &[]).body, b"aaaa");
     let dropped = done(&mirror, &["content", "purge", "/"]);
     assert_eq!(dropped, "2 objects dropped, 6 B\n");
+}
+
+#[test]
+fn put_publishes_and_delete_removes() {
+    let origin = origin();
+    let http = origin.address("http");
+    let big = vec![7; 3_000_000];
+    fs::write(origin.path("big.bin"), &big).unwrap();
+    let file = origin.path("big.bin");
+    let file = file.to_str().unwrap();
+    // The name of the file is added to a path that ends with a slash, and directories are made.
+    let put = done(&origin, &["content", "put", file, "/new/er/"]);
+    assert!(
+        put.starts_with("/new/er/big.bin published, 2.8 MiB, sha256 "),
+        "{put}"
+    );
+    assert_eq!(get(http, "/new/er/big.bin", &[]).body, big);
+    let put = done(&origin, &["content", "put", file, "/c", "--json"]);
+    assert!(
+        put.contains("\"new\": false") && put.contains("\"size\": 3000000"),
+        "{put}"
+    );
+    assert_eq!(get(http, "/c", &[]).body, big);
+    assert_eq!(fs::read(origin.path("content/c")).unwrap(), big);
+
+    assert_eq!(done(&origin, &["content", "delete", "/c"]), "/c deleted\n");
+    assert_eq!(get(http, "/c", &[]).status, 404);
+    assert!(!origin.path("content/c").exists());
+    let said = refused(&origin, &["content", "delete", "/c"]);
+    assert!(said.contains("/c: no such object here"), "{said}");
+}
+
+#[test]
+fn put_that_breaks_off_or_is_refused_changes_nothing() {
+    let origin = origin();
+    let socket = origin.status().listeners;
+    let socket = socket.iter().find(|l| l.service == "admin").unwrap();
+    let mut stream = UnixStream::connect(&socket.address).unwrap();
+    let verb = "{\"path\":\"/c\",\"size\":1000000}\n";
+    let length = verb.len() + 1_000_000;
+    write!(
+        stream,
+        "POST /v1/content/put HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{verb}{}",
+        "x".repeat(600_000)
+    )
+    .unwrap();
+    until("the file to be on its way", || {
+        fs::read_dir(origin.path("content/.headwater")).is_ok_and(|dir| dir.count() == 1)
+    });
+    // Who comes second is told so, though the node closes before it has read what he sends.
+    fs::write(origin.path("other"), vec![1; 2_000_000]).unwrap();
+    let other = origin.path("other");
+    let other = other.to_str().unwrap();
+    let said = refused(&origin, &["content", "put", other, "/c"]);
+    assert!(
+        said.contains("/c: it is being written by another"),
+        "{said}"
+    );
+    drop(stream);
+    until("the part to be removed", || {
+        fs::read_dir(origin.path("content/.headwater")).is_ok_and(|dir| dir.count() == 0)
+    });
+    assert_eq!(get(origin.address("http"), "/c", &[]).body, b"c");
+    for path in ["c", "/../c", "/d", "/.hidden", "/a//b"] {
+        refused(&origin, &["content", "put", other, path]);
+    }
+    let mirror = mirror(&origin, "");
+    let said = refused(&mirror, &["content", "put", other, "/c"]);
+    let expected =
+        "/c: nothing can be published there; expected a path beneath the prefix of a [[publish]]";
+    assert!(said.contains(expected), "{said}");
+    done(&mirror, &["content", "prefetch", "/c"]);
+    let said = refused(&mirror, &["content", "delete", "/c"]);
+    assert!(said.contains("mirrored here, not published"), "{said}");
+    let absent = origin.path("absent");
+    let said = refused(&origin, &["content", "put", absent.to_str().unwrap(), "/c"]);
+    assert!(said.contains("absent: No such file"), "{said}");
 }
 
 #[test]

@@ -40,6 +40,8 @@ mod mirror;
 
 mod mutated;
 
+mod names;
+
 mod prometheus;
 
 mod proxy;
