@@ -25,6 +25,16 @@ impl Now {
         }
     }
 
+    /// Reads both clocks to the kernel's tick, some milliseconds: for a fifth of the price, where no time is measured.
+    #[must_use]
+    pub fn coarse() -> Self {
+        use rustix::time::{ClockId, clock_gettime};
+        Self {
+            mono_ns: nanos(clock_gettime(ClockId::MonotonicCoarse)),
+            unix_ms: nanos(clock_gettime(ClockId::RealtimeCoarse)) / 1_000_000,
+        }
+    }
+
     /// The time between `earlier` and this reading on the monotonic clock; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

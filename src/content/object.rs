@@ -188,12 +188,11 @@ impl Object {
     /// second, a look whether the published file changed; if so a new version is made, and this one serves until
     /// then.
     #[must_use]
-    pub fn small(&self) -> Option<Bytes> {
+    pub fn small(&self, now: Now) -> Option<Bytes> {
         if self.manifest.layout.size == 0 {
             return Some(Bytes::new());
         }
         let small = self.small.get()?;
-        let now = Now::read();
         if let Some(fill) = self.fill() {
             fill.heat.touch(now);
         }

@@ -57,6 +57,27 @@ pub struct Entry {
     agent: Option<HeaderValue>,
 }
 
+/// A request as a line of the log tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Who asked.
+    pub address: IpAddr,
+    /// When.
+    pub begun: Now,
+    /// How.
+    pub method: &'a str,
+    /// For what: path and query.
+    pub target: &'a str,
+    /// In which version of HTTP.
+    pub version: Version,
+    /// Of whom.
+    pub host: Option<&'a [u8]>,
+    /// Sent by which page.
+    pub referer: Option<&'a [u8]>,
+    /// With which program.
+    pub agent: Option<&'a [u8]>,
+}
+
 #[derive(Debug)]
 enum Item {
     Line(String),
@@ -113,10 +134,10 @@ impl Log {
     }
 
     /// Queues the line of a request that ended.
-    pub fn write(&self, entry: &Entry, status: StatusCode, bytes: u64, outcome: Outcome) {
+    pub fn write(&self, asked: &Asked<'_>, status: StatusCode, bytes: u64, outcome: Outcome) {
         let line = match self.format {
-            Format::Combined => entry.combined(status, bytes),
-            Format::Json => entry.json(status, bytes, outcome, Now::read()),
+            Format::Combined => asked.combined(status, bytes),
+            Format::Json => asked.json(status, bytes, outcome, Now::read()),
         };
         if self.queue.try_send(Item::Line(line)).is_err() {
             self.metrics.http.access_dropped.inc();
@@ -154,6 +175,23 @@ impl Entry {
         }
     }
 
+    /// What is logged.
+    #[must_use]
+    pub fn asked(&self) -> Asked<'_> {
+        Asked {
+            address: self.address,
+            begun: self.begun,
+            method: self.method.as_str(),
+            target: &self.target,
+            version: self.version,
+            host: self.host.as_ref().map(HeaderValue::as_bytes),
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+            agent: self.agent.as_ref().map(HeaderValue::as_bytes),
+        }
+    }
+}
+
+impl Asked<'_> {
     fn combined(&self, status: StatusCode, bytes: u64) -> String {
         // "Sun, 06 Nov 1994 08:49:37 GMT" has fixed columns.
         let date = http_date(self.begun.unix_ms / 1000);
@@ -165,14 +203,14 @@ impl Entry {
             &date[12..16],
             &date[17..25],
         );
-        escape(self.method.as_str().as_bytes(), &mut line);
+        escape(self.method.as_bytes(), &mut line);
         line.push(' ');
         escape(self.target.as_bytes(), &mut line);
         let _ = write!(line, " {:?}\" {} {bytes}", self.version, status.as_u16());
-        for field in [&self.referer, &self.agent] {
+        for field in [self.referer, self.agent] {
             line.push_str(" \"");
             match field {
-                Some(value) => escape(value.as_bytes(), &mut line),
+                Some(value) => escape(value, &mut line),
                 None => line.push('-'),
             }
             line.push('"');
@@ -182,23 +220,20 @@ impl Entry {
     }
 
     fn json(&self, status: StatusCode, bytes: u64, outcome: Outcome, now: Now) -> String {
-        let text = |field: &Option<HeaderValue>| {
-            let text = field.as_ref()?.as_bytes();
-            Some(String::from_utf8_lossy(text).into_owned())
-        };
+        let text = |field: Option<&[u8]>| Some(String::from_utf8_lossy(field?).into_owned());
         let line = Json {
             time: rfc3339(self.begun.unix_ms),
             address: self.address,
-            method: self.method.as_str(),
-            host: text(&self.host),
-            target: &self.target,
+            method: self.method,
+            host: text(self.host),
+            target: self.target,
             version: format!("{:?}", self.version),
             status: status.as_u16(),
             bytes,
             outcome: outcome.label(),
             micros: u64::try_from(now.since(self.begun).as_micros()).unwrap_or(u64::MAX),
-            referer: text(&self.referer),
-            agent: text(&self.agent),
+            referer: text(self.referer),
+            agent: text(self.agent),
         };
         let mut line = serde_json::to_string(&line).unwrap_or_default();
         line.push('\n');
@@ -336,7 +371,7 @@ mod tests {
     #[test]
     fn line_is_in_the_combined_format() {
         assert_eq!(
-            entry("/a?b", "curl/8").combined(StatusCode::OK, 12),
+            entry("/a?b", "curl/8").asked().combined(StatusCode::OK, 12),
             "192.0.2.7 - - [06/Nov/1994:08:49:37 +0000] \"GET /a?b HTTP/1.1\" 200 12 \"-\" \"curl/8\"\n"
         );
     }
@@ -349,7 +384,9 @@ mod tests {
         };
         let entry = entry("http://a.test/a?b", "x\"y\\\t");
         assert_eq!(
-            entry.json(StatusCode::PARTIAL_CONTENT, 12, Outcome::Partial, now),
+            entry
+                .asked()
+                .json(StatusCode::PARTIAL_CONTENT, 12, Outcome::Partial, now),
             concat!(
                 r#"{"time":"1994-11-06T08:49:37.123Z","address":"192.0.2.7","method":"GET","host":"a.test","target":"/a?b","#,
                 r#""version":"HTTP/1.1","status":206,"bytes":12,"outcome":"partial","micros":1500,"referer":null,"agent":"x\"y\\\t"}"#,
@@ -360,7 +397,9 @@ mod tests {
 
     #[test]
     fn quote_in_a_field_cannot_end_it() {
-        let line = entry("/", "x\" 200 \\\t").combined(StatusCode::OK, 0);
+        let line = entry("/", "x\" 200 \\\t")
+            .asked()
+            .combined(StatusCode::OK, 0);
         assert!(line.contains(r#""x\x22 200 \x5c\x09""#), "{line}");
     }
 
@@ -375,7 +414,7 @@ mod tests {
             metrics: Arc::clone(&metrics),
         };
         for _ in 0..5 {
-            log.write(&entry("/x", "a"), StatusCode::OK, 1, Outcome::Ok);
+            log.write(&entry("/x", "a").asked(), StatusCode::OK, 1, Outcome::Ok);
         }
         assert_eq!(metrics.http.access_dropped.get(), 3);
     }
@@ -385,11 +424,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let log = Log::open(&path, Format::Combined, 8_192, Arc::new(Metrics::new())).unwrap();
-        log.write(&entry("/first", "a"), StatusCode::OK, 1, Outcome::Ok);
+        log.write(
+            &entry("/first", "a").asked(),
+            StatusCode::OK,
+            1,
+            Outcome::Ok,
+        );
         wait(&path, |text| text.contains("/first"));
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         log.reopen();
-        log.write(&entry("/second", "a"), StatusCode::OK, 1, Outcome::Ok);
+        log.write(
+            &entry("/second", "a").asked(),
+            StatusCode::OK,
+            1,
+            Outcome::Ok,
+        );
         let text = wait(&path, |text| text.contains("/second"));
         assert!(!text.contains("/first"));
     }
@@ -400,7 +449,7 @@ mod tests {
         let path = dir.path().join("access.log");
         let log = Log::open(&path, Format::Combined, 8_192, Arc::new(Metrics::new())).unwrap();
         for _ in 0..100 {
-            log.write(&entry("/x", "a"), StatusCode::OK, 1, Outcome::Ok);
+            log.write(&entry("/x", "a").asked(), StatusCode::OK, 1, Outcome::Ok);
         }
         log.flush();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 100);

@@ -41,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::metrics::http::{Outcome, Role};
 use crate::peer::message;
 use crate::peer::swarm::Swarm;
+use crate::time::Now;
 
 /// What a server serves, and how.
 #[derive(Debug)]
@@ -402,7 +403,7 @@ fn serve(parts: &Parts, object: Arc<Object>, mut receipt: Receipt) -> Answer {
         receipt.answer(status, role, outcome, 0);
         return respond(status, head, Body::memory(Bytes::new(), receipt)).into();
     }
-    if let Some(whole) = object.small() {
+    if let Some(whole) = object.small(Now::coarse()) {
         let bytes = pieces.of(&whole);
         receipt.answer(status, role, outcome, bytes.len() as u64);
         return respond(status, head, Body::memory(bytes, receipt)).into();

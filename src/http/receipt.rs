@@ -145,7 +145,7 @@ impl Drop for Receipt {
             content.inc();
         }
         if let (Some(log), Some(entry)) = (&site.access, &self.entry) {
-            log.write(entry, self.status, self.sent, outcome);
+            log.write(&entry.asked(), self.status, self.sent, outcome);
         }
     }
 }

@@ -451,7 +451,7 @@ where
 {
     let client = Arc::new(client);
     let (address, pulse) = (client.address, Arc::clone(&client.pulse));
-    let watched = Watched::new(stream, line.clone(), Arc::clone(&pulse), &shared.site);
+    let watched = Watched::new(stream, line.clone(), &client);
     let io = TokioIo::new(watched);
     let connection = shared.builder.serve_connection(io, Handler(client));
     let mut connection = pin!(connection);

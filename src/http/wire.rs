@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::line::Line;
-use super::object::Site;
 use super::quick::Quick;
+use super::receipt::Client;
 use super::screen::Screen;
 use super::watch::Pulse;
 
@@ -96,15 +96,15 @@ impl AsyncWrite for Wire {
 }
 
 impl<S> Watched<S> {
-    /// Watches `stream`, which goes over `line` and over which `site` is served.
+    /// Watches `stream`, which goes over `line` and is `client`'s.
     #[must_use]
-    pub fn new(stream: S, line: Line, pulse: Arc<Pulse>, site: &Arc<Site>) -> Self {
+    pub fn new(stream: S, line: Line, client: &Client) -> Self {
         Self {
             stream,
             line,
-            pulse,
+            pulse: Arc::clone(&client.pulse),
             screen: Screen::default(),
-            quick: Quick::new(site),
+            quick: Quick::new(client),
             answered: 0,
             flushed: 0,
             writing: false,

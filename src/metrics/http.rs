@@ -9,6 +9,8 @@ use super::{counter, counters, gauge};
 pub struct Metrics {
     /// Requests by [`Role`] and [`Outcome`].
     requests: [[IntCounter; Outcome::ALL.len()]; Role::ALL.len()],
+    /// Of these, the ones answered before the HTTP parser saw them.
+    pub quick: IntCounter,
     /// Body bytes handed to connections, by [`Role`].
     sent: [IntCounter; Role::ALL.len()],
     /// Connections open now.
@@ -187,6 +189,11 @@ impl Metrics {
                 Outcome::ALL
                     .map(|outcome| requests.with_label_values(&[role.label(), outcome.label()]))
             }),
+            quick: counter(
+                registry,
+                "headwater_http_quick_requests_total",
+                "HTTP requests, of those counted in all, that were plain and answered from memory before the HTTP parser.",
+            ),
             sent: Role::ALL.map(|role| sent.with_label_values(&[role.label()])),
             connections: gauge(
                 registry,

@@ -308,3 +308,86 @@ pub(crate) fn cache_control(bytes: &[u8]) {
         }
     }
 }
+
+/// Any `Range` field, and an `If-Range` behind a zero byte, is a plan within the object whose parts are in order, apart, and as
+/// many as may be; and what a range names when it is alone is in the plan.
+pub(crate) fn http_range(bytes: &[u8]) {
+    use headwater::http::fresh::Validators;
+    use headwater::http::range::{Plan, plan};
+    use http::{HeaderMap, HeaderValue, Method, header};
+
+    let mut parts = bytes.splitn(2, |b| *b == 0);
+    let mut headers = HeaderMap::new();
+    for name in [header::RANGE, header::IF_RANGE] {
+        let Some(field) = parts.next() else {
+            break;
+        };
+        let Ok(field) = HeaderValue::from_bytes(field) else {
+            return;
+        };
+        headers.insert(name, field);
+    }
+    let validators = Validators {
+        etag: "\"v\"",
+        modified: 784_111_777,
+    };
+    assert_eq!(
+        plan(&Method::HEAD, &headers, &validators, 100, 16),
+        Plan::Full
+    );
+    for len in [0, 1, 1_000, u64::MAX] {
+        for most in [1, 16] {
+            let found = plan(&Method::GET, &headers, &validators, len, most);
+            if let Plan::Partial(ranges) = &found {
+                assert!((1..=most).contains(&ranges.len()));
+                assert!(ranges.iter().all(|r| r.start < r.end && r.end <= len));
+                assert!(ranges.windows(2).all(|w| w[0].end < w[1].start));
+            }
+            // More ranges may be left out than ranges may be, never the other way.
+            let fewer = plan(&Method::GET, &headers, &validators, len, most - 1);
+            assert!(fewer == found || fewer == Plan::Full);
+        }
+    }
+    let mut whole = headers.clone();
+    whole.remove(header::IF_RANGE);
+    let bare = plan(&Method::GET, &whole, &validators, 1_000, 16);
+    let found = plan(&Method::GET, &headers, &validators, 1_000, 16);
+    assert!(found == bare || found == Plan::Full);
+}
+
+/// What is read as a plain head is one to the parser of the server too, with the same target and fields, passes the screen, and
+/// has a path that is its own normal form.
+pub(crate) fn http_plain(bytes: &[u8]) {
+    use headwater::http::{plain, route, screen};
+
+    let Some(plain) = plain::read(bytes, 20) else {
+        return;
+    };
+    let mut fields = [httparse::EMPTY_HEADER; 20];
+    let mut request = httparse::Request::new(&mut fields);
+    let parsed = request.parse(bytes);
+    assert_eq!(parsed, Ok(httparse::Status::Complete(plain.len)));
+    assert_eq!((request.method, request.version), (Some("GET"), Some(1)));
+    assert_eq!(request.path, Some(plain.target));
+    let uri: http::Uri = plain.target.parse().expect("a target is a URI");
+    assert_eq!(uri.path(), plain.path);
+    let target = uri.path_and_query().map(|target| target.as_str());
+    assert_eq!(target, Some(plain.target));
+    assert_eq!(route::normalise(plain.path).as_deref(), Ok(plain.path));
+    let own = plain.fields();
+    assert_eq!(own.len(), request.headers.len());
+    for field in request.headers.iter() {
+        let same = |value: &http::HeaderValue| value.as_bytes() == field.value;
+        assert!(own.get_all(field.name).iter().any(same));
+    }
+    let first = |name: &str| own.get(name).map(http::HeaderValue::as_bytes);
+    assert_eq!(own.get_all("host").iter().count(), 1);
+    assert_eq!(first("host"), Some(plain.host));
+    assert_eq!(first("referer"), plain.referer);
+    assert_eq!(first("user-agent"), plain.agent);
+    let caching = ["cache-control", "pragma", "via"].map(|name| own.contains_key(name));
+    assert_eq!(plain.caching, caching.contains(&true));
+    let mut screen = screen::Screen::default();
+    assert_eq!(screen.look(&mut bytes[..plain.len].to_vec()), Ok(()));
+    assert!(!screen.leaves_bytes());
+}

@@ -648,7 +648,7 @@ async fn published_directory_is_scanned_watched_and_found_below() {
     // Found at once, scanned or not.
     let home = found(library, "/").await.unwrap();
     assert_eq!(read(&home).await.unwrap(), b"home");
-    assert_eq!(home.small().unwrap(), "home");
+    assert_eq!(home.small(headwater::time::Now::read()).unwrap(), "home");
     assert_eq!(home.manifest().media_type, "text/html; charset=utf-8");
     assert_eq!(home.role(), Role::Origin);
     assert_eq!(

@@ -57,3 +57,13 @@ fn cache_directives_never_allow_more_by_being_more() {
 fn ftp_paths_lead_beneath_home_or_nowhere() {
     check("ftp_path", laws::ftp_path, 50_000);
 }
+
+#[test]
+fn range_fields_are_plans_within_the_object() {
+    check("http_range", laws::http_range, 50_000);
+}
+
+#[test]
+fn plain_heads_are_what_the_parser_reads() {
+    check("http_plain", laws::http_plain, 50_000);
+}

@@ -37,6 +37,7 @@ use crate::harness::rapid_resets;
 mod connections;
 mod faces;
 mod filling;
+mod hits;
 mod quick;
 mod seed;
 mod tls;

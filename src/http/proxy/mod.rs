@@ -8,7 +8,7 @@
 //! and entries in files), `keep` (memory and disk within their budgets), `flight` (requests under way); `connect` (connections
 //! to the configured servers), [`upstream`] (requests over them), [`flow`] (bodies), `inform` (informational responses),
 //! `reply` (answers from what is stored), `fill` (bodies into the cache), `pass` (what goes through without it), `fetch`
-//! (what is sent on), [`serve`] (one request).
+//! (what is sent on), [`serve`] (one request), `quick` (hits for plain requests, as bytes).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +65,8 @@ mod pass;
 mod fetch;
 
 pub mod serve;
+
+pub(super) mod quick;
 
 /// One `[[proxy]]`.
 #[derive(Clone, Debug)]

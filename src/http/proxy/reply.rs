@@ -239,7 +239,8 @@ fn respond(status: StatusCode, head: HeaderMap, body: Body) -> Response<Body> {
     response
 }
 
-fn outcome(status: StatusCode) -> Outcome {
+/// As what an answer counts.
+pub(super) fn outcome(status: StatusCode) -> Outcome {
     match status.as_u16() {
         206 => Outcome::Partial,
         304 => Outcome::NotModified,

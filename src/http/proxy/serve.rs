@@ -69,6 +69,12 @@ impl Proxy {
     #[must_use]
     pub fn takes<'a>(&self, request: &'a Request<Incoming>) -> Option<(usize, &'a str)> {
         let host = host(request.uri(), request.headers());
+        Some((self.rule_of(host, request.uri().path())?, host))
+    }
+
+    /// The rule for a path of a host.
+    #[must_use]
+    pub fn rule_of(&self, host: &str, path: &str) -> Option<usize> {
         let name = host.rsplit_once(':').map_or(host, |(name, port)| {
             if port.bytes().all(|b| b.is_ascii_digit()) {
                 name
@@ -82,16 +88,14 @@ impl Proxy {
             })
         };
         if let Some(rule) = self.rules.iter().position(named) {
-            return Some((rule, host));
+            return Some(rule);
         }
-        let path = request.uri().path();
         if path.starts_with(crate::peer::message::ROOT)
             || self.local.iter().any(|prefix| path.starts_with(prefix))
         {
             return None;
         }
-        let rule = self.rules.iter().position(|rule| rule.host.is_none())?;
-        Some((rule, host))
+        self.rules.iter().position(|rule| rule.host.is_none())
     }
 
     /// Removes what is stored for `host` and `target`; a target that ends in `*` is a prefix, and an empty host means

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, StatusCode, header};
@@ -37,6 +37,8 @@ pub struct Stored {
     number: AtomicU64,
     /// Its fields as a hit sends them, by the second they were made in.
     pub ready: ArcSwapOption<(u64, HeaderMap)>,
+    /// Its head as a quick hit sends it, up to the value of `Age`; `None`: it is not for quick hits.
+    pub(super) text: OnceLock<Option<Box<[u8]>>>,
 }
 
 impl Stored {
@@ -61,10 +63,12 @@ impl Stored {
             validating: AtomicBool::new(false),
             number: AtomicU64::new(0),
             ready: ArcSwapOption::empty(),
+            text: OnceLock::new(),
         }
     }
 
-    fn answers(&self, request: &HeaderMap) -> bool {
+    /// Whether it was chosen by the fields `request` has.
+    pub(super) fn answers(&self, request: &HeaderMap) -> bool {
         if self.vary.is_empty() {
             return true;
         }
@@ -107,10 +111,16 @@ pub enum Found {
 #[must_use]
 pub fn key(host: &str, target: &str) -> String {
     let mut key = String::with_capacity(host.len() + target.len());
+    write_key(host, target, &mut key);
+    key
+}
+
+/// As [`key`], into what there is.
+pub(super) fn write_key(host: &str, target: &str, key: &mut String) {
+    key.clear();
     key.push_str(host);
     key.make_ascii_lowercase();
     key.push_str(target);
-    key
 }
 
 impl Table {
@@ -131,11 +141,16 @@ impl Table {
     /// The response stored last of those that answer `request`.
     #[must_use]
     pub fn find(&self, key: &str, request: &HeaderMap) -> Found {
+        self.choose(key, |stored| stored.answers(request))
+    }
+
+    /// The response stored last of those `suits` takes.
+    pub(super) fn choose(&self, key: &str, mut suits: impl FnMut(&Stored) -> bool) -> Found {
         let shard = self.shard(key);
         let Some(stored) = shard.by_key.get(key) else {
             return Found::Nothing;
         };
-        match stored.iter().rev().find(|s| s.answers(request)) {
+        match stored.iter().rev().find(|s| suits(s)) {
             Some(found) => {
                 if !found.used.load(Relaxed) {
                     found.used.store(true, Relaxed);

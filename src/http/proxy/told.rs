@@ -65,9 +65,9 @@ impl Told {
     #[must_use]
     pub fn value(self) -> HeaderValue {
         let text = match self {
-            Self::Hit { ttl } => format!("headwater; hit; ttl={ttl}"),
+            Self::Hit { ttl } => format!("{HIT}{ttl}"),
             Self::StaleOnError { ttl } => {
-                format!("headwater; hit; ttl={ttl}; detail=upstream-failed")
+                format!("{HIT}{ttl}; detail=upstream-failed")
             }
             Self::Forwarded {
                 why,
@@ -91,6 +91,9 @@ impl Told {
         HeaderValue::try_from(text).expect("words and numbers are a field value")
     }
 }
+
+/// What the value begins with for an answer from the cache, up to its seconds.
+pub const HIT: &str = "headwater; hit; ttl=";
 
 /// The field.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

@@ -3,7 +3,7 @@
 use super::*;
 
 /// One reply from `stream`, whose requests before were answered; its date is left out.
-async fn reply(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> (String, Vec<u8>) {
+pub(super) async fn reply(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> (String, Vec<u8>) {
     loop {
         let whole = Reply::try_parse(ahead).and_then(|reply| {
             let length: usize = reply.field("content-length").parse().unwrap();
@@ -51,6 +51,72 @@ async fn plain_request_is_answered_and_counted_as_hyper_does() {
     assert_eq!(metrics.http.sent(Role::Origin), sent as u64);
     let hits = metrics.content.requests.with_label_values(&["hit"]);
     assert_eq!(hits.get(), 15);
+    // An index file has another path, which hyper's side looks up.
+    assert_eq!(metrics.http.quick.get(), 6);
+}
+
+#[tokio::test]
+async fn request_with_a_query_is_answered_like_one_without() {
+    let node = Node::start(config_of_tests()).await;
+    let mut stream = node.connect().await;
+    let mut ahead = Vec::new();
+    let mut replies = Vec::new();
+    for target in ["/small.txt", "/small.txt?v=1", "/small.txt"] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        replies.push(reply(&mut stream, &mut ahead).await);
+    }
+    assert_eq!(replies[0], replies[1]);
+    assert_eq!(replies[0], replies[2]);
+}
+
+#[tokio::test]
+async fn line_of_the_log_is_the_same_by_both() {
+    for format in [Format::Combined, Format::Json] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let mut config = config_of_tests();
+        config.access_log = Some(path.clone());
+        config.access_format = format;
+        let node = Node::start(config).await;
+        let mut stream = node.connect().await;
+        let mut ahead = Vec::new();
+        let told = [
+            "",
+            "User-Agent: a \"b\\\t\u{e9}\r\nReferer: http://c/?d\r\n",
+            "User-Agent:\r\nuser-agent: second\r\nReferer:  e \r\n",
+        ];
+        for fields in told {
+            for odd in ["X-Odd: 1\r\n", ""] {
+                let head = format!("GET /small.txt HTTP/1.1\r\nHost: test:80\r\n{fields}{odd}\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                assert_eq!(reply(&mut stream, &mut ahead).await.1, SMALL);
+            }
+        }
+        drop(stream);
+        let (metrics, _dir) = node.end().await;
+        assert_eq!(metrics.http.quick.get(), told.len() as u64);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let timeless = |line: &str| match format {
+            Format::Combined => {
+                let (before, behind) = line.split_once('[').unwrap();
+                format!("{before}{}", behind.split_once(']').unwrap().1)
+            }
+            Format::Json => {
+                let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let line = line.as_object_mut().unwrap();
+                assert!(line["micros"].as_u64().unwrap() < 20_000_000);
+                line.retain(|name, _| name != "time" && name != "micros");
+                assert_eq!(line["status"], 200);
+                serde_json::to_string(line).unwrap()
+            }
+        };
+        let lines: Vec<_> = text.lines().map(timeless).collect();
+        assert_eq!(lines.len(), 2 * told.len(), "{text}");
+        for pair in lines.chunks(2) {
+            assert_eq!(pair[0], pair[1]);
+        }
+    }
 }
 
 #[tokio::test]
@@ -125,7 +191,9 @@ async fn client_that_asks_and_does_not_read_is_not_read_from() {
     })
     .await;
     let mut stream = node.connect().await;
-    let head = b"GET /site/ HTTP/1.1\r\nHost: test\r\n\r\n";
+    let head = b"GET /small.txt HTTP/1.1\r\nHost: test\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    reply(&mut stream, &mut Vec::new()).await;
     let many = head.repeat(1000);
     // It writes until the server, whose answers nobody takes, closes.
     let closed = timeout(LONG, async {
@@ -133,6 +201,7 @@ async fn client_that_asks_and_does_not_read_is_not_read_from() {
     });
     closed.await.expect("closed in time");
     let metrics = Arc::clone(&node.metrics);
+    assert!(metrics.http.quick.get() > 0);
     eventually("closed as slow", || metrics.http.closed(Closed::Slow) == 1).await;
     node.end().await;
 }
