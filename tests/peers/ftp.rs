@@ -27,10 +27,9 @@ fn hash() -> String {
         .to_owned()
 }
 
-/// A node that publishes `own` and mirrors `other` from the node at `from`, and its FTP port.
-fn node(own: &str, other: &str, hash: &str) -> (Node, u16) {
-    let port = super::harness::free_port();
-    let node = Node::new(&format!(
+/// The settings of a node that publishes `own`, takes FTP at `port`, and does what `more` says.
+fn settings(own: &str, port: u16, more: &str) -> String {
+    format!(
         r#"{COMMON}
 [tls]
 cert = "cert.pem"
@@ -42,9 +41,22 @@ prefix = "/{own}/"
 dir = "{own}"
 [ftp]
 listen = ["127.0.0.1:{port}"]
-{other}
+{more}
 "#
-    ));
+    )
+}
+
+/// That `prefix` is mirrored of `node`.
+fn mirrors(prefix: &str, node: &Node) -> String {
+    let from = node.url("");
+    let from = from.trim_end_matches('/');
+    format!("[[mirror]]\nprefix = \"{prefix}\"\nfrom = [\"{from}\"]\ninterval = \"500ms\"\n")
+}
+
+/// A node that publishes `own`, and its FTP port.
+fn node(own: &str, hash: &str) -> (Node, u16) {
+    let port = super::harness::free_port();
+    let node = Node::new(&settings(own, port, ""));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     node.write("key.pem", made.signing_key.serialize_pem());
     node.write("cert.pem", made.cert.pem());
@@ -104,7 +116,7 @@ fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn curl_puts_and_gets_within_tls_and_is_refused_without() {
-    let (mut node, port) = node("press", "", &hash());
+    let (mut node, port) = node("press", &hash());
     node.start();
     let video = noise(11, 5 << 20);
     let file = node.write("video.bin", &video);
@@ -133,7 +145,7 @@ fn curl_puts_and_gets_within_tls_and_is_refused_without() {
 
 #[test]
 fn lftp_mirrors_both_ways() {
-    let (mut node, port) = node("press", "", &hash());
+    let (mut node, port) = node("press", &hash());
     node.start();
     for (name, size) in [("a.bin", 300_000), ("deep/er/b.bin", 2_000_000)] {
         node.write(&format!("up/{name}"), noise(3, size));
@@ -153,28 +165,43 @@ fn lftp_mirrors_both_ways() {
 }
 
 #[test]
-fn file_put_at_one_node_outlives_it_on_the_other() {
+fn files_put_at_two_nodes_are_on_both_and_outlive_either() {
     let hash = hash();
-    let (mut first, port) = node("a", "", &hash);
+    let (mut first, first_port) = node("a", &hash);
+    let (mut second, second_port) = node("b", &hash);
+    first.configure(&settings("a", first_port, &mirrors("/b/", &second)));
+    second.configure(&settings("b", second_port, &mirrors("/a/", &first)));
     first.start();
-    let key = first.url("");
-    let mirror = format!(
-        "[[mirror]]\nprefix = \"/a/\"\nfrom = [\"{}\"]\ninterval = \"500ms\"\n",
-        key.trim_end_matches('/')
-    );
-    let (mut second, _) = node("b", &mirror, &hash);
     second.start();
-    let bytes = noise(5, 3 << 20);
-    let file = first.write("fileA", &bytes);
-    let url = format!("ftp://localhost:{port}/fileA");
-    curl(&first, &["--ssl-reqd", "-T", &file.to_string_lossy()], &url).assert_success();
-    let got = second.path("got");
-    let url = second.url("/a/fileA");
-    poll(LIMIT, "fileA on the other node", || {
-        curl(&second, &["-f", "-o", &got.to_string_lossy()], &url);
+    let files = [
+        (&first, first_port, "a/fileA", noise(5, 3 << 20)),
+        (&second, second_port, "b/fileB", noise(6, 2 << 20)),
+    ];
+    for (node, port, path, bytes) in &files {
+        let file = node.write("upload", bytes);
+        let name = path.split_once('/').expect("a directory").1;
+        let url = format!("ftp://localhost:{port}/{name}");
+        curl(node, &["--ssl-reqd", "-T", &file.to_string_lossy()], &url).assert_success();
+    }
+    let has = |node: &Node, path: &str, bytes: &[u8]| {
+        let got = node.path("got");
+        let url = node.url(&format!("/{path}"));
+        curl(node, &["-f", "-o", &got.to_string_lossy()], &url);
         (fs::read(&got).ok()? == bytes).then_some(())
-    });
+    };
+    for (_, _, path, bytes) in &files {
+        for node in [&first, &second] {
+            poll(LIMIT, path, || has(node, path, bytes));
+        }
+    }
+    let contents = files.map(|(_, _, path, bytes)| (path, bytes));
     first.kill();
-    curl(&second, &["-f", "-o", &got.to_string_lossy()], &url).assert_success();
-    assert_eq!(fs::read(&got).expect("the file"), bytes);
+    for (path, bytes) in &contents {
+        assert!(has(&second, path, bytes).is_some(), "{path} of the second");
+    }
+    first.start();
+    second.kill();
+    for (path, bytes) in &contents {
+        poll(LIMIT, path, || has(&first, path, bytes));
+    }
 }

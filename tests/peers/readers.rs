@@ -143,7 +143,7 @@ fn many_slow_readers_of_a_large_object_keep_to_the_memory_each_may_take() {
         "{count} clients: {} KiB beyond the {} MiB of an idle server, {} KiB each",
         taken >> 10,
         idle / MIB,
-        taken / count >> 10
+        (taken / count) >> 10
     );
     println!("{line}");
     let each = (OF_A_THOUSAND - OF_THE_FIRST) / 1_000;
