@@ -461,11 +461,16 @@ impl<'a> Answer<'a, '_> {
                     && (rtype != rrset.rtype || is_service_alias(rtype, data))
                     && let Some(addresses) = zone.rrset(target, rtype)
                 {
-                    let owner = resolve_pointer(message, at + RECORD_HEAD + offset);
+                    let service = matches!(rrset.rtype, SVCB | HTTPS);
+                    let own = service && data.get(offset) == Some(&0);
+                    let named = if own { at } else { at + RECORD_HEAD + offset };
+                    let owner = resolve_pointer(message, named);
                     let required = rrset.rtype == NS && stored[end - start - 1] == MARK_OWNER;
-                    // What a wildcard gives would need a proof of its own.
-                    let proved =
-                        self.proofs.is_none() || !zone.is_signed() || !zone.is_wildcard(target);
+                    // What a wildcard gives would need a proof of its own; for the answer's own name it is there.
+                    let proved = own
+                        || self.proofs.is_none()
+                        || !zone.is_signed()
+                        || !zone.is_wildcard(target);
                     if proved {
                         self.put_additional(zone, addresses, owner, required);
                     }

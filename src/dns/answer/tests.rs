@@ -618,7 +618,8 @@ fn service_brings_addresses_of_its_target_and_an_alias_its_service_too() {
     let text = "$TTL 300\n@ SOA ns host 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\n\
         @ HTTPS 0 svc\nsvc HTTPS 1 . alpn=h2\nsvc HTTPS 2 pool\nsvc A 192.0.2.2\npool AAAA 2001:db8::1\n\
         out SVCB 0 svc.example.\nport SVCB 1 pool port=8443\nport SVCB 2 svc port=53 alpn=dot\n\
-        port SVCB 3 pool port=53\n";
+        port SVCB 3 pool port=53\nnone HTTPS 0 .\nnone A 192.0.2.3\n\
+        *.w SVCB 1 . port=1\n*.w SVCB 2 *.w port=2\n*.w A 192.0.2.4\n";
     let zones = zones(&[("s.test.", text)]);
     let additional = |question: &str| {
         let (message, ..) = ask(&zones, question, 0);
@@ -629,7 +630,13 @@ fn service_brings_addresses_of_its_target_and_an_alias_its_service_too() {
         additional("s.test. HTTPS"),
         ["svc.s.test. A", "svc.s.test. HTTPS", "svc.s.test. HTTPS"]
     );
-    assert_eq!(additional("svc.s.test. HTTPS"), ["pool.s.test. AAAA"]);
+    // Its own name is one of its targets.
+    assert_eq!(
+        additional("svc.s.test. HTTPS"),
+        ["svc.s.test. A", "pool.s.test. AAAA"]
+    );
+    assert_eq!(additional("none.s.test. HTTPS"), [""; 0]);
+    assert_eq!(additional("x.w.s.test. SVCB"), ["x.w.s.test. A"]);
     assert_eq!(additional("out.s.test. SVCB"), [""; 0]);
     assert_eq!(
         additional("port.s.test. SVCB"),

@@ -11,9 +11,9 @@ use super::report::{At, Report};
 use super::signed;
 use super::table::Table;
 use super::tree::{
-    A, AAAA, APEX, CNAME, CUT, DNAME, DNAME_HERE, DS, Found, HASHED, MARK_APEX, MARK_OWNER, MX,
-    NO_NODE, NS, NSEC, NSEC3, Node, PTR, Place, RECORD_HEAD, RRSIG, RRset, SOA, SRV, Signatures,
-    Spot, WILDCARD, WILDCARD_BELOW, Zone, name_places, target_offset,
+    A, AAAA, APEX, CNAME, CUT, DNAME, DNAME_HERE, DS, Found, HASHED, HTTPS, MARK_APEX, MARK_OWNER,
+    MX, NO_NODE, NS, NSEC, NSEC3, Node, PTR, Place, RECORD_HEAD, RRSIG, RRset, SOA, SRV, SVCB,
+    Signatures, Spot, WILDCARD, WILDCARD_BELOW, Zone, is_service_alias, name_places, target_offset,
 };
 use crate::dns::TtlOverride;
 use crate::dns::wire::CODE_LEN_MAX;
@@ -645,8 +645,19 @@ impl Builder {
         {
             let rtype = self.records[rrset[0]].rtype;
             let offset = target_offset(rtype).unwrap_or(0);
-            // Behind a service's target come parameters.
-            let name = |at: usize| first_name(&self.raw(&self.records[at])[offset..]);
+            let mut owner = Vec::new();
+            if matches!(rtype, SVCB | HTTPS) {
+                self.append_owner(self.records[rrset[0]].node, &mut owner);
+            }
+            let name = |at: usize| {
+                let raw = self.raw(&self.records[at]);
+                // Behind a service's target come parameters.
+                match first_name(&raw[offset..]) {
+                    // A service at its owner's own name (RFC 9460 section 2.5.2).
+                    [0] if !owner.is_empty() && !is_service_alias(rtype, raw) => &owner[..],
+                    name => name,
+                }
+            };
             // Many are remembered, few compared.
             let mut named = HashSet::new();
             for (index, &at) in rrset.iter().enumerate() {
