@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::Forward;
 use super::content::{CHUNK, Filler};
 use super::fetch::Asker;
 use super::fields;
 use super::flight::Place;
 use super::serve::Proxy;
 use super::span::{content_range, value};
-use super::table::Stored;
+use super::table::{self, Stored};
 use super::upstream::{Download, Fault};
 use crate::metrics::proxy::Limit;
 
@@ -115,10 +116,9 @@ impl Proxy {
                 return Ok(false);
             }
         };
-        let Some(slash) = stored.key.find('/') else {
+        let Some((host, encrypted, target)) = table::parts(&stored.key) else {
             return Err(Fault::Broken);
         };
-        let (host, target) = stored.key.split_at(slash);
         let mut headers = HeaderMap::new();
         if let Ok(host) = HeaderValue::from_str(host) {
             headers.insert(header::HOST, host);
@@ -130,6 +130,9 @@ impl Proxy {
             {
                 headers.insert(name, value);
             }
+        }
+        if self.rule(asker.rule).forwarded != Forward::Off {
+            fields::tell_scheme(&mut headers, encrypted);
         }
         let text = format!("bytes={}-{}", gap.start, gap.end - 1);
         headers.insert(header::RANGE, value(text));

@@ -15,7 +15,7 @@ use super::inform;
 use super::reply::{self, Asked};
 use super::serve::{self, Proxy};
 use super::span::{Cut, value};
-use super::table::{self, Stored};
+use super::table::Stored;
 use super::told::{CACHE_STATUS, Told, Why};
 use super::upstream::{Answer, Fault};
 use crate::http::body::Body;
@@ -160,9 +160,9 @@ impl Proxy {
 
     /// Drops what an unsafe request changed (RFC 9111 section 4.4).
     fn invalidate(&self, ask: &Ask, answer: &HeaderMap) {
-        let mut gone = self.keep.table.purge(&ask.key);
+        let mut gone = self.keep.table.purge(&ask.host, &ask.target);
         for target in fields::invalidated(&ask.host, &ask.target, answer) {
-            gone += self.keep.table.purge(&table::key(&ask.host, &target));
+            gone += self.keep.table.purge(&ask.host, &target);
         }
         self.metrics.proxy.purged.inc_by(gone as u64);
         self.keep.count();

@@ -52,11 +52,12 @@ pub(in crate::http) fn hit(
     if request.caching {
         return None;
     }
-    table::write_key(asked.host, request.target, key);
+    let tells = proxy.rule(asked.rule).forwarded != Forward::Off;
+    table::write_key(asked.host, tells && asked.encrypted, request.target, key);
     let mut fields: Option<HeaderMap> = None;
     let made = || {
         let mut fields = request.fields();
-        if proxy.rule(asked.rule).forwarded != Forward::Off {
+        if tells {
             tell_scheme(&mut fields, asked.encrypted);
         }
         fields

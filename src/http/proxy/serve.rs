@@ -101,14 +101,13 @@ impl Proxy {
     /// Removes what is stored for `host` and `target`; a target that ends in `*` is a prefix, and an empty host means
     /// all. Gives how many responses went.
     pub fn purge(&self, host: &str, target: &str) -> usize {
-        let wanted = table::key(host, "");
+        let wanted = host.to_ascii_lowercase();
         let gone = match target.strip_suffix('*') {
-            None if !host.is_empty() => self.keep.table.purge(&table::key(host, target)),
+            None if !host.is_empty() => self.keep.table.purge(host, target),
             prefix => self.keep.table.purge_where(|key| {
-                let Some(slash) = key.find('/') else {
+                let Some((of, _, at)) = table::parts(key) else {
                     return false;
                 };
-                let (of, at) = key.split_at(slash);
                 let of_host = wanted.is_empty() || of == wanted;
                 of_host && prefix.map_or(at == target, |prefix| at.starts_with(prefix))
             }),
@@ -171,13 +170,14 @@ pub fn answer(
         }
         return response.into();
     }
-    if proxy.rule(rule).forwarded != Forward::Off {
+    let tells = proxy.rule(rule).forwarded != Forward::Off;
+    if tells {
         // Here, since a response may be chosen by it.
         fields::tell_scheme(&mut parts.headers, client.encrypted);
     }
     let host = host(&parts.uri, &parts.headers);
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-    let key = table::key(host, target);
+    let key = table::key(host, tells && client.encrypted, target);
     let directives = directives(&parts.headers);
     let cached = !has_body && (parts.method == Method::GET || parts.method == Method::HEAD);
     let now = Now::read().unix_ms;

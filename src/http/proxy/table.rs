@@ -107,20 +107,39 @@ pub enum Found {
     Nothing,
 }
 
-/// What a target is stored by: host in lower case, then path and query.
+/// Follows the host in keys of what the upstream was asked for by clients within TLS. No host and no target has it.
+const WITHIN_TLS: char = '\0';
+
+/// What a target is stored by: host in lower case, whether the upstream is told that the client speaks TLS, then path and query.
+///
+/// What an upstream answers may hang on the scheme it is told though its Vary does not say so: a redirect to https that is kept for
+/// those who are there already would lead nowhere.
 #[must_use]
-pub fn key(host: &str, target: &str) -> String {
-    let mut key = String::with_capacity(host.len() + target.len());
-    write_key(host, target, &mut key);
+pub fn key(host: &str, encrypted: bool, target: &str) -> String {
+    let mut key = String::with_capacity(host.len() + 1 + target.len());
+    write_key(host, encrypted, target, &mut key);
     key
 }
 
 /// As [`key`], into what there is.
-pub(super) fn write_key(host: &str, target: &str, key: &mut String) {
+pub(super) fn write_key(host: &str, encrypted: bool, target: &str, key: &mut String) {
     key.clear();
     key.push_str(host);
     key.make_ascii_lowercase();
+    if encrypted {
+        key.push(WITHIN_TLS);
+    }
     key.push_str(target);
+}
+
+/// What [`key`] was made of; `None` if it was not.
+#[must_use]
+pub fn parts(key: &str) -> Option<(&str, bool, &str)> {
+    let (host, target) = key.split_at(key.find('/')?);
+    Some(match host.strip_suffix(WITHIN_TLS) {
+        Some(host) => (host, true, target),
+        None => (host, false, target),
+    })
 }
 
 impl Table {
@@ -233,9 +252,14 @@ impl Table {
         self.take(&mut shard, stored);
     }
 
-    /// Removes all that is stored for `key`; gives how many.
-    pub fn purge(&self, key: &str) -> usize {
-        let gone = self.shard(key).by_key.remove(key).map_or(0, |l| l.len());
+    /// Removes all that is stored for the target, whether its clients speak TLS or not; gives how many.
+    pub fn purge(&self, host: &str, target: &str) -> usize {
+        let of = |encrypted| {
+            let key = key(host, encrypted, target);
+            let mut shard = self.shard(&key);
+            shard.by_key.remove(key.as_str()).map_or(0, |l| l.len())
+        };
+        let gone = of(false) + of(true);
         self.count.fetch_sub(gone, Relaxed);
         gone
     }
@@ -331,7 +355,7 @@ mod tests {
             strict: false,
         };
         let content = Content::new(1, Some(0), false, ledger);
-        let key = key("H", name).into();
+        let key = key("H", false, name).into();
         Arc::new(Stored::new(
             key,
             vary,
@@ -344,7 +368,7 @@ mod tests {
 
     fn has(table: &Table, name: &str) -> bool {
         matches!(
-            table.find(&key("h", name), &HeaderMap::new()),
+            table.find(&key("h", false, name), &HeaderMap::new()),
             Found::Stored(_)
         )
     }
@@ -389,13 +413,26 @@ mod tests {
     }
 
     #[test]
+    fn key_says_what_it_was_made_of() {
+        for (host, encrypted, target) in [
+            ("a.test", false, "/b"),
+            ("a.test:80", true, "/b/c?d"),
+            ("", false, "/"),
+        ] {
+            let made = key(host, encrypted, target);
+            assert_eq!(parts(&made), Some((host, encrypted, target)));
+        }
+        assert_eq!(parts("h"), None);
+    }
+
+    #[test]
     fn purge_takes_all_it_names() {
         let table = Table::new(100, 3);
         for name in ["/a/1", "/a/2", "/b/1"] {
             table.insert(stored(name, &[]));
         }
-        assert_eq!(table.purge("h/b/1"), 1);
-        assert_eq!(table.purge("h/b/1"), 0);
+        assert_eq!(table.purge("H", "/b/1"), 1);
+        assert_eq!(table.purge("h", "/b/1"), 0);
         assert_eq!(table.purge_where(|key| key.starts_with("h/a/")), 2);
         assert_eq!(table.count(), 0);
         assert!(table.evict().is_none());

@@ -20,6 +20,12 @@ fn says(target: &str, head: &str) -> String {
             "Cache-Control: s-maxage=3600\r\nLocation: /there\r\n",
             "",
         ),
+        // It wants TLS, and does not say that the answer hangs on it.
+        "/strict" if !head.contains("x-forwarded-proto: https") => (
+            "301 Moved Permanently",
+            "Cache-Control: max-age=3600\r\nLocation: https://test/strict\r\n",
+            "",
+        ),
         "/aged" => (
             "200 OK",
             "Cache-Control: max-age=3600\r\nAge: 100\r\nCache-Status: up; hit\r\n",
@@ -326,6 +332,28 @@ async fn hit_is_the_variant_the_request_chooses() {
         assert_eq!(answer.1, "http", "{fields}");
     }
     assert_eq!(node.metrics.http.quick.get(), 6);
+    assert_eq!(asked.lock().unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn redirect_to_tls_is_not_kept_for_those_within_tls() {
+    let (node, asked, _dir) = start().await;
+    let mut line = Line::open(&node).await;
+    let head = b"GET /strict HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    for _ in 0..2 {
+        let clear = line.ask("test", "/strict", "").await;
+        assert!(clear.0.starts_with("HTTP/1.1 301 "), "{clear:?}");
+        let within = String::from_utf8(node.raw_tls(head).await).unwrap();
+        assert!(within.starts_with("HTTP/1.1 200 "), "{within}");
+        assert!(within.ends_with("\r\n\r\nof the upstream"), "{within}");
+    }
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    // An unsafe request of the one ends what is kept for both.
+    let post =
+        b"POST /strict HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    node.raw_tls(post).await;
+    line.ask("test", "/strict", "").await;
+    node.raw_tls(head).await;
     assert_eq!(asked.lock().unwrap().len(), 5);
 }
 

@@ -51,7 +51,7 @@ impl Node {
     }
 
     /// Sends `head` within TLS and reads until the server closes.
-    async fn raw_tls(&self, head: &[u8]) -> Vec<u8> {
+    pub(super) async fn raw_tls(&self, head: &[u8]) -> Vec<u8> {
         let mut stream = self.tls(&[b"http/1.1"]).await;
         stream.write_all(head).await.unwrap();
         all(&mut stream).await
