@@ -222,8 +222,8 @@ impl Table {
 
     /// Takes out the response the hand finds unused; `None` if there is none.
     pub fn evict(&self) -> Option<Arc<Stored>> {
-        // Twice round at most: the first time everything may have been used.
-        for _ in 0..2 * SHARDS {
+        // Twice round: the first time everything may have been used. And once more, if all of it is at work.
+        for turn in 0..3 * SHARDS {
             let place = self.hand.fetch_add(1, Relaxed) % SHARDS;
             let mut shard = lock(&self.shards[place]);
             for _ in 0..shard.ring.len() {
@@ -233,6 +233,9 @@ impl Table {
                 match held {
                     None => {}
                     Some(held) if held.used.swap(false, Relaxed) => {
+                        shard.ring.push_back((key, number));
+                    }
+                    Some(held) if turn < 2 * SHARDS && is_at_work(held) => {
                         shard.ring.push_back((key, number));
                     }
                     Some(held) => {
@@ -318,6 +321,11 @@ impl std::fmt::Debug for Table {
             .field("count", &self.count())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether it is read, filled or written, so that its room would come only when that is over.
+fn is_at_work(held: &Arc<Stored>) -> bool {
+    Arc::strong_count(held) > 1 || Arc::strong_count(&held.content) > 1
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
@@ -410,6 +418,24 @@ mod tests {
             table.insert(stored(&format!("/{n}"), &[]));
             assert!(table.count() <= 100);
         }
+    }
+
+    #[test]
+    fn what_is_at_work_goes_last() {
+        let table = Table::new(100, 3);
+        for name in 0..40 {
+            table.insert(stored(&format!("/{name}"), &[]));
+        }
+        let read = stored("/read", &[]);
+        let content = Arc::clone(&read.content);
+        table.insert(read);
+        for _ in 0..40 {
+            assert!(table.evict().is_some());
+            assert!(has(&table, "/read"));
+        }
+        assert!(table.evict().is_some());
+        assert!(!has(&table, "/read"));
+        drop(content);
     }
 
     #[test]
