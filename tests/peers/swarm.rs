@@ -7,9 +7,10 @@ use std::process::Command;
 use super::harness::{run, tool};
 
 /// Runs the script; what the origin sent must stay below this many times the object (three mirrors alone: 3), and every mirror
-/// has known the two others and had bytes of them.
+/// has known the two others and had bytes of them. Links of `rate` Mbit/s make one copy take longer than the finding does, also on a
+/// machine whose cores other tests share.
 #[track_caller]
-fn check(way: &str, size_mib: u32, most: f64) {
+fn check(way: &str, size_mib: u32, rate: u32, most: f64) {
     for name in ["ip", "tc", "curl", "bc"] {
         tool(name);
     }
@@ -19,7 +20,8 @@ fn check(way: &str, size_mib: u32, most: f64) {
         .arg(script)
         .arg(env!("CARGO_BIN_EXE_headwater"))
         .env("DISCOVER", way)
-        .env("SIZE", size_mib.to_string());
+        .env("SIZE", size_mib.to_string())
+        .env("RATE", rate.to_string());
     let output = run(&mut command);
     output.assert_success();
     let said = &output.stdout;
@@ -42,10 +44,10 @@ fn check(way: &str, size_mib: u32, most: f64) {
 
 #[test]
 fn mirrors_on_one_network_find_each_other_and_spare_the_origin() {
-    check("lan", 32, 2.0);
+    check("lan", 32, 50, 2.0);
 }
 
 #[test]
 fn mirrors_that_meet_in_a_dht_find_each_other_and_spare_the_origin() {
-    check("dht", 48, 2.2);
+    check("dht", 48, 25, 2.2);
 }
