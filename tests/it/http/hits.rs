@@ -184,7 +184,6 @@ async fn hit_is_answered_and_counted_as_hyper_does() {
         );
         asks += 1;
         let deadline = Instant::now() + LONG;
-        // Two answers of one second.
         loop {
             let by_hyper = line.ask("Test", path, "X-Odd: 1\r\n").await;
             let before = node.metrics.http.quick.get();
@@ -197,7 +196,9 @@ async fn hit_is_answered_and_counted_as_hyper_does() {
             sent += 2 * by_us.1.len();
             assert_eq!(by_hyper.1, first.1);
             assert!(field(&by_us.0, "age").is_some(), "{by_us:?}");
-            if field(&by_hyper.0, "age") == field(&by_us.0, "age") {
+            // Age and what is left of the life are whole seconds that do not turn at one moment.
+            let turned = |name: &str| field(&by_hyper.0, name) != field(&by_us.0, name);
+            if !turned("age") && !turned("cache-status") {
                 let sorted = |head: &str| {
                     let mut lines: Vec<_> = head.lines().map(str::to_owned).collect();
                     lines.sort();
