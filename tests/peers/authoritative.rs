@@ -168,6 +168,18 @@ pub(crate) struct Difference {
 }
 
 impl Row {
+    /// Whether it is the signature of an NSEC or NSEC3 record.
+    pub(crate) fn covers_proof(&self) -> bool {
+        // As below.
+        self.rtype == "RRSIG" && (self.data.starts_with("ac8") || self.data.starts_with("adi"))
+    }
+
+    /// Whether it is the signature of an alias.
+    pub(crate) fn covers_alias(&self) -> bool {
+        // As below.
+        self.rtype == "RRSIG" && self.data.starts_with("aau")
+    }
+
     /// Whether this is a signature of a type of which the number is below 4.
     pub(crate) fn covers(&self, rtype: u8) -> bool {
         // The data is shown in base64, made lower case: the number is in its first three characters.
@@ -323,6 +335,7 @@ impl Question {
         let (_, number) = TYPES
             .iter()
             .chain(SIGNED_TYPES)
+            .chain(SERVICE_TYPES)
             .find(|(name, _)| *name == self.rtype)
             .expect("a listed type");
         packet.extend(number.to_be_bytes());
@@ -448,6 +461,9 @@ pub(crate) const SIGNED_TYPES: &[(&str, u16)] = &[
     ("NSEC3", 50),
     ("NSEC3PARAM", 51),
 ];
+
+/// Types of service bindings, asked where there are some.
+const SERVICE_TYPES: &[(&str, u16)] = &[("SVCB", 64), ("HTTPS", 65)];
 
 /// Names asked, relative to tricky.test. unless they end in a dot.
 const NAMES: &[&str] = &[

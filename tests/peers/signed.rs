@@ -14,9 +14,12 @@ use super::harness::{COMMON, Knot, Node, Nsd, run, tool};
 
 /// How a zone is signed.
 #[derive(Clone, Copy, Debug)]
-enum Chain {
+pub(crate) enum Chain {
     Nsec,
+    /// With a salt and iterations, by ldns.
     Nsec3,
+    /// As RFC 9276 has it: without either.
+    Plain3,
     OptOut,
 }
 
@@ -62,7 +65,7 @@ fn compare(chain: Chain) {
         &[MINIMAL, ANY, RRSIG, CUT, ROOM, UNPROVED][..],
         match chain {
             Chain::Nsec => &[POINTERS, NSEC_AT_ALIAS, BEHIND_DNAME],
-            Chain::Nsec3 => &[GLUE, WILDCARD, NSEC_AT_ALIAS],
+            Chain::Nsec3 | Chain::Plain3 => &[GLUE, WILDCARD, NSEC_AT_ALIAS],
             Chain::OptOut => &[WILDCARD, NSEC_AT_ALIAS, OPTED_OUT],
         },
     ]
@@ -79,7 +82,7 @@ fn compare(chain: Chain) {
         &[UNPROVED, ACROSS][..],
         match chain {
             Chain::Nsec => &[WHOLE_PROOF],
-            Chain::Nsec3 | Chain::OptOut => &[NSEC_AT_ALIAS],
+            Chain::Nsec3 | Chain::Plain3 | Chain::OptOut => &[NSEC_AT_ALIAS],
         },
     ]
     .concat();
@@ -141,7 +144,7 @@ const POINTERS: Difference = Difference {
     },
 };
 
-const WILDCARD: Difference = Difference {
+pub(crate) const WILDCARD: Difference = Difference {
     name: "wildcard",
     why: "A wildcard asked for by its own name exists: its NSEC3 record proves what types it has. NSD proves its \
           closest encloser besides, as if it had stood in for another name.",
@@ -271,7 +274,7 @@ fn questions() -> Vec<Question> {
 }
 
 /// The text of a zone, signed.
-fn sign(zone: &str, text: &str, chain: Chain) -> String {
+pub(crate) fn sign(zone: &str, text: &str, chain: Chain) -> String {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let at = |name: &str| dir.path().join(name);
     fs::write(at("zone"), text).expect("the temporary directory is writable");
@@ -283,7 +286,7 @@ fn sign(zone: &str, text: &str, chain: Chain) -> String {
         output.stdout.trim().to_owned()
     };
     match chain {
-        Chain::Nsec | Chain::OptOut => {
+        Chain::Nsec | Chain::Plain3 | Chain::OptOut => {
             for flags in [&["-f", "KSK"][..], &[]] {
                 in_dir(
                     "dnssec-keygen",
@@ -292,7 +295,8 @@ fn sign(zone: &str, text: &str, chain: Chain) -> String {
             }
             let chain: &[&str] = match chain {
                 Chain::OptOut => &["-3", "-", "-A"],
-                _ => &[],
+                Chain::Plain3 => &["-3", "-"],
+                Chain::Nsec | Chain::Nsec3 => &[],
             };
             in_dir(
                 "dnssec-signzone",
