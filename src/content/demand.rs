@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Demand {
     most: usize,
     waiting: Mutex<Waiting>,
     asked: Notify,
+    /// There is no room for what is not here yet.
+    full: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,19 @@ impl Demand {
             most,
             waiting: Mutex::default(),
             asked: Notify::new(),
+            full: AtomicBool::new(false),
         }
+    }
+
+    /// Says whether there is no room for what is not here yet.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
+    }
+
+    /// Whether there was no room when the mirror last began an object.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
     }
 
     /// The mirrored prefix.

@@ -104,6 +104,8 @@ pub enum Entry {
     Directory,
     /// Another node publishes it, and it was not begun here in time.
     Later,
+    /// Another node publishes it, and there is no room for it here.
+    Full,
     /// Nothing.
     None,
 }
@@ -238,7 +240,7 @@ impl Library {
         if !book.index().is_empty() {
             let index = format!("{path}{}", book.index());
             match Box::pin(self.find_file(&index)).await {
-                found @ (Entry::Object(_) | Entry::Later) => return found,
+                found @ (Entry::Object(_) | Entry::Later | Entry::Full) => return found,
                 Entry::Listing { .. } | Entry::Directory | Entry::None => {}
             }
         }
@@ -307,7 +309,11 @@ impl Library {
                 self.inner.reader.metrics.content.limit(Limit::Wishes);
                 Entry::Later
             }
-            Wish::Done | Wish::Late => self.get(path).map_or(Entry::Later, Entry::Object),
+            Wish::Done | Wish::Late => match self.get(path) {
+                Some(object) => Entry::Object(object),
+                None if demand.is_full() => Entry::Full,
+                None => Entry::Later,
+            },
         }
     }
 

@@ -318,7 +318,9 @@ impl Object {
         }
     }
 
-    pub(super) fn elsewhere(&self) -> bool {
+    /// Whether another node was last said to have it whole.
+    #[must_use]
+    pub fn elsewhere(&self) -> bool {
         self.fill()
             .is_some_and(|fill| fill.elsewhere.load(Ordering::Relaxed))
     }

@@ -95,7 +95,11 @@ pub(super) async fn serve(
                     Arc::default()
                 }
                 Err(Fault::Late { .. }) => {
-                    return later(receipt, "the digests of its pieces are being made");
+                    return later(
+                        receipt,
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the digests of its pieces are being made",
+                    );
                 }
                 Err(fault) => {
                     fault.log();

@@ -290,7 +290,14 @@ async fn find(parts: Parts, path: String, mut receipt: Receipt) -> Response<Body
             return response;
         }
         Entry::Directory => redirect(receipt, &path),
-        Entry::Later => later(receipt, "the object is on its way to this mirror"),
+        Entry::Later => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            later(receipt, status, "the object is on its way to this mirror")
+        }
+        Entry::Full => {
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            later(receipt, status, "this mirror has no room for the object")
+        }
         Entry::None => match faced::find(&site, &path).await {
             Some((face, object)) => faced::serve(&parts, receipt, face, object).await,
             None => not_found(receipt),
@@ -637,7 +644,7 @@ pub(super) fn empty(
 pub(super) fn plain(receipt: Receipt, status: StatusCode, text: &str) -> Response<Body> {
     let outcome = match status {
         StatusCode::NOT_FOUND => Outcome::NotFound,
-        StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => Outcome::Unavailable,
         status if status.is_server_error() => Outcome::ServerError,
         _ => Outcome::ClientError,
     };
@@ -668,7 +675,10 @@ fn not_found(receipt: Receipt) -> Response<Body> {
 
 pub(super) fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
     match fault {
-        Fault::Late { .. } => later(receipt, "the bytes are on their way to this mirror"),
+        Fault::Late { .. } => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            later(receipt, status, "the bytes are on their way to this mirror")
+        }
         Fault::Read(_) | Fault::Upstream(_) => {
             let text = "the object cannot be read";
             plain(receipt, StatusCode::INTERNAL_SERVER_ERROR, text)
@@ -676,8 +686,9 @@ pub(super) fn unreadable(receipt: Receipt, fault: &Fault) -> Response<Body> {
     }
 }
 
-pub(super) fn later(receipt: Receipt, text: &'static str) -> Response<Body> {
-    let mut response = plain(receipt, StatusCode::SERVICE_UNAVAILABLE, text);
+/// For now this is not to be had here.
+pub(super) fn later(receipt: Receipt, status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = plain(receipt, status, text);
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     response

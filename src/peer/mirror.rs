@@ -832,6 +832,9 @@ impl Mirror {
         now: Now,
     ) {
         self.beginning.remove(&path);
+        // Before anybody who waits looks.
+        let full = matches!(&result, Err(Failure::Write(WriteError::Full { .. })));
+        self.demand.set_full(full);
         self.demand.settle(&path);
         let object = match result {
             Ok(object) => object,
@@ -844,7 +847,6 @@ impl Mirror {
                         error.to_string()
                     }
                     Failure::Write(error) => {
-                        let full = matches!(error, WriteError::Full { .. });
                         if !(full && self.full) {
                             tracing::warn!(path, %error, "object not begun");
                         }

@@ -272,3 +272,28 @@ async fn mirror_begun_while_the_origin_is_away_fills_from_another_holder() {
     .await;
     assert!(stranger.library.get("/a").is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_that_nobody_else_has_any_more_is_not_to_be_evicted() {
+    let bytes = noise(5, 10 * CHUNK);
+    let origin = Origin::new(&[("a", &bytes)]).await;
+    let (mut listeners, urls) = sockets(2).await;
+    let from = [origin.url(), urls[1].clone()];
+    let first = Node::start(listeners.remove(0), by(Way::Static, &urls), &from);
+    let second = Node::start(listeners.remove(0), by(Way::Static, &urls), &from[..1]);
+    for node in [&first, &second] {
+        node.has("/a", &bytes).await;
+    }
+    let object = first.library.get("/a").unwrap();
+    until("the origin to count", || object.elsewhere()).await;
+    drop(origin);
+    until("the other mirror to be all there is", || {
+        let last = second.library.get("/a").unwrap();
+        !last.elsewhere()
+    })
+    .await;
+    until("the other mirror to count", || object.elsewhere()).await;
+    drop(second);
+    until("nobody to count", || !object.elsewhere()).await;
+    assert!(read(&object).await == bytes);
+}

@@ -187,7 +187,7 @@ fn on_a_small_disk() {
     assert_eq!(mirror.dig(&["ns.cdn.test", "A"]).status, "NOERROR");
     let begun = Instant::now();
     let refused = curl(&mirror, "/second.bin").expect("an answer");
-    assert_eq!(refused.0, 503, "{}", refused.1);
+    assert_eq!(refused.0, 507, "{}", refused.1);
     assert!(
         begun.elapsed() < Duration::from_secs(2),
         "{:?}",

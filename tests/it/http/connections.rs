@@ -302,6 +302,97 @@ async fn http2_client_that_resets_its_streams_loses_its_connection() {
     }
 }
 
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let header = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&header, payload].concat()
+}
+
+/// The next frame: kind, stream and payload.
+async fn next_frame(stream: &mut TcpStream) -> (u8, u32, Vec<u8>) {
+    let mut header = [0; 9];
+    let read = timeout(LONG, stream.read_exact(&mut header)).await;
+    read.expect("a frame in time").unwrap();
+    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+    let mut payload = vec![0; length as usize];
+    stream.read_exact(&mut payload).await.unwrap();
+    let number = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
+    (header[3], number, payload)
+}
+
+/// An HTTP/2 client that takes no body, and what the server says it bears: streams, and bytes of a head.
+async fn http2(node: &Node) -> (TcpStream, u32, u32) {
+    let mut client = node.connect().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // SETTINGS_INITIAL_WINDOW_SIZE 0.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    client.write_all(preface).await.unwrap();
+    client.write_all(&settings).await.unwrap();
+    let (kind, _, said) = next_frame(&mut client).await;
+    assert_eq!(kind, 4);
+    let said = |id: u16| {
+        let mut all = said.chunks_exact(6);
+        let found = all.find(|s| s[..2] == id.to_be_bytes()).unwrap();
+        u32::from_be_bytes([found[2], found[3], found[4], found[5]])
+    };
+    let bounds = (said(3), said(6));
+    client.write_all(&frame(4, 1, 0, b"")).await.unwrap();
+    (client, bounds.0, bounds.1)
+}
+
+/// GET, http, "/small.txt", authority "a" (RFC 7541).
+const GET_SMALL: &[u8] = b"\x82\x86\x04\x0a/small.txt\x41\x01a";
+
+#[tokio::test]
+async fn http2_streams_beyond_the_bound_are_refused() {
+    let node = Node::start(config_of_tests()).await;
+    let (mut client, streams, _) = http2(&node).await;
+    assert_eq!(streams, 100);
+    for number in 0..=100 {
+        let request = frame(1, 5, 2 * number + 1, GET_SMALL);
+        client.write_all(&request).await.unwrap();
+    }
+    let (mut answered, mut refused) = (Vec::new(), Vec::new());
+    while answered.len() + refused.len() <= 100 {
+        let (kind, stream, payload) = next_frame(&mut client).await;
+        match kind {
+            1 => answered.push(stream),
+            3 => refused.push((stream, payload)),
+            _ => {}
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, Vec::from_iter((0..100).map(|n| 2 * n + 1)));
+    assert_eq!(
+        refused,
+        [(201, 7_u32.to_be_bytes().to_vec())],
+        "REFUSED_STREAM"
+    );
+}
+
+#[tokio::test]
+async fn http2_head_beyond_its_bound_is_refused_and_the_next_is_not() {
+    let node = Node::start(config_of_tests()).await;
+    let (mut client, _, head) = http2(&node).await;
+    assert_eq!(head, 16 << 10);
+    // Two fields "x" of 9,000 bytes, in as many frames.
+    let field = [b"\x00\x01x\x7f\xa9\x45".to_vec(), vec![b'y'; 9_000]].concat();
+    let first = [GET_SMALL, &field].concat();
+    client.write_all(&frame(1, 1, 1, &first)).await.unwrap();
+    client.write_all(&frame(9, 4, 1, &field)).await.unwrap();
+    client.write_all(&frame(1, 5, 3, GET_SMALL)).await.unwrap();
+    let mut answers = [None, None];
+    while answers.contains(&None) {
+        let (kind, stream, payload) = next_frame(&mut client).await;
+        if kind == 1 || kind == 3 {
+            // 0x88 is `:status: 200`.
+            answers[usize::from(stream == 3)] = Some(kind == 1 && payload[0] == 0x88);
+        }
+    }
+    assert_eq!(answers, [Some(false), Some(true)]);
+}
+
 #[tokio::test]
 async fn stop_lets_an_open_request_end() {
     let node = Node::start(config_of_tests()).await;
