@@ -84,6 +84,43 @@ async fn mirrors_that_meet_in_a_dht_fill_from_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn first_node_of_a_dht_that_comes_after_the_others_is_found_and_finds_them() {
+    let origin = Origin::new(&[("a", b"a")]).await;
+    let from = [origin.url()];
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let first = free.local_addr().unwrap();
+    drop(free);
+    let at = |bootstrap: Vec<String>, port| {
+        let dht = DhtConfig {
+            bootstrap,
+            listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+            serve: true,
+            interval: Duration::from_secs(1),
+        };
+        SwarmConfig {
+            secret: Some(Secret::new(SECRET)),
+            dht,
+            ..by(Way::Dht, &[])
+        }
+    };
+    let (mut listeners, _) = sockets(3).await;
+    let last = listeners.remove(0);
+    let start = |listener| Node::start(listener, at(vec![first.to_string()], 0), &from);
+    let mut nodes: Vec<Node> = listeners.into_iter().map(start).collect();
+    let failed = |node: &Node| node.metrics.peers.dht_failed.get();
+    until("the two to have met nobody", || {
+        nodes.iter().all(|node| failed(node) >= 1)
+    })
+    .await;
+    nodes.push(Node::start(last, at(Vec::new(), first.port()), &from));
+    let known = |node: &Node| series(&node.metrics, "headwater_peers_known{way=\"dht\"}");
+    until("all to know each other", || {
+        nodes.iter().all(|node| known(node) == 2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_another_secret_are_heard_and_left_out() {
     let origin = Origin::new(&[("a", b"a")]).await;
     let from = [origin.url()];
