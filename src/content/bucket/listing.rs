@@ -11,23 +11,33 @@ pub struct Tag {
     pub etag: Option<String>,
     /// Bytes.
     pub size: u64,
-    /// Last modification, Unix milliseconds.
+    /// Last modification, Unix milliseconds; an answer has whole seconds, a listing more.
     pub modified_ms: i64,
 }
 
 impl Tag {
-    /// Whether both are of one version. An object that was put again with the same bytes has the same entity tag and need
-    /// not be read again; where there are no entity tags, size and time must do.
+    /// Whether the server's answer `other` is of this version. Where there are no entity tags, size and time must do, the time in
+    /// whole seconds: an answer says no more.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
-        match (&self.etag, &other.etag) {
-            (Some(one), Some(other_tag)) => one == other_tag && self.size == other.size,
-            // A listing says milliseconds, an answer whole seconds.
-            _ => {
-                let secs = |tag: &Self| tag.modified_ms.div_euclid(1_000);
-                self.size == other.size && secs(self) == secs(other)
-            }
-        }
+        let secs = |tag: &Self| tag.modified_ms.div_euclid(1_000);
+        self.is_by(other, secs(self) == secs(other))
+    }
+
+    /// Whether a listing that says `listed` means this version, whose time is of an earlier listing. An object that was put again
+    /// with the same bytes has the same entity tag and need not be read again. Some servers list none: then what was put twice
+    /// in one second is told apart by the milliseconds.
+    #[must_use]
+    pub fn is_listed(&self, listed: &Self) -> bool {
+        self.is_by(listed, self.modified_ms == listed.modified_ms)
+    }
+
+    fn is_by(&self, other: &Self, same_time: bool) -> bool {
+        let same = match (&self.etag, &other.etag) {
+            (Some(one), Some(another)) => one == another,
+            _ => same_time,
+        };
+        same && self.size == other.size
     }
 }
 
@@ -91,7 +101,7 @@ pub fn compare(listing: Listing, known: &BTreeMap<String, Tag>) -> Change {
     read.retain(|item| {
         known
             .get(&item.path)
-            .is_none_or(|tag| !tag.is_of(&item.tag))
+            .is_none_or(|tag| !tag.is_listed(&item.tag))
     });
     read.sort_by(|a, b| (a.tag.size, &a.path).cmp(&(b.tag.size, &b.path)));
     Change { read, gone }
@@ -150,12 +160,21 @@ mod tests {
     #[test]
     fn tag_of_the_same_bytes_put_again_is_of_one_version() {
         let first = tag(Some("\"a\""), 3, 1);
-        assert!(first.is_of(&tag(Some("\"a\""), 3, 2)));
-        assert!(!first.is_of(&tag(Some("\"b\""), 3, 1)));
-        assert!(!first.is_of(&tag(Some("\"a\""), 4, 1)));
-        assert!(tag(None, 3, 1).is_of(&tag(None, 3, 1)));
-        assert!(tag(None, 3, 1_999).is_of(&tag(Some("1"), 3, 1_000)));
-        assert!(!tag(None, 3, 1_999).is_of(&tag(None, 3, 2_000)));
+        for is in [Tag::is_of, Tag::is_listed] {
+            assert!(is(&first, &tag(Some("\"a\""), 3, 2)));
+            assert!(!is(&first, &tag(Some("\"b\""), 3, 1)));
+            assert!(!is(&first, &tag(Some("\"a\""), 4, 1)));
+            assert!(is(&tag(None, 3, 1), &tag(None, 3, 1)));
+            assert!(!is(&tag(None, 3, 1_999), &tag(None, 3, 2_000)));
+        }
+    }
+
+    #[test]
+    fn tag_without_entity_tag_goes_by_seconds_of_an_answer_and_milliseconds_of_a_listing() {
+        let (known, again) = (tag(Some("1"), 3, 1_200), tag(None, 3, 1_700));
+        assert!(known.is_of(&tag(None, 3, 1_000)));
+        assert!(!known.is_listed(&again), "put twice in one second");
+        assert!(known.is_listed(&tag(None, 3, 1_200)));
     }
 
     #[test]

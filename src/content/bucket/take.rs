@@ -13,7 +13,7 @@ use super::super::object::WriteError;
 use super::super::store::{Spool, Store};
 use super::book::Book;
 use super::digests::Digests;
-use super::listing::Item;
+use super::listing::{Item, Tag};
 use super::remote::{Fault, Remote};
 use crate::metrics::Metrics;
 
@@ -86,6 +86,11 @@ impl Taker {
         }
         let modified = u64::try_from(tag.modified_ms / 1_000).unwrap_or(0);
         let manifest = digests.manifest(&item.path, layout, modified);
+        // What is listed next is compared with what was listed: had another version come meanwhile, it is read once more.
+        let tag = Tag {
+            modified_ms: item.tag.modified_ms,
+            ..tag
+        };
         let work = threads.run(move || {
             manifest.check().map_err(|e| e.to_string())?;
             if let Err(error) = self.book.put(&manifest, tag) {
