@@ -247,11 +247,12 @@ impl Object {
         }
     }
 
-    /// Verifies and keeps one chunk (mirror), then wakes its readers. Blocking: call on the blocking pool.
+    /// Verifies and keeps one chunk (mirror), then wakes its readers; `false`: it was kept already. Blocking: call on the blocking
+    /// pool.
     ///
     /// # Errors
     /// See [`WriteError`]; nothing is kept then.
-    pub fn write(self: &Arc<Self>, index: u32, bytes: &[u8]) -> Result<(), WriteError> {
+    pub fn write(self: &Arc<Self>, index: u32, bytes: &[u8]) -> Result<bool, WriteError> {
         let metrics = &self.reader.metrics.content;
         let path = || self.manifest.path.clone();
         let Some(fill) = self.fill() else {
@@ -271,7 +272,7 @@ impl Object {
             });
         }
         if fill.contains(index) {
-            return Ok(());
+            return Ok(false);
         }
         let kept = (|| {
             let file = self.source.open()?;
@@ -307,7 +308,7 @@ impl Object {
         {
             keeper.whole(self);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Says whether another node has it whole. One that nobody else has is not evicted; so is one of which this was

@@ -19,8 +19,7 @@ pub struct Metrics {
     pub bitmaps: IntCounter,
     /// Bitmaps asked for that did not come or made no sense.
     pub bitmaps_failed: IntCounter,
-    /// Chunk bytes that were received in vain: wrong, or had from another source meanwhile.
-    pub wasted: IntCounter,
+    wasted: [IntCounter; Waste::ALL.len()],
     /// Sources that were put aside for what they sent or did not send.
     pub put_aside: IntCounter,
     heard: [IntCounter; Heard::ALL.len()],
@@ -90,6 +89,19 @@ pub enum Proof {
     Away,
 }
 
+/// Why bytes of a chunk were received in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waste {
+    /// They are not the chunk's, or more than it has.
+    Wrong,
+    /// It broke off, or stalled.
+    Broken,
+    /// It was had from another source meanwhile.
+    Late,
+    /// It could not be kept.
+    Unkept,
+}
+
 /// A bound that took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -124,6 +136,12 @@ impl Metrics {
             "headwater_peers_requests_total",
             "Requests of other nodes, by whether they were let in.",
             &["outcome"],
+        );
+        let wasted = counters(
+            registry,
+            "headwater_replication_wasted_bytes_total",
+            "Chunk bytes received in vain: wrong, broken off, had from another source meanwhile, or not to be kept.",
+            &["why"],
         );
         let bitmaps = counters(
             registry,
@@ -188,11 +206,7 @@ impl Metrics {
             ),
             bitmaps: bitmaps.with_label_values(&["kept"]),
             bitmaps_failed: bitmaps.with_label_values(&["failed"]),
-            wasted: counter(
-                registry,
-                "headwater_replication_wasted_bytes_total",
-                "Chunk bytes received in vain: wrong, or had from another source meanwhile.",
-            ),
+            wasted: Waste::ALL.map(|why| wasted.with_label_values(&[why.label()])),
             put_aside: counter(
                 registry,
                 "headwater_replication_sources_put_aside_total",
@@ -219,6 +233,31 @@ impl Metrics {
     /// Counts a bound that took effect.
     pub fn limit(&self, limit: Limit) {
         self.limits[limit as usize].inc();
+    }
+
+    /// Counts bytes of a chunk that were received in vain.
+    pub fn waste(&self, why: Waste, bytes: u64) {
+        self.wasted[why as usize].inc_by(bytes);
+    }
+
+    /// Bytes of chunks received in vain so far.
+    #[must_use]
+    pub fn wasted(&self, why: Waste) -> u64 {
+        self.wasted[why as usize].get()
+    }
+}
+
+impl Waste {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Wrong, Self::Broken, Self::Late, Self::Unkept];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::Broken => "broken",
+            Self::Late => "late",
+            Self::Unkept => "unkept",
+        }
     }
 }
 

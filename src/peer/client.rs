@@ -249,6 +249,7 @@ impl Client {
         len: u32,
         patience: Patience,
         urgent: impl Fn() -> bool,
+        mut heard: impl FnMut(u64),
     ) -> Result<Bytes, Error> {
         let ask = Ask::Chunk(id, index);
         let len = u64::from(len);
@@ -262,6 +263,7 @@ impl Client {
             let mut body = self.reading(response, len, len, silence)?;
             // What is not read fills the window, and the other side waits.
             while let Some(taken) = body.next().await? {
+                heard(taken);
                 self.pace.receive.pass(taken, &urgent).await;
             }
             body.end()

@@ -17,6 +17,8 @@ use crate::content::object::{Object, WriteError};
 use crate::content::sign::{PublicKey, Seal};
 use crate::content::store::{Purpose, Store};
 use crate::content::threads::Threads;
+use crate::metrics::Metrics;
+use crate::metrics::peers::Waste;
 
 /// What a job found.
 #[derive(Debug)]
@@ -133,6 +135,7 @@ pub(super) async fn begin(
 }
 
 /// Fetches a chunk, verifies and keeps it, unless it is called off. `received` counts its bytes.
+#[expect(clippy::too_many_arguments, reason = "what one request is made of")]
 pub(super) async fn fetch(
     client: Client,
     object: Arc<Object>,
@@ -141,21 +144,43 @@ pub(super) async fn fetch(
     patience: Patience,
     cancel: CancellationToken,
     received: IntCounter,
+    metrics: Arc<Metrics>,
 ) -> Event {
     let id = object.id();
     let len = object.manifest().layout.len(fetch.index);
     let urgent = || object.wants().contains(&fetch.index);
-    let asked = client.chunk(id, fetch.index, len, patience, urgent);
-    let result = match cancel.run_until_cancelled(asked).await {
-        None => Err(Failure::Dropped),
-        Some(Err(error)) => Err(Failure::Node(error)),
+    let mut heard = 0;
+    let hear = |bytes| heard += bytes;
+    let asked = client.chunk(id, fetch.index, len, patience, urgent, hear);
+    let (result, waste) = match cancel.run_until_cancelled(asked).await {
+        None => (Err(Failure::Dropped), Some(Waste::Late)),
+        Some(Err(error)) => {
+            let waste = match error {
+                Error::Liar { .. } | Error::Untrusted { .. } => Waste::Wrong,
+                _ => Waste::Broken,
+            };
+            (Err(Failure::Node(error)), Some(waste))
+        }
         Some(Ok(bytes)) => {
             received.inc_by(bytes.len() as u64);
             let threads = object.threads().clone();
             let write = move || object.write(fetch.index, &bytes);
-            blocking(&threads, write).await.map_err(Failure::Write)
+            match blocking(&threads, write).await {
+                Ok(true) => (Ok(()), None),
+                Ok(false) => (Ok(()), Some(Waste::Late)),
+                Err(error) => {
+                    let waste = match error {
+                        WriteError::Mismatch { .. } => Waste::Wrong,
+                        _ => Waste::Unkept,
+                    };
+                    (Err(Failure::Write(error)), Some(waste))
+                }
+            }
         }
     };
+    if let Some(why) = waste {
+        metrics.peers.waste(why, heard);
+    }
     Event::Chunk {
         path,
         id,

@@ -525,8 +525,9 @@ impl Mirror {
                 silence,
                 whole: silence * 6 + Duration::from_secs(u64::from(len) / SLOWEST),
             };
+            let metrics = self.metrics.clone();
             self.jobs.spawn(job::fetch(
-                client, object, path, fetch, patience, cancel, received,
+                client, object, path, fetch, patience, cancel, received, metrics,
             ));
         }
     }
@@ -975,10 +976,6 @@ impl Mirror {
                     node: node.client.base().to_owned(),
                     reason: format!("chunk {} of {path}: digest mismatch", fetch.index),
                 };
-                if let Some(transfer) = transfer {
-                    let len = transfer.object.manifest().layout.len(fetch.index);
-                    metrics.peers.wasted.inc_by(u64::from(len));
-                }
                 self.blame(fetch.source, &error, now);
                 Outcome::Mismatch
             }
@@ -1086,7 +1083,7 @@ impl Mirror {
         let whole = objects.saturating_sub(missing);
         metrics.objects(prefix, ObjectState::Whole, whole);
         metrics.objects(prefix, ObjectState::Filling, filling);
-        metrics.objects(prefix, ObjectState::Waiting, self.waiting.len());
+        metrics.objects(prefix, ObjectState::Waiting, waiting);
         metrics.objects(prefix, ObjectState::Refused, self.refused.len());
         let problem = self
             .nodes

@@ -8,7 +8,7 @@ use std::time::Duration;
 use headwater::content::library::Library;
 use headwater::content::object::Role;
 use headwater::metrics::Metrics;
-use headwater::metrics::peers::Way;
+use headwater::metrics::peers::{Waste, Way};
 use headwater::metrics::replication::Outcome;
 use headwater::peer::MirrorConfig;
 use headwater::peer::discover::{Discovery, Here};
@@ -151,7 +151,9 @@ async fn all_share(nodes: &[Node], origin: &Origin, bytes: &[u8]) {
             own > 0 && others > 0,
             "{own} bytes of the origin, {others} of others"
         );
-        assert_eq!(node.metrics.peers.wasted.get(), 0);
+        for why in [Waste::Wrong, Waste::Broken, Waste::Unkept] {
+            assert_eq!(node.metrics.peers.wasted(why), 0, "{why:?}");
+        }
     }
 }
 

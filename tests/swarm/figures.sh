@@ -81,7 +81,7 @@ done
 
 # Not by in_ns: a function in the background is a shell around it, and that shell would be killed at the end, not the node.
 start() { ip netns exec "$TAG-$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
-metric() { in_ns "$1" curl -s http://127.0.0.1:9153/metrics | awk -v m="$2" 'index($0, m " ") == 1 { print $2 }'; }
+metric() { in_ns "$1" curl -s http://127.0.0.1:9153/metrics | awk -v m="$2" 'index($0, m " ") == 1 || index($0, m "{") == 1 { sum += $NF } END { print sum + 0 }'; }
 await() { local n=$1 deadline=$((SECONDS + 300)); shift
     until "$@" "$n" > /dev/null 2>&1; do
         [ $SECONDS -lt $deadline ] || { echo "node $n: $* in vain" >&2; tail -5 "$DIR/$n.log" >&2; exit 1; }

@@ -333,7 +333,7 @@ impl Bucket {
                 let result = match remote.range(&key, &tag, range).await {
                     Ok(bytes) => {
                         metrics.bucket.received.inc_by(bytes.len() as u64);
-                        let written = threads.run(move || object.write(index, &bytes));
+                        let written = threads.run(move || object.write(index, &bytes).map(|_| ()));
                         match written.await {
                             Ok(written) => written.map_err(ChunkFault::Write),
                             Err(error) => Err(ChunkFault::Remote(Fault::Server(error.to_string()))),

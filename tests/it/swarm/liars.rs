@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater::content::have::Have;
-use headwater::metrics::peers::Way;
+use headwater::metrics::peers::{Waste, Way};
 use headwater::metrics::replication::Outcome;
 use headwater::peer::exchange::{HaveAnswer, Holding};
 use headwater::peer::message::Ask;
@@ -150,7 +150,18 @@ async fn liar_is_left_alone(lie: Lie) {
         node.has("/a", &bytes).await;
         let wasted = node.metrics.replication.chunks(Outcome::Mismatch);
         assert!(wasted <= 2, "{lie:?}: {wasted} chunks wasted");
-        assert!(node.metrics.peers.wasted.get() <= 2 * CHUNK as u64);
+        let wasted = Waste::ALL.map(|why| node.metrics.peers.wasted(why));
+        let [wrong, broken, _, unkept] = wasted;
+        assert!(
+            wrong + broken <= 2 * CHUNK as u64 && unkept == 0,
+            "{lie:?}: {wasted:?}"
+        );
+        if lie == Lie::Stalls {
+            assert!(
+                broken + wasted[2] >= CHUNK as u64 / 2,
+                "half a chunk came: {wasted:?}"
+            );
+        }
         let aside = node.metrics.peers.put_aside.get();
         assert_eq!(aside, 1, "{lie:?}: put aside once, and not asked again");
     }
