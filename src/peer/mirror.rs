@@ -63,6 +63,8 @@ pub(super) struct Mirror {
     transfers: BTreeMap<String, Transfer>,
     beginning: HashSet<String>,
     waiting: VecDeque<String>,
+    /// Objects that a catalogue named since `waiting` was made, and that are not here.
+    unlisted: usize,
     /// Objects that could not be begun or filled, and why; tried again in the next round.
     refused: BTreeMap<String, String>,
     /// The last object could not be begun for want of room.
@@ -142,6 +144,7 @@ impl Mirror {
             transfers: BTreeMap::new(),
             beginning: HashSet::new(),
             waiting: VecDeque::new(),
+            unlisted: 0,
             refused: BTreeMap::new(),
             full: false,
             jobs: JoinSet::new(),
@@ -229,6 +232,7 @@ impl Mirror {
         }
         if !ranks.is_empty() {
             self.library.offer(signed);
+            self.unlisted = self.count_unlisted();
             let wanted = self.plan.wanted().iter();
             self.demand.list(wanted.map(|(path, wanted)| Listed {
                 path: path.clone(),
@@ -236,6 +240,21 @@ impl Mirror {
                 manifest: wanted.id,
             }));
         }
+    }
+
+    /// Objects that are wanted and not here, and that nobody knows to wait or to be filled.
+    fn count_unlisted(&self) -> usize {
+        let waiting: HashSet<&String> = self.waiting.iter().collect();
+        let wanted = self.plan.wanted().iter();
+        wanted
+            .filter(|(path, wanted)| self.is_due(path) && !self.has(path, wanted.id))
+            .filter(|(path, _)| {
+                !waiting.contains(path)
+                    && !self.transfers.contains_key(*path)
+                    && !self.beginning.contains(*path)
+                    && !self.refused.contains_key(*path)
+            })
+            .count()
     }
 
     /// A reader waits for an object that is not here.
@@ -365,6 +384,7 @@ impl Mirror {
             .filter(|path| !self.transfers.contains_key(*path) && !self.beginning.contains(*path))
             .cloned()
             .collect();
+        self.unlisted = 0;
     }
 
     /// Whether the object is whole here, or published by this node itself.
@@ -1074,7 +1094,8 @@ impl Mirror {
             metrics.source(node.client.base(), state);
         }
         let filling = self.transfers.len() + self.beginning.len();
-        let missing = filling + self.waiting.len() + self.refused.len();
+        let waiting = self.waiting.len() + self.unlisted;
+        let missing = filling + waiting + self.refused.len();
         let objects = match self.config.mode {
             Mode::Replicate => self.plan.wanted().len(),
             Mode::OnDemand => self.kept.max(missing),

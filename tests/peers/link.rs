@@ -1,9 +1,9 @@
-//! A link between two processes that carries so much and no more, and may turn bytes over.
+//! A link between two processes that carries so much and no more, may turn bytes over, and counts chunks asked for.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,38 @@ use std::time::{Duration, Instant};
 pub(crate) struct Link {
     /// Where it begins.
     pub(crate) port: u16,
-    lies: Arc<AtomicBool>,
+    seam: Arc<Seam>,
+}
+
+/// What went over it, and what may.
+#[derive(Debug)]
+struct Seam {
+    lies: AtomicBool,
+    /// Bytes that came from the other side.
+    came: AtomicU64,
+    /// Beyond as many it stands still.
+    allowed: AtomicU64,
+    /// Chunks that were asked for.
+    asked: AtomicUsize,
+    /// Nanoseconds since the beginning until which it is taken.
+    taken: AtomicU64,
+}
+
+impl Seam {
+    /// Waits for the turn of `bytes` at `rate` bytes per second.
+    fn pace(&self, begin: Instant, bytes: usize, rate: u64) {
+        while self.came.load(Ordering::Relaxed) >= self.allowed.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let now = u64::try_from(begin.elapsed().as_nanos()).expect("some years");
+        let cost = bytes as u64 * 1_000_000_000 / rate;
+        let claim = |taken: u64| Some(taken.max(now) + cost);
+        let before = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
+            .expect("a claim is always made");
+        thread::sleep(Duration::from_nanos(before.saturating_sub(now)));
+    }
 }
 
 impl Link {
@@ -20,40 +51,63 @@ impl Link {
     pub(crate) fn to(port: u16, rate: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let own = listener.local_addr().expect("it is bound").port();
-        let lies = Arc::new(AtomicBool::new(false));
+        let seam = Arc::new(Seam {
+            lies: AtomicBool::new(false),
+            came: AtomicU64::new(0),
+            allowed: AtomicU64::new(u64::MAX),
+            asked: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+        });
         let begin = Instant::now();
-        // Nanoseconds since the beginning until which the link is taken.
-        let taken = Arc::new(AtomicU64::new(0));
-        let carried = lies.clone();
+        let carried = seam.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
                     continue;
                 };
-                forward(&client, &server, |_| {});
-                let (taken, lies) = (taken.clone(), carried.clone());
+                let (asks, answers) = (carried.clone(), carried.clone());
+                let mut before = Vec::new();
+                forward(&client, &server, move |bytes| {
+                    // A request may lie in two reads.
+                    before.extend_from_slice(bytes);
+                    let found = before.windows(ASK.len()).filter(|w| *w == ASK).count();
+                    asks.asked.fetch_add(found, Ordering::Relaxed);
+                    before.drain(..before.len().saturating_sub(ASK.len() - 1));
+                });
                 forward(&server, &client, move |bytes| {
-                    let now = u64::try_from(begin.elapsed().as_nanos()).expect("some years");
-                    let cost = bytes.len() as u64 * 1_000_000_000 / rate;
-                    let claim = |taken: u64| Some(taken.max(now) + cost);
-                    let before = taken
-                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
-                        .expect("a claim is always made");
-                    thread::sleep(Duration::from_nanos(before.saturating_sub(now)));
+                    answers.pace(begin, bytes.len(), rate);
                     // Heads are short: what is long is of a body.
-                    if bytes.len() >= LONG && lies.load(Ordering::Relaxed) {
+                    if bytes.len() >= LONG && answers.lies.load(Ordering::Relaxed) {
                         let last = bytes.len() - 1;
                         bytes[last] ^= 1;
                     }
+                    answers
+                        .came
+                        .fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 });
             }
         });
-        Self { port: own, lies }
+        Self { port: own, seam }
+    }
+
+    /// Bytes that came from the other side.
+    pub(crate) fn came(&self) -> u64 {
+        self.seam.came.load(Ordering::Relaxed)
+    }
+
+    /// Beyond as many bytes that came it stands still.
+    pub(crate) fn allow(&self, bytes: u64) {
+        self.seam.allowed.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Chunks that were asked for.
+    pub(crate) fn asked(&self) -> usize {
+        self.seam.asked.load(Ordering::Relaxed)
     }
 
     /// From now on a bit is turned over in all bodies that pass.
     pub(crate) fn lie(&self) {
-        self.lies.store(true, Ordering::Relaxed);
+        self.seam.lies.store(true, Ordering::Relaxed);
     }
 }
 
@@ -76,3 +130,6 @@ fn forward(from: &TcpStream, to: &TcpStream, mut pass: impl FnMut(&mut [u8]) + S
 }
 
 const LONG: usize = 8 << 10;
+
+/// How a request for a chunk begins.
+const ASK: &[u8] = b"GET /.well-known/headwater/v1/chunk/";
