@@ -1,5 +1,5 @@
 //! Load of the network interfaces: the kernel's byte counters, read every second; and what replication may take of
-//! them ([`budget`], pure, and [`pace`], which waits).
+//! them ([`budget`], pure, and [`pace`], which waits), and each reader of what is left ([`fair`], pure, and [`clients`]).
 //!
 //! The daemon runs one [`Links`]. [`Meter`] is the pure part: samples in, rates out. A link that disappears keeps
 //! its counters and shows no load; one that appears is taken up at the next reading.
@@ -18,6 +18,10 @@ use crate::time::Now;
 
 pub mod budget;
 
+pub mod clients;
+
+pub mod fair;
+
 pub mod pace;
 
 /// Settings of the link readings.
@@ -31,6 +35,8 @@ pub struct Config {
     pub default_capacity: u64,
     /// What replication may take while viewers want the link: 0 to 1 of its capacity.
     pub background_share: f64,
+    /// Whether clients have equal shares of a link that they fill.
+    pub fair: bool,
 }
 
 /// Reads the interfaces every second.
@@ -67,6 +73,7 @@ impl Default for Config {
             interfaces: Vec::new(),
             default_capacity: 10_000_000_000 / 8,
             background_share: 0.3,
+            fair: true,
         }
     }
 }
@@ -102,10 +109,13 @@ impl Links {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), anyhow::Error> {
         let mut every = tokio::time::interval(INTERVAL);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = tokio::time::interval(TURN);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = every.tick() => self.read(Now::read()),
+                _ = turn.tick(), if self.config.fair => self.pace.share(Now::read()),
             }
         }
     }
@@ -237,6 +247,9 @@ fn number(path: &Path) -> Option<u64> {
 
 /// Time between readings.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between turns of sharing a link out.
+const TURN: Duration = Duration::from_millis(100);
 
 /// Time constant of the smoothing.
 const SMOOTHING: Duration = Duration::from_secs(3);

@@ -4,10 +4,12 @@
 //! A large body costs least when the kernel may hold much of it unsent: fewer wake-ups, larger writes. A client that
 //! does not read must not hold as much. So the kernel takes [`FIRST`] bytes at first, and all that the configuration
 //! allows once a client took that much between two looks; at a look at which it did not, the small bound is back. So it
-//! is when very many read: what the kernel holds for all of them comes out of the same memory.
+//! is when very many read: what the kernel holds for all of them comes out of the same memory. And who has had its share of a
+//! full link waits before more is written.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -16,8 +18,10 @@ use nix::{getsockopt_impl, sockopt_impl};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frames::Frames;
+use crate::link::clients::Client;
 use crate::link::pace::Pace;
 
 /// A handle of one connection's socket. One task polls it and looks at it, so the lock is never waited for.
@@ -35,16 +39,27 @@ struct Socket {
     recent: u64,
     frames: Arc<Frames>,
     pace: Arc<Pace>,
+    client: Arc<Client>,
+    /// Set while the client has had its share.
+    share: Option<Pin<Box<Sleep>>>,
     /// It serves another node's replication, which is no viewer.
     background: bool,
 }
 
 impl Line {
     /// Takes `stream`; the kernel will hold at most `unsent` bytes of it unsent, while there are few bodies among
-    /// `frames`. What goes over it counts as a viewer's for `pace`.
+    /// `frames`. What goes over it counts as a viewer's for `pace`, the one counted for `address`.
     #[must_use]
-    pub fn new(stream: TcpStream, unsent: u32, frames: Arc<Frames>, pace: Arc<Pace>) -> Self {
+    pub fn new(
+        stream: TcpStream,
+        address: IpAddr,
+        unsent: u32,
+        frames: Arc<Frames>,
+        pace: Arc<Pace>,
+    ) -> Self {
         let line = Socket {
+            client: pace.client(address),
+            share: None,
             stream,
             unsent,
             wide: false,
@@ -105,6 +120,8 @@ impl Line {
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut socket = self.socket();
+        let most = ready!(socket.poll_share(cx));
+        let buf = &buf[..buf.len().min(most)];
         let send = |stream: &TcpStream| {
             let sent = rustix::net::send(stream, buf, SendFlags::NOSIGNAL)?;
             Ok((sent, sent == buf.len()))
@@ -119,7 +136,14 @@ impl Line {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.socket();
+        let most = ready!(socket.poll_share(cx));
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if length > most {
+            drop(socket);
+            // The first that has bytes will do: another call follows.
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |buf| buf));
+        }
         let send = |stream: &TcpStream| {
             let sent = rustix::io::writev(stream, bufs)?;
             Ok((sent, sent == length))
@@ -198,12 +222,40 @@ impl Socket {
         }
     }
 
+    /// Waits until the client may have more of the link; says how many bytes.
+    fn poll_share(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.background {
+            return Poll::Ready(usize::MAX);
+        }
+        let wait = match self.client.may() {
+            Ok(most) => return Poll::Ready(most),
+            Err(wait) => wait,
+        };
+        let until = Instant::now() + wait;
+        let share = match &mut self.share {
+            Some(share) => {
+                share.as_mut().reset(until);
+                share
+            }
+            None => {
+                self.client.delayed();
+                self.share.insert(Box::pin(sleep_until(until)))
+            }
+        };
+        if share.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref(); // Over already.
+        }
+        Poll::Pending
+    }
+
     fn took(&mut self, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = taken {
             if self.background {
                 return taken;
             }
             self.pace.transmit.viewed(bytes as u64);
+            self.client.took(bytes as u64);
+            self.share = None;
             self.recent += bytes as u64;
             let fast = self.recent >= u64::from(self.unsent);
             if fast && !self.wide && self.frames.is_plenty() {
@@ -247,7 +299,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpSocket};
-    use tokio::time::{Instant, sleep, timeout};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::metrics::Metrics;
@@ -260,11 +312,12 @@ mod tests {
         client.set_recv_buffer_size(16 << 10).unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, client) = tokio::join!(listener.accept(), client.connect(address));
+        let (stream, from) = accepted.unwrap();
         let metrics = Arc::new(Metrics::new());
         let frames = Frames::new(1 << 20, Arc::clone(&metrics));
         let pace = Pace::new(1 << 30, 0.3, &metrics);
         (
-            Line::new(accepted.unwrap().0, unsent, frames, pace),
+            Line::new(stream, from.ip(), unsent, frames, pace),
             client.unwrap(),
         )
     }

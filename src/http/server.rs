@@ -405,7 +405,7 @@ async fn speak(
 ) -> Closed {
     let frames = Arc::clone(&shared.site.frames);
     let pace = Arc::clone(shared.site.swarm.pace());
-    let line = Line::new(stream, shared.unsent, frames, pace);
+    let line = Line::new(stream, holder(address), shared.unsent, frames, pace);
     let pulse = Arc::new(Pulse::default());
     let wire = Wire::new(line.clone(), Arc::clone(&pulse));
     let client = Client {
@@ -546,13 +546,9 @@ impl Places {
         })
     }
 
-    /// Takes a place. IPv6 clients count by their /64, which is what one of them is given.
+    /// Takes a place.
     fn take(this: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
-        let address = if address.is_ipv6() {
-            net::mask(address, 64)
-        } else {
-            address
-        };
+        let address = holder(address);
         let mut taken = this.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= this.total {
             return Err(Refused::Total);
@@ -567,6 +563,15 @@ impl Places {
             places: Arc::clone(this),
             address,
         })
+    }
+}
+
+/// Who is counted for an address: IPv6 clients by their /64, which is what one of them is given.
+fn holder(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() {
+        net::mask(address, 64)
+    } else {
+        address
     }
 }
 

@@ -43,6 +43,12 @@ impl Budget {
         self.capacity = capacity.max(1) as f64;
     }
 
+    /// What the link carries, bytes per second.
+    #[must_use]
+    pub fn capacity(&self) -> f64 {
+        self.capacity
+    }
+
     /// Takes a reading: until `now` viewers moved `viewed` bytes in all.
     pub fn observe(&mut self, now: Now, viewed: u64) {
         let Some((then, before)) = self.last else {
@@ -131,7 +137,7 @@ const BURST: Duration = Duration::from_millis(20);
 
 /// Bytes on the wire for each that is paid for: headers of Ethernet, IP and TCP. With less, replication would fill the
 /// queue in front of the link, and viewers would wait behind it.
-const WIRE: f64 = 1.06;
+pub(super) const WIRE: f64 = 1.06;
 
 /// Bytes of one part: so few that many connections have their turn in a second on a slow link, and so many that a
 /// fast one is not kept busy with parts.

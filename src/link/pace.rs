@@ -1,16 +1,18 @@
-//! Replication held back for viewers: a [`Budget`] for each direction of the link, asked before each part of a chunk.
+//! Replication held back for viewers, and viewers for each other: a [`Budget`] for each direction of the link, asked before each part of a chunk.
 //!
 //! The HTTP server and the mirrors of a node share one [`Pace`]. Whoever moves bytes for viewers adds to a counter and
 //! goes on; whoever moves them for replication waits for its turn, in the order of asking, and in it for the budget. So
-//! viewers pay nothing, and nodes that replicate from here get equal parts.
+//! viewers pay nothing, and nodes that replicate from here get equal parts. What viewers have is shared among [`Clients`].
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::budget::Budget;
+use super::budget::{Budget, WIRE};
+use super::clients::{Client, Clients};
 use crate::metrics::Metrics;
 use crate::metrics::link::{Background, Direction};
 use crate::time::Now;
@@ -22,6 +24,7 @@ pub struct Pace {
     pub transmit: Lane,
     /// What is received.
     pub receive: Lane,
+    clients: Arc<Clients>,
 }
 
 /// One direction.
@@ -48,6 +51,7 @@ impl Pace {
         let pace = Self {
             transmit: lane(Direction::Transmit),
             receive: lane(Direction::Receive),
+            clients: Clients::new(metrics.link.sharing()),
         };
         pace.look(capacity, Now::read());
         Arc::new(pace)
@@ -61,6 +65,21 @@ impl Pace {
             budget.observe(now, lane.viewed.load(Relaxed));
             lane.show(&budget);
         }
+    }
+
+    /// The client at `address`, of whom what is sent counts.
+    #[must_use]
+    pub fn client(&self, address: IpAddr) -> Arc<Client> {
+        self.clients.client(address)
+    }
+
+    /// Shares what viewers have of the link among them.
+    pub fn share(&self, now: Now) {
+        let lane = &self.transmit;
+        let capacity = lane.budget().capacity() / WIRE;
+        let moved = lane.metrics.moved.get();
+        let viewed = lane.viewed.load(Relaxed);
+        self.clients.share(capacity, viewed, moved, now);
     }
 }
 

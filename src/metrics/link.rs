@@ -4,7 +4,7 @@ use prometheus::{
     Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::{ONCE, counters, gauges};
+use super::{ONCE, counter, counters, gauge, gauges};
 
 /// Handles of the `link` topic.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Metrics {
     demand: IntGaugeVec,
     background: IntCounterVec,
     delayed: IntCounterVec,
+    sharing: Sharing,
 }
 
 /// Which way bytes go.
@@ -38,6 +39,17 @@ pub struct Background {
     /// Bytes it moved.
     pub moved: IntCounter,
     /// Bytes of these that had to wait.
+    pub delayed: IntCounter,
+}
+
+/// Handles of how a full link is shared among clients.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    /// Addresses that have connections.
+    pub clients: IntGauge,
+    /// Bytes per second that each may have; 0: what it will.
+    pub level: IntGauge,
+    /// Writes put off.
     pub delayed: IntCounter,
 }
 
@@ -111,6 +123,23 @@ impl Metrics {
                 "Bytes of chunks that replication held back for a while, for viewers or for want of capacity.",
                 &["direction"],
             ),
+            sharing: Sharing {
+                clients: gauge(
+                    registry,
+                    "headwater_link_clients",
+                    "Addresses of clients that have connections, IPv6 by their /64.",
+                ),
+                level: gauge(
+                    registry,
+                    "headwater_link_client_level_bytes_per_second",
+                    "Bytes per second that each client may have of a full link; 0: what it will.",
+                ),
+                delayed: counter(
+                    registry,
+                    "headwater_link_client_delayed_writes_total",
+                    "Writes to clients put off because these had their share of a full link.",
+                ),
+            },
         };
         // Shown from the start.
         drop([Direction::Transmit, Direction::Receive].map(|d| metrics.background(d)));
@@ -130,6 +159,12 @@ impl Metrics {
             moved: self.background.with_label_values(name),
             delayed: self.delayed.with_label_values(name),
         }
+    }
+
+    /// The handles of how a full link is shared among clients.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        self.sharing.clone()
     }
 
     /// The handles of the link named `name` (a network interface).

@@ -1,14 +1,17 @@
-//! What replication may take of the link, on real sockets: a node that other nodes fetch chunks from while viewers read.
+//! What replication, and each client, may take of the link, on real sockets: a node that other nodes fetch chunks from while viewers
+//! read.
 //!
 //! Loopback carries far more than the link the node is told of, so viewers want all of it, and what replication gets is
 //! what the node lets it have.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Node, get, until};
 
@@ -46,11 +49,16 @@ struct Load {
 
 impl Load {
     fn start(node: SocketAddr, head: &str, clients: usize) -> Self {
+        Self::from(Ipv4Addr::LOCALHOST, node, head, clients)
+    }
+
+    /// All of them are at `address`.
+    fn from(address: Ipv4Addr, node: SocketAddr, head: &str, clients: usize) -> Self {
         let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let client = |_| {
             let (got, stop, head) = (Arc::clone(&got), Arc::clone(&stop), head.to_owned());
             thread::spawn(move || {
-                let stream = TcpStream::connect(node).expect("the node listens");
+                let stream = connect(address, node);
                 let mut reader = BufReader::new(&stream);
                 while !stop.load(Ordering::Relaxed) {
                     (&stream).write_all(head.as_bytes()).expect("sent");
@@ -97,6 +105,14 @@ impl Load {
             client.join().expect("what it got was right");
         }
     }
+}
+
+fn connect(from: Ipv4Addr, node: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let from = SocketAddr::from((from, 0));
+    socket.bind(&from.into()).expect("an address of loopback");
+    socket.connect(&node.into()).expect("the node listens");
+    socket.into()
 }
 
 /// A node that publishes an object of 4 MiB, and the requests for its second chunk and for all of it.
@@ -162,6 +178,43 @@ fn replication_uses_the_idle_link_yields_to_viewers_and_comes_back() {
         background.rate(Duration::from_millis(500)) > 0.85 * CAPACITY
     });
     background.end();
+}
+
+#[test]
+fn clients_that_fill_the_link_have_equal_shares_however_many_connections_they_open() {
+    let (node, address, _) = origin();
+    let load = |last, connections| {
+        let from = Ipv4Addr::new(127, 0, 0, last);
+        Load::from(from, address, &head("/video.bin", ""), connections)
+    };
+    let many = load(2, 12);
+    until("more than the link is said to carry", || {
+        many.rate(Duration::from_millis(200)) > 1.5 * CAPACITY
+    });
+    let level = "headwater_link_client_level_bytes_per_second";
+    assert_eq!(metric(&node, level) as u64, 0, "one alone is not held");
+    let one = load(3, 1);
+    until("the link to be shared", || metric(&node, level) > 0.0);
+    // What lies in buffers by then is still to come.
+    until("the many to have no more than their share", || {
+        many.rate(Duration::from_millis(500)) < 0.6 * CAPACITY
+    });
+    let (begun, before) = (Instant::now(), [many.got(), one.got()]);
+    thread::sleep(Duration::from_secs(2));
+    let secs = begun.elapsed().as_secs_f64();
+    let got = [many.got() - before[0], one.got() - before[1]];
+    let rates = got.map(|bytes| bytes as f64 / secs);
+    for rate in rates {
+        let share = rate / CAPACITY;
+        assert!((0.4..0.55).contains(&share), "{rates:?} of {CAPACITY}");
+    }
+    assert!(metric(&node, "headwater_link_client_delayed_writes_total") > 0.0);
+    assert_eq!(metric(&node, "headwater_link_clients ") as u64, 2);
+    one.end();
+    until("who is left to have all again", || {
+        many.rate(Duration::from_millis(200)) > 1.5 * CAPACITY
+    });
+    many.end();
 }
 
 #[test]

@@ -31,12 +31,14 @@ pub(super) fn settings(section: &Section<'_, '_>) -> link::Config {
         let message = format!("found {background_share}, {expected}");
         section.error("background_share", message);
     }
+    let fair = section.boolean("fair");
     section.end();
     link::Config {
         capacity,
         interfaces,
         default_capacity,
         background_share,
+        fair,
     }
 }
 

@@ -1,0 +1,94 @@
+#!/bin/bash
+# What two clients get of a full link when one of them opens MANY connections and the other a single one. In network namespaces, each
+# on a link shaped to RATE Mbit/s in both directions, one node publishes an object of SIZE MiB, and both read it.
+# Says the rate of each over ten seconds, beginning five seconds after the second came.
+#
+# Takes root, iproute2, curl and python3. Usage: tests/swarm/fair.sh [BINARY]; FAIR=false shows what it is without sharing.
+set -euo pipefail
+BINARY=$(realpath "${1:-target/release/headwater}")
+SIZE=${SIZE:-512} RATE=${RATE:-100} MANY=${MANY:-16} FAIR=${FAIR:-true}
+DIR=$(mktemp -d) TAG=hf$$ PIDS=()
+
+cleanup() {
+    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    for n in switch 1 2 3; do ip netns del "$TAG-$n" 2>/dev/null || true; done
+    rm -rf "$DIR"
+}
+trap cleanup EXIT
+
+in_ns() { local n=$1; shift; ip netns exec "$TAG-$n" "$@"; }
+shape() { in_ns "$1" tc qdisc add dev "$2" root tbf rate "${RATE}mbit" burst 128kb latency 100ms; }
+
+ip netns add "$TAG-switch"
+in_ns switch ip link add bridge type bridge
+in_ns switch ip link set bridge up
+for n in 1 2 3; do
+    ip netns add "$TAG-$n"
+    in_ns "$n" ip link set lo up
+    in_ns "$n" ip link add eth0 type veth peer name "port$n" netns "$TAG-switch"
+    in_ns "$n" ip addr add "10.99.0.$n/24" dev eth0
+    in_ns "$n" ip link set eth0 up
+    in_ns switch ip link set "port$n" master bridge
+    in_ns switch ip link set "port$n" up
+    shape "$n" eth0
+    shape switch "port$n"
+done
+
+mkdir -p "$DIR/content"
+head -c "${SIZE}M" /dev/urandom > "$DIR/content/video.bin"
+cat > "$DIR/1.toml" <<TOML
+[node]
+id = "node1"
+state = "$DIR/state"
+[dns]
+listen = []
+[resolver]
+mode = "off"
+[http]
+listen = ["10.99.0.1:8080"]
+[metrics]
+listen = "127.0.0.1:9153"
+[link]
+capacity = "$RATE Mbit/s"
+fair = $FAIR
+[[publish]]
+dir = "$DIR/content"
+TOML
+
+start() { in_ns "$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
+start 1
+deadline=$((SECONDS + 300))
+until in_ns 1 curl -sfI http://10.99.0.1:8080/video.bin > /dev/null; do
+    [ $SECONDS -lt $deadline ] || { echo "not published" >&2; tail -5 "$DIR/1.log" >&2; exit 1; }
+    sleep 0.1
+done
+cat > "$DIR/measure.py" <<'PYTHON'
+import subprocess, sys, time
+tag, rate, many = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+link = rate * 125_000
+
+def moved(n):
+    """Bytes that went to a client."""
+    return int(open(f"/sys/class/net/port{n}/statistics/tx_bytes").read())
+
+def view(n):
+    return subprocess.Popen(["ip", "netns", "exec", f"{tag}-{n}", "curl", "-s", "-o", "/dev/null", "http://10.99.0.1:8080/video.bin"])
+
+viewers = [view(2) for _ in range(many)]
+try:
+    time.sleep(3)
+    viewers.append(view(3))
+    time.sleep(5)
+    begun, before = time.monotonic(), [moved(n) for n in (2, 3)]
+    time.sleep(10)
+    secs = time.monotonic() - begun
+    for n, had, what in zip((2, 3), before, (f"client with {many} connections:", "client with 1 connection:")):
+        had = (moved(n) - had) / secs
+        print(f"{what:<30} {had * 8 / 1e6:.1f} Mbit/s, {100 * had / link:.0f} % of the link")
+finally:
+    for viewer in viewers:
+        viewer.kill()
+        viewer.wait()
+PYTHON
+in_ns switch python3 "$DIR/measure.py" "$TAG" "$RATE" "$MANY"
