@@ -2,7 +2,7 @@
 //! Own zones and the transports here, foreign names in `slow`.
 
 use std::io::{ErrorKind, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use headwater::dns::{Config, Outcome, Transport};
 use headwater::metrics::dns::Limit;
 use headwater::time::Now;
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{RData, RecordType};
 
 use self::harness::{
     Server, addresses, ask, config, framed, query, receive, receive_stream, texts, wait, zone,
@@ -258,6 +258,17 @@ fn reload_while_queried_loses_no_query_and_shows_no_mix() {
             })
         })
         .collect();
+    let windows = {
+        let (client, done) = (server.udp(), Arc::clone(&done));
+        std::thread::spawn(move || {
+            let (mut asked, mut last) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                last = ask_window(&client, last);
+                asked += u32::from(WINDOW);
+            }
+            asked
+        })
+    };
     for serial in 2..1_002 {
         std::fs::write(&server.file, zone(serial)).unwrap();
         let status = server.engine.keeper().reload(Some("EXAMPLE.test")).unwrap();
@@ -268,6 +279,55 @@ fn reload_while_queried_loses_no_query_and_shows_no_mix() {
     for client in clients {
         assert!(client.join().expect("no query lost") > 0);
     }
+    let asked = windows.join().expect("no query lost");
+    assert!(asked > 10_000, "{asked} in windows");
+}
+
+/// Queries on their way at once.
+const WINDOW: u16 = 64;
+
+/// Asks [`WINDOW`] questions of several kinds at once and takes one answer to each, none of which is of an older version than
+/// `last`; gives the newest.
+fn ask_window(client: &UdpSocket, last: u32) -> u32 {
+    const KINDS: [(&str, RecordType); 4] = [
+        ("both.example.test.", RecordType::TXT),
+        ("nowhere.example.test.", RecordType::A),
+        ("example.test.", RecordType::SOA),
+        ("www.example.test.", RecordType::MX),
+    ];
+    let kind = |id: u16| KINDS[usize::from(id) % KINDS.len()];
+    for id in 0..WINDOW {
+        let (name, rtype) = kind(id);
+        client.send(&query(id, name, rtype)).unwrap();
+    }
+    let (mut newest, mut seen) = (last, [false; WINDOW as usize]);
+    for _ in 0..WINDOW {
+        let answer = Message::from_vec(&receive(client)).unwrap();
+        let id = answer.metadata.id;
+        let again = std::mem::replace(&mut seen[usize::from(id)], true);
+        assert!(!again, "one answer to each: {answer:?}");
+        let versions = match kind(id).1 {
+            RecordType::TXT => texts(&answer),
+            _ => serials(&answer),
+        };
+        assert!(!versions.is_empty(), "{answer:?}");
+        for version in versions {
+            assert!(version >= last, "never back to an older version");
+            newest = newest.max(version);
+        }
+    }
+    newest
+}
+
+/// Serials of the SOA records of an answer.
+fn serials(answer: &Message) -> Vec<u32> {
+    let records = answer.answers.iter().chain(&answer.authorities);
+    records
+        .filter_map(|record| match &record.data {
+            RData::SOA(soa) => Some(soa.serial),
+            _ => None,
+        })
+        .collect()
 }
 
 #[test]
