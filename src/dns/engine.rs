@@ -22,7 +22,7 @@ use super::resolver::near::Near;
 use super::resolver::policy::{Alias, Policy};
 use super::rrl::{self, Equal, Verdict};
 use super::wire::{
-    self, BLOCK, Ede, Edns, Extra, OptionsOut, Query, Rcode, Reason, Reject, Writer,
+    self, BLOCK, Ede, Edns, Extra, MALFORMED, OptionsOut, Query, Rcode, Reason, Reject, Writer,
 };
 use super::zone::Zones;
 use super::zone::path::Path;
@@ -589,8 +589,8 @@ impl<'e> Snapshot<'e> {
                 (len, true) => (len, Outcome::Authoritative, u64::MAX),
                 (len, false) => (len, Outcome::Refused, 0),
             }
-        } else if self.zones.is_unavailable(query.name) {
-            let len = wire::code(query, Rcode::ServFail, Some(NOT_LOADED), out);
+        } else if let Some(why) = self.zones.unavailable(query.name) {
+            let len = wire::code(query, Rcode::ServFail, Some(why), out);
             (len, Outcome::Servfail, 0)
         } else {
             let cache = match &engine.resolver {
@@ -729,6 +729,8 @@ pub(super) fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Fast {
     let reason = match rcode {
         Rcode::NotImp => Some(Ede::NotSupported.into()),
         Rcode::ServFail => Some(BUSY),
+        Rcode::FormErr => Some(MALFORMED),
+        Rcode::BadVers => Some(VERSION),
         _ => None,
     };
     let outcome = outcome_of(rcode);
@@ -737,7 +739,10 @@ pub(super) fn error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Fast {
 
 /// Asks the client for the cookie that goes with this answer.
 fn badcookie(query: &Query<'_>, outcome: Outcome, out: &mut [u8]) -> Fast {
-    respond(wire::code(query, Rcode::BadCookie, None, out), outcome)
+    respond(
+        wire::code(query, Rcode::BadCookie, Some(COOKIE), out),
+        outcome,
+    )
 }
 
 /// Sends the client to TCP.
@@ -771,7 +776,8 @@ fn outcome_of(rcode: Rcode) -> Outcome {
 
 const PROHIBITED: Reason = Reason::new(Ede::Prohibited, "recursion is not for this client");
 const BUSY: Reason = Reason::new(Ede::Other, "too many queries in flight");
-const NOT_LOADED: Reason = Reason::new(Ede::NotReady, "the zone is not in service");
+const VERSION: Reason = Reason::new(Ede::NotSupported, "only EDNS version 0 is known");
+const COOKIE: Reason = Reason::new(Ede::Other, "the cookie is not known");
 
 const CLASS_IN: u16 = 1;
 

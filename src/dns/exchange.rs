@@ -11,7 +11,7 @@ use super::transfer::message::{self, AXFR, IXFR, Message, NOTIFY, QUERY, Questio
 use super::transfer::outgoing::Outgoing;
 use super::transfer::{Allow, Config};
 use super::tsig::{Failure, Session, Verified};
-use super::wire::{self, Ede, HEADER_LEN, Query, Rcode, Reason};
+use super::wire::{self, Ede, HEADER_LEN, MALFORMED, Query, Rcode, Reason};
 use super::{Outcome, Transport};
 use crate::metrics::Metrics;
 use crate::metrics::transfer::{Direction, Ended, Kind};
@@ -59,6 +59,7 @@ impl From<Rcode> for Refusal {
             Rcode::Refused => Some(Ede::Prohibited.into()),
             Rcode::NotAuth => Some(Ede::NotAuthoritative.into()),
             Rcode::ServFail => Some(Ede::Other.into()),
+            Rcode::FormErr => Some(MALFORMED),
             // The code says it all.
             _ => None,
         };

@@ -21,6 +21,7 @@ use super::ZoneConfig;
 use super::dnssec::signer::Signer;
 use super::transfer::refresh::Refresh;
 use super::tsig::Keys;
+use super::wire::{Ede, Reason};
 use super::zone::name;
 use super::zone::{self, Change, Loaded, Problem, Zone, Zones};
 use crate::metrics::Metrics;
@@ -162,7 +163,7 @@ impl Keeper {
         keeper.configure(zones);
         let kept = lock(&keeper.kept).clone();
         let apexes = kept.keys().filter_map(|name| zone::apex(name));
-        keeper.swap(apexes.map(Change::Unavailable));
+        keeper.swap(apexes.map(|apex| Change::Unavailable(apex, NOT_LOADED)));
         keeper
     }
 
@@ -316,7 +317,7 @@ impl Keeper {
         let never = status.serial.is_none();
         drop(status);
         if never && let Some(apex) = zone::apex(&kept.name) {
-            self.change(kept, Change::Unavailable(apex));
+            self.change(kept, Change::Unavailable(apex, BROKEN));
         }
         self.metrics.dns.zone_failed(&kept.name);
     }
@@ -405,6 +406,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+const NOT_LOADED: Reason = Reason::new(Ede::NotReady, "the zone is not loaded yet");
+const BROKEN: Reason = Reason::new(Ede::InvalidData, "the zone could not be loaded");
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -437,17 +441,17 @@ mod tests {
     #[test]
     fn zone_not_loaded_is_unavailable_until_it_is() {
         let (keeper, folder) = keeper(&["a.test.", "missing.test."]);
-        assert!(keeper.serving().is_unavailable(b"\x01a\x04test\0"));
+        assert!(keeper.serving().unavailable(b"\x01a\x04test\0").is_some());
         let states = keeper.reload(None).expect("all zones");
         assert_eq!(states[0].problems, [""; 0]);
         assert!(!states[1].problems.is_empty() && !keeper.is_good());
-        assert!(!keeper.serving().is_unavailable(b"\x01a\x04test\0"));
+        assert!(keeper.serving().unavailable(b"\x01a\x04test\0").is_none());
         let missing = b"\x01x\x07missing\x04test\0";
-        assert!(keeper.serving().is_unavailable(missing));
+        assert!(keeper.serving().unavailable(missing).is_some());
         let from = folder.path().join("b.test.");
         std::fs::rename(from, folder.path().join("missing.test.")).expect("a file");
         assert!(keeper.reload(Some("MISSING.test")).is_some());
-        assert!(!keeper.serving().is_unavailable(missing) && keeper.is_good());
+        assert!(keeper.serving().unavailable(missing).is_none() && keeper.is_good());
     }
 
     #[test]
@@ -456,7 +460,7 @@ mod tests {
         let _ = keeper.reload(None);
         keeper.configure(configs(&folder, &["a.test.", "B.test"]));
         assert_eq!(served(&keeper), ["a.test."]);
-        assert!(!keeper.serving().is_unavailable(b"\x01b\x04test\0"));
+        assert!(keeper.serving().unavailable(b"\x01b\x04test\0").is_none());
         keeper.configure(configs(&folder, &["B.test."]));
         assert_eq!(served(&keeper), [""; 0]);
         let states = keeper.reload(Some("b.test")).expect("the zone");

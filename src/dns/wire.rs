@@ -7,7 +7,7 @@ mod ede;
 
 mod edns;
 
-pub use self::ede::{Ede, Reason, TEXT_MAX};
+pub use self::ede::{Ede, MALFORMED, Reason, TEXT_MAX};
 pub use self::edns::{
     BLOCK, CLIENT_COOKIE, Cookie, Edns, Extra, NSID_MAX, OPTIONS_OUT_MAX, Options, OptionsOut,
     SERVER_COOKIE,

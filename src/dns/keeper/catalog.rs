@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::secondary::write;
-use super::{Keeper, Kept, canonical, lock};
+use super::{Keeper, Kept, NOT_LOADED, canonical, lock};
 use crate::dns::transfer::catalog::{self, Clash, Member, Owners};
 use crate::dns::transfer::{copy, file_name};
 use crate::dns::update::journal;
@@ -138,7 +138,7 @@ impl Keeper {
                     let kept = Arc::new(Kept::new(name.clone(), config));
                     let replaced = old.contains_key(&name);
                     if let Some(apex) = zone::apex(&name).filter(|_| member.is_some() || replaced) {
-                        changes.push(Change::Unavailable(apex));
+                        changes.push(Change::Unavailable(apex, NOT_LOADED));
                     }
                     if member.is_some() {
                         new.push(kept.clone());

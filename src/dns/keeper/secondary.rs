@@ -9,6 +9,7 @@ use crate::dns::transfer::copy;
 use crate::dns::transfer::history::Difference;
 use crate::dns::transfer::incoming::Came;
 use crate::dns::transfer::refresh::Refresh;
+use crate::dns::wire::{Ede, Reason};
 use crate::dns::zone::overlay::Overlay;
 use crate::dns::zone::records::from_records;
 use crate::dns::zone::{self, Change, Loaded, Problem, Zone};
@@ -169,19 +170,19 @@ impl Keeper {
                     }
                     let expires = lock(&kept.refresh).expires();
                     if expires.is_some_and(|at| at <= now.unix_ms) {
-                        self.change(kept, Change::Unavailable(apex));
+                        self.change(kept, Change::Unavailable(apex, OVER));
                         lock(&kept.status).problems = vec![EXPIRED.to_owned()];
                     } else {
                         self.publish(kept, config, loaded, None);
                     }
                 }
                 Ok(None) => {
-                    self.change(kept, Change::Unavailable(apex));
+                    self.change(kept, Change::Unavailable(apex, NOT_YET));
                     lock(&kept.status).problems = vec![WAITING.to_owned()];
                 }
                 Err(problem) => {
                     tracing::warn!(zone = %kept.name, %problem, "copy not read");
-                    self.change(kept, Change::Unavailable(apex));
+                    self.change(kept, Change::Unavailable(apex, NOT_YET));
                     lock(&kept.status).problems = vec![problem];
                 }
             }
@@ -192,7 +193,7 @@ impl Keeper {
 
     /// Takes a zone that nobody confirmed out of service.
     fn expire(&self, kept: &Arc<Kept>, apex: &Arc<[u8]>) {
-        self.change(kept, Change::Unavailable(apex.clone()));
+        self.change(kept, Change::Unavailable(apex.clone(), OVER));
         let mut status = lock(&kept.status);
         status.serial = None;
         status.problems = vec![EXPIRED.to_owned()];
@@ -277,3 +278,6 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 const EXPIRED: &str = "expired: no primary confirmed the zone in time";
 const WAITING: &str = "not transferred yet";
+
+const OVER: Reason = Reason::new(Ede::InvalidData, "the zone expired");
+const NOT_YET: Reason = Reason::new(Ede::NotReady, "the zone was not transferred yet");

@@ -115,5 +115,8 @@ impl From<Ede> for Reason {
     }
 }
 
+/// Why a message that cannot be read is answered with FORMERR.
+pub const MALFORMED: Reason = Reason::new(Ede::Other, "the message is malformed");
+
 /// The longest text of a [`Reason`], bytes.
 pub const TEXT_MAX: usize = 58;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::path::{Path, is_same};
 use super::table::Table;
 use super::tree::Zone;
+use crate::dns::wire::Reason;
 
 /// All own zones: one immutable snapshot, swapped whole.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +33,8 @@ pub struct Zones {
 enum Slot {
     #[default]
     Free,
-    /// The apex, wire form, lower case.
-    Unavailable(Arc<[u8]>),
+    /// The apex, wire form, lower case, and why it cannot be answered from.
+    Unavailable(Arc<[u8]>, Reason),
     Zone(Arc<Zone>),
 }
 
@@ -43,8 +44,8 @@ pub enum Change {
     /// The zone is answered from; it replaces one of the same apex.
     Serve(Arc<Zone>),
     /// The names beneath this apex (wire form, lower case) are own names that cannot be answered: SERVFAIL, not
-    /// whatever an upstream says of them.
-    Unavailable(Arc<[u8]>),
+    /// whatever an upstream says of them, and why.
+    Unavailable(Arc<[u8]>, Reason),
     /// The apex (wire form, lower case) is no own zone any more.
     Remove(Arc<[u8]>),
 }
@@ -76,7 +77,7 @@ impl Zones {
         for change in changes {
             let slot = match change {
                 Change::Serve(zone) => Slot::Zone(zone),
-                Change::Unavailable(apex) => Slot::Unavailable(apex),
+                Change::Unavailable(apex, why) => Slot::Unavailable(apex, why),
                 Change::Remove(apex) => {
                     if let Some(at) = next.at(&apex) {
                         // Found no more, but still in the table.
@@ -124,15 +125,18 @@ impl Zones {
         }
     }
 
-    /// Whether the closest own zone of `name` (wire form) cannot be answered from.
+    /// Why the closest own zone of `name` (wire form) cannot be answered from, if so it is.
     #[must_use]
-    pub fn is_unavailable(&self, name: &[u8]) -> bool {
+    pub fn unavailable(&self, name: &[u8]) -> Option<Reason> {
         if self.unavailable == 0 {
-            return false;
+            return None;
         }
-        let mut closest = false;
+        let mut closest = None;
         self.walk(&Path::new(name), 0, |slot, _, _| {
-            closest = matches!(slot, Slot::Unavailable(_));
+            closest = match slot {
+                Slot::Unavailable(_, why) => Some(*why),
+                _ => None,
+            };
         });
         closest
     }
@@ -220,7 +224,7 @@ impl Zones {
         self.large |= matches!(&slot, Slot::Zone(zone) if zone.is_large());
         let chunk = Arc::make_mut(&mut self.chunks[at as usize / CHUNK]);
         let old = std::mem::replace(&mut chunk[at as usize % CHUNK], slot);
-        let unavailable = |slot: &Slot| usize::from(matches!(slot, Slot::Unavailable(_)));
+        let unavailable = |slot: &Slot| usize::from(matches!(slot, Slot::Unavailable(..)));
         self.unavailable += unavailable(&chunk[at as usize % CHUNK]);
         self.unavailable -= unavailable(&old);
     }
@@ -241,7 +245,7 @@ impl Slot {
     fn apex(&self) -> Option<&[u8]> {
         match self {
             Self::Free => None,
-            Self::Unavailable(apex) => Some(apex),
+            Self::Unavailable(apex, _) => Some(apex),
             Self::Zone(zone) => Some(zone.apex()),
         }
     }
@@ -254,7 +258,10 @@ const CHUNK: usize = 64;
 mod tests {
     use super::*;
     use crate::dns::ZoneConfig;
+    use crate::dns::wire::Ede;
     use proptest::prelude::*;
+
+    const WHY: Reason = Reason::new(Ede::NotReady, "");
 
     fn zone(name: &str, serial: u32) -> Arc<Zone> {
         let config = ZoneConfig {
@@ -273,16 +280,17 @@ mod tests {
     #[test]
     fn zone_unavailable_is_not_answered_from_the_zone_above() {
         let zones = Zones::new(vec![zone("test.", 1), zone("a.test.", 1)]);
-        assert!(!zones.is_unavailable(b"\x01a\x04test\0"));
-        let next = zones.with([Change::Unavailable(apex("a.test."))]);
-        assert!(next.is_unavailable(b"\x01x\x01a\x04test\0"));
-        assert!(!next.is_unavailable(b"\x01x\x04test\0"));
-        assert!(
-            !zones.is_unavailable(b"\x01a\x04test\0"),
+        assert_eq!(zones.unavailable(b"\x01a\x04test\0"), None);
+        let next = zones.with([Change::Unavailable(apex("a.test."), WHY)]);
+        assert_eq!(next.unavailable(b"\x01x\x01a\x04test\0"), Some(WHY));
+        assert_eq!(next.unavailable(b"\x01x\x04test\0"), None);
+        assert_eq!(
+            zones.unavailable(b"\x01a\x04test\0"),
+            None,
             "the old snapshot stays"
         );
         let back = next.with([Change::Serve(zone("a.test.", 2))]);
-        assert!(!back.is_unavailable(b"\x01a\x04test\0"));
+        assert_eq!(back.unavailable(b"\x01a\x04test\0"), None);
         assert_eq!(back.get(b"\x01a\x04test\0").map(|z| z.serial()), Some(2));
     }
 
@@ -320,7 +328,7 @@ mod tests {
                         }
                         Step::Unavailable(n) => {
                             model.insert(name(n), None);
-                            Change::Unavailable(apex(&name(n)))
+                            Change::Unavailable(apex(&name(n)), WHY)
                         }
                         Step::Remove(n) => {
                             model.remove(&name(n));
@@ -335,7 +343,7 @@ mod tests {
             prop_assert_eq!(served, expected);
             for n in 0..200_u8 {
                 let name = format!("z{n}.test.");
-                let unavailable = zones.is_unavailable(&apex(&name));
+                let unavailable = zones.unavailable(&apex(&name)).is_some();
                 prop_assert_eq!(unavailable, model.get(&name) == Some(&None));
             }
         }

@@ -11,10 +11,10 @@ use super::harness::{Server, Upstream, config, framed, query, wait, zone};
 
 const EDE: u16 = 15;
 const OTHER: u16 = 0;
-const NOT_READY: u16 = 14;
 const PROHIBITED: u16 = 18;
 const NOT_AUTHORITATIVE: u16 = 20;
 const NOT_SUPPORTED: u16 = 21;
+const INVALID_DATA: u16 = 24;
 
 /// Asks with an OPT and without one; the first answer has `rcode` and this reason, the second no more than the code.
 #[track_caller]
@@ -79,9 +79,8 @@ fn refusals_of_transfers_notices_and_updates_say_why() {
         let packet = with_opcode(ask(name, RecordType::SOA), opcode);
         check(&client, &packet, rcode, Some(reason));
     }
-    // A form that is wrong is its own reason.
     let whole = ask("example.test.", RecordType::AXFR);
-    check(&client, &whole, 1, None);
+    check(&client, &whole, 1, Some(OTHER)); // Over UDP.
     let mut stream = server.tcp();
     stream
         .write_all(&framed(&with_options(whole, &[])))
@@ -95,10 +94,25 @@ fn refusals_of_transfers_notices_and_updates_say_why() {
 }
 
 #[test]
+fn messages_that_cannot_be_taken_are_told_why() {
+    let server = Server::start(&zone(1), config());
+    let client = server.udp();
+    let www = query(1, "www.example.test.", RecordType::A);
+    let mut cut = with_options(www.clone(), &[(10, &[1, 2, 3])]); // A cookie of three octets.
+    let (code, options) = exchange(&client, &cut);
+    assert_eq!((code, reason_of(&options)), (1, Some(OTHER)));
+    cut = with_options(www, &[]);
+    let version = cut.len() - 5;
+    cut[version] = 1;
+    let (code, options) = exchange(&client, &cut);
+    assert_eq!((code, reason_of(&options)), (16, Some(NOT_SUPPORTED)));
+}
+
+#[test]
 fn failures_of_this_server_say_why() {
     let broken = Server::start("no zone at all\n", config());
     let www = || query(1, "www.example.test.", RecordType::A);
-    check(&broken.udp(), &www(), 2, Some(NOT_READY));
+    check(&broken.udp(), &www(), 2, Some(INVALID_DATA));
     let upstream = Upstream::start();
     let one = Config {
         queries_in_flight: 1,

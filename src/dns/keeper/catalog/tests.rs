@@ -91,7 +91,8 @@ fn status(keeper: &Keeper, name: &str) -> super::super::ZoneStatus {
 fn unavailable(keeper: &Keeper, name: &str) -> bool {
     keeper
         .serving()
-        .is_unavailable(&zone::apex(name).expect("a name"))
+        .unavailable(&zone::apex(name).expect("a name"))
+        .is_some()
 }
 
 fn copies(folder: &Path) -> usize {
