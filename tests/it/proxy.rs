@@ -346,6 +346,32 @@ fn one_byte_of_a_cold_object_fetches_one_chunk_and_keeps_it() {
 }
 
 #[test]
+fn chunks_that_came_stay_in_memory_while_half_of_it_is_free() {
+    let body = noise(12 << 20);
+    let upstream = file(body.clone());
+    for (memory, least, most) in [(64, 12 << 20, 12 << 20), (16, 7 << 20, 10 << 20)] {
+        let node = node(
+            &upstream,
+            &format!("[proxy_cache]\nmemory = \"{memory} MiB\"\n"),
+        );
+        assert!(fetch(&node, "/big", &[]).body == body);
+        until("all to be on disk", || {
+            gauge(&node, "headwater_proxy_disk_bytes") == 12 << 20
+        });
+        until("memory to be as it stays", || {
+            (least..=most).contains(&gauge(&node, "headwater_proxy_memory_bytes"))
+        });
+    }
+}
+
+fn gauge(node: &Node, name: &str) -> u64 {
+    let page = crate::harness::get(node.address("metrics"), "/metrics", &[]);
+    let text = String::from_utf8(page.body).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap().trim().parse().unwrap()
+}
+
+#[test]
 fn cache_is_kept_over_a_restart_and_flipped_bits_are_fetched_again() {
     let body = noise((2 << 20) + 5);
     let upstream = file(body.clone());

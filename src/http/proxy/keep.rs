@@ -36,8 +36,8 @@ struct Memory {
 struct Rings {
     /// Small bodies, and chunks read often: what was not used since the hand came by goes first.
     kept: VecDeque<(Weak<Content>, u64)>,
-    /// Chunks of large bodies that were just brought: those who read close behind find them here, then they go. One large
-    /// body does not wash out the rest.
+    /// Chunks of large bodies that were brought: those who read close behind find them here. While half of the memory has nothing
+    /// to do they stay; then they go as others come, so one large body does not wash out the rest.
     passing: VecDeque<(Weak<Content>, u64)>,
 }
 
@@ -47,11 +47,7 @@ impl Memory {
         let mut rings = self.rings();
         rings.kept.push_back((Arc::downgrade(content), index));
         self.fit(&mut rings);
-        // Contents that are gone leave their places behind.
-        let kept = &mut rings.kept;
-        if kept.len() > RING && kept.len().is_power_of_two() {
-            kept.retain(|(content, _)| content.strong_count() > 0);
-        }
+        trim(&mut rings.kept);
     }
 
     /// A chunk of a large body came in.
@@ -59,10 +55,12 @@ impl Memory {
         let mut rings = self.rings();
         rings.passing.push_back((Arc::downgrade(content), index));
         let most = usize::try_from(self.budget / 8 / CHUNK as i64).unwrap_or(usize::MAX);
-        if rings.passing.len() > most.clamp(1, PASSING) {
+        let most = most.clamp(1, PASSING);
+        while rings.passing.len() > most && self.ledger.memory.get() > self.budget / 2 {
             pass_oldest(&mut rings);
         }
         self.fit(&mut rings);
+        trim(&mut rings.passing);
     }
 
     fn fit(&self, rings: &mut Rings) {
@@ -85,6 +83,13 @@ impl Memory {
 
     fn rings(&self) -> std::sync::MutexGuard<'_, Rings> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes out the places that contents left behind which are gone.
+fn trim(ring: &mut VecDeque<(Weak<Content>, u64)>) {
+    if ring.len() > RING && ring.len().is_power_of_two() {
+        ring.retain(|(content, _)| content.strong_count() > 0);
     }
 }
 
@@ -301,7 +306,7 @@ impl Open {
 /// Places in the ring from which on those of contents that are gone are looked for.
 const RING: usize = 1024;
 
-/// Chunks of large bodies that stay in memory for those who read close behind.
+/// Chunks of large bodies that stay in memory for those who read close behind, however full it is.
 const PASSING: usize = 32;
 
 /// Responses that make room on a full disk at once, at most.
