@@ -36,8 +36,8 @@ struct Memory {
 struct Rings {
     /// Small bodies, and chunks read often: what was not used since the hand came by goes first.
     kept: VecDeque<(Weak<Content>, u64)>,
-    /// Chunks of large bodies that were brought: those who read close behind find them here. While half of the memory has nothing
-    /// to do they stay; then they go as others come, so one large body does not wash out the rest.
+    /// Chunks of large bodies that were just brought: those who read close behind find them here, then they go. One large
+    /// body does not wash out the rest.
     passing: VecDeque<(Weak<Content>, u64)>,
 }
 
@@ -47,7 +47,11 @@ impl Memory {
         let mut rings = self.rings();
         rings.kept.push_back((Arc::downgrade(content), index));
         self.fit(&mut rings);
-        trim(&mut rings.kept);
+        // Contents that are gone leave their places behind.
+        let kept = &mut rings.kept;
+        if kept.len() > RING && kept.len().is_power_of_two() {
+            kept.retain(|(content, _)| content.strong_count() > 0);
+        }
     }
 
     /// A chunk of a large body came in.
@@ -55,12 +59,15 @@ impl Memory {
         let mut rings = self.rings();
         rings.passing.push_back((Arc::downgrade(content), index));
         let most = usize::try_from(self.budget / 8 / CHUNK as i64).unwrap_or(usize::MAX);
-        let most = most.clamp(1, PASSING);
-        while rings.passing.len() > most && self.ledger.memory.get() > self.budget / 2 {
+        if rings.passing.len() > most.clamp(1, PASSING) {
             pass_oldest(&mut rings);
         }
         self.fit(&mut rings);
-        trim(&mut rings.passing);
+    }
+
+    /// Whether half of it has nothing to do.
+    fn is_idle(&self) -> bool {
+        self.ledger.memory.get() < self.budget / 2
     }
 
     fn fit(&self, rings: &mut Rings) {
@@ -83,13 +90,6 @@ impl Memory {
 
     fn rings(&self) -> std::sync::MutexGuard<'_, Rings> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes out the places that contents left behind which are gone.
-fn trim(ring: &mut VecDeque<(Weak<Content>, u64)>) {
-    if ring.len() > RING && ring.len().is_power_of_two() {
-        ring.retain(|(content, _)| content.strong_count() > 0);
     }
 }
 
@@ -232,7 +232,8 @@ impl Keep {
         self.disk.fits(len, held)
     }
 
-    /// Reads from disk, verified. What is read often comes into memory. `None`: it is lost.
+    /// Reads from disk, verified. What is read often comes into memory, and all that is read while half of that is idle. `None`: it
+    /// is lost.
     pub(super) async fn read(&self, reader: &Open, part: OnDisk) -> Option<Bytes> {
         if let Some(bytes) = self.read_ready(reader, &part) {
             return Some(bytes);
@@ -249,7 +250,7 @@ impl Keep {
             return None;
         };
         content.sealed(part.index, seals);
-        if part.often || !content.is_large() {
+        if part.often || self.memory.is_idle() || !content.is_large() {
             self.take_in(content, part.index, &bytes);
         }
         Some(bytes.slice(part.within))
@@ -265,7 +266,7 @@ impl Keep {
                 reader.file.get_or_init(|| file)
             }
         };
-        if part.often
+        if (part.often || self.memory.is_idle())
             && let Some(bytes) = self.disk.read_whole(file, part)
         {
             self.take_in(&reader.content, part.index, &bytes);
@@ -306,7 +307,7 @@ impl Open {
 /// Places in the ring from which on those of contents that are gone are looked for.
 const RING: usize = 1024;
 
-/// Chunks of large bodies that stay in memory for those who read close behind, however full it is.
+/// Chunks of large bodies that stay in memory for those who read close behind.
 const PASSING: usize = 32;
 
 /// Responses that make room on a full disk at once, at most.
