@@ -346,33 +346,6 @@ fn one_byte_of_a_cold_object_fetches_one_chunk_and_keeps_it() {
 }
 
 #[test]
-fn chunks_that_are_read_come_into_memory_while_half_of_it_is_idle() {
-    let body = noise(40 << 20);
-    let upstream = file(body.clone());
-    // 32 chunks stay for those who read close behind the fill, if an eighth of the memory is as much.
-    for (memory, least, most) in [(256, 40 << 20, 40 << 20), (64, 32 << 20, 34 << 20)] {
-        let config = format!("[proxy_cache]\nmemory = \"{memory} MiB\"\n");
-        let node = node(&upstream, &config);
-        let held = || gauge(&node, "headwater_proxy_memory_bytes");
-        assert!(fetch(&node, "/big", &[]).body == body);
-        until("all to be on disk", || {
-            gauge(&node, "headwater_proxy_disk_bytes") == 40 << 20
-        });
-        until("the fill to leave memory", || held() <= 32 << 20);
-        assert!(fetch(&node, "/big", &[]).body == body);
-        let held = held();
-        assert!((least..=most).contains(&held), "{held} of {memory} MiB");
-    }
-}
-
-fn gauge(node: &Node, name: &str) -> u64 {
-    let page = crate::harness::get(node.address("metrics"), "/metrics", &[]);
-    let text = String::from_utf8(page.body).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.unwrap().trim().parse().unwrap()
-}
-
-#[test]
 fn cache_is_kept_over_a_restart_and_flipped_bits_are_fetched_again() {
     let body = noise((2 << 20) + 5);
     let upstream = file(body.clone());

@@ -65,11 +65,6 @@ impl Memory {
         self.fit(&mut rings);
     }
 
-    /// Whether half of it has nothing to do.
-    fn is_idle(&self) -> bool {
-        self.ledger.memory.get() < self.budget / 2
-    }
-
     fn fit(&self, rings: &mut Rings) {
         let over = || self.ledger.memory.get() > self.budget;
         while over() && pass_oldest(rings) {}
@@ -232,8 +227,7 @@ impl Keep {
         self.disk.fits(len, held)
     }
 
-    /// Reads from disk, verified. What is read often comes into memory, and all that is read while half of that is idle. `None`: it
-    /// is lost.
+    /// Reads from disk, verified. What is read often comes into memory. `None`: it is lost.
     pub(super) async fn read(&self, reader: &Open, part: OnDisk) -> Option<Bytes> {
         if let Some(bytes) = self.read_ready(reader, &part) {
             return Some(bytes);
@@ -250,7 +244,7 @@ impl Keep {
             return None;
         };
         content.sealed(part.index, seals);
-        if part.often || self.memory.is_idle() || !content.is_large() {
+        if part.often || !content.is_large() {
             self.take_in(content, part.index, &bytes);
         }
         Some(bytes.slice(part.within))
@@ -266,7 +260,7 @@ impl Keep {
                 reader.file.get_or_init(|| file)
             }
         };
-        if (part.often || self.memory.is_idle())
+        if part.often
             && let Some(bytes) = self.disk.read_whole(file, part)
         {
             self.take_in(&reader.content, part.index, &bytes);
