@@ -56,7 +56,7 @@ impl Clients {
             let client = Arc::new(Client {
                 address,
                 moved: AtomicU64::new(0),
-                part: Mutex::new(Part::new(0)),
+                part: Mutex::new(Part::new(Now::coarse())),
                 clients: Arc::clone(self),
             });
             *entry = Arc::downgrade(&client);
@@ -73,22 +73,25 @@ impl Clients {
         let Some((then, last_viewed, last_background)) = last else {
             return;
         };
+        let passed = now.since(then).as_secs_f64().max(1e-9);
+        let rate = |bytes: u64, before: u64| bytes.saturating_sub(before) as f64 / passed;
+        let room = (capacity - rate(background, last_background)).max(1.0);
+        let viewed = rate(viewed, last_viewed);
+        let level = self.level();
+        if level.is_none() && viewed < NEARLY / 2.0 * room {
+            return; // There is nothing to share, and there may be many clients to look at.
+        }
         // To be dropped when the lock is free again: a client's end takes it.
         let clients: Vec<Arc<Client>> =
             seen.by_address.values().filter_map(Weak::upgrade).collect();
         drop(seen);
-        let passed = now.since(then);
-        let rate = |bytes: u64| bytes as f64 / passed.as_secs_f64().max(1e-9);
-        let level = self.level();
         let mut wants: Vec<f64> = clients
             .iter()
             .map(|client| {
                 let moved = client.moved.load(Relaxed);
-                client.part().observe(moved, passed, now, level)
+                client.part().observe(moved, now, level)
             })
             .collect();
-        let room = (capacity - rate(background.saturating_sub(last_background))).max(1.0);
-        let viewed = rate(viewed.saturating_sub(last_viewed));
         // Who waits shows that there would be more.
         let full = viewed >= NEARLY * room || wants.contains(&f64::INFINITY);
         let level = (full && clients.len() > 1).then(|| fair::level(room, &mut wants));

@@ -15,8 +15,8 @@ pub struct Part {
     /// What it moved, smoothed over [`FAST`] and over [`SLOW`].
     fast: f64,
     slow: f64,
-    /// What it had moved until the last turn.
-    last: u64,
+    /// The last reading: when it was taken, and what had been moved.
+    last: (Now, u64),
     /// Bytes that may go now; less than none when more has gone.
     tokens: f64,
     /// When tokens were last counted.
@@ -26,25 +26,25 @@ pub struct Part {
 }
 
 impl Part {
-    /// Of a client that has moved `moved` bytes so far.
+    /// Of a client that comes `now` and has moved nothing.
     #[must_use]
-    pub fn new(moved: u64) -> Self {
+    pub fn new(now: Now) -> Self {
         Self {
             fast: 0.0,
             slow: 0.0,
-            last: moved,
+            last: (now, 0),
             tokens: 0.0,
             at: None,
             held: false,
         }
     }
 
-    /// Takes a reading `passed` after the last one, until when it might have `level` bytes per second, or what it would; gives what it
-    /// is held to want.
-    pub fn observe(&mut self, moved: u64, passed: Duration, now: Now, level: Option<f64>) -> f64 {
-        let secs = passed.as_secs_f64();
-        let rate = moved.saturating_sub(self.last) as f64 / secs.max(1e-9);
-        self.last = moved;
+    /// Takes a reading: until `now` it moved `moved` bytes in all, and might have `level` bytes per second, or what it would. Gives
+    /// what it is held to want.
+    pub fn observe(&mut self, moved: u64, now: Now, level: Option<f64>) -> f64 {
+        let (then, before) = std::mem::replace(&mut self.last, (now, moved));
+        let secs = now.since(then).as_secs_f64();
+        let rate = moved.saturating_sub(before) as f64 / secs.max(1e-9);
         for (smoothed, time) in [(&mut self.fast, FAST), (&mut self.slow, SLOW)] {
             let weight = 1.0 - (-secs / time.as_secs_f64()).exp();
             *smoothed += weight * (rate - *smoothed);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn client_waits_for_what_it_took_too_much() {
-        let mut part = Part::new(0);
+        let mut part = Part::new(START);
         assert_eq!(part.wait(START, 1_000.0), Duration::ZERO);
         part.took(250);
         assert_eq!(part.wait(START, 1_000.0), Duration::from_millis(250));
@@ -157,18 +157,18 @@ mod tests {
         assert_eq!(part.wait(later, 1_000.0), Duration::ZERO);
         // It did wait, and does no more; when nobody is held nothing is owed.
         let level = Some(1_000.0);
-        assert_eq!(part.observe(250, TURN, later, level), f64::INFINITY);
-        assert!(part.observe(250, TURN, later, level).is_finite());
+        assert_eq!(part.observe(250, later, level), f64::INFINITY);
+        assert!(part.observe(250, later, level).is_finite());
         part.took(1 << 20);
-        assert_eq!(part.observe(250, TURN, later, level), f64::INFINITY);
-        assert!(part.observe(250, TURN, later, None).is_finite());
+        assert_eq!(part.observe(250, later, level), f64::INFINITY);
+        assert!(part.observe(250, later, None).is_finite());
         assert_eq!(part.wait(later, 1_000.0), Duration::ZERO);
     }
 
     /// A link that gives each connection the same, as TCP does: what clients with so many `connections`, that take at most so
     /// much each, have of it after `secs`.
     fn share(capacity: f64, clients: &[(usize, f64)], secs: u64) -> Vec<f64> {
-        let mut parts = vec![Part::new(0); clients.len()];
+        let mut parts = vec![Part::new(START); clients.len()];
         let mut moved = vec![0.0; clients.len()];
         let mut had = vec![0.0; clients.len()];
         let mut now = START;
@@ -199,7 +199,7 @@ mod tests {
             for c in 0..clients.len() {
                 moved[c] += had[c] * TURN.as_secs_f64();
                 parts[c].held = had[c] >= most;
-                wants.push(parts[c].observe(moved[c] as u64, TURN, now, held));
+                wants.push(parts[c].observe(moved[c] as u64, now, held));
             }
             held = level(capacity, &mut wants);
         }
@@ -243,7 +243,7 @@ mod tests {
             steps in prop::collection::vec((0u64..300, 1u64..1 << 18), 1..200),
         ) {
             let mut now = START;
-            let (mut part, mut moved) = (Part::new(0), 0);
+            let (mut part, mut moved) = (Part::new(START), 0);
             for (millis, bytes) in steps {
                 now = now.plus(Duration::from_millis(millis));
                 if part.wait(now, level).is_zero() {
