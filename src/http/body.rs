@@ -17,7 +17,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::frames::{self, Share};
+use super::frames::{self, Share, Stay};
 use super::line::Line;
 use super::paced::Paced;
 use super::proxy::flow::Flow;
@@ -233,7 +233,7 @@ pub struct Reader {
     /// The next frame, already read.
     ready: Option<Bytes>,
     /// Verified bytes behind those handed over, where `range` begins; given up as soon as the client takes no more.
-    rest: Bytes,
+    rest: Option<(Bytes, Stay)>,
     share: Share,
     /// A small frame was handed over, and may not have been tried to be sent.
     handed: bool,
@@ -271,7 +271,7 @@ impl Reader {
             range: 0..0,
             left,
             ready: None,
-            rest: Bytes::new(),
+            rest: None,
             share,
             handed: false,
             line,
@@ -333,7 +333,7 @@ impl Reader {
         if let Some(line) = &self.line
             && line.poll_writable(cx).is_pending()
         {
-            self.rest = Bytes::new();
+            self.rest = None;
             return Poll::Pending;
         }
         // A connection that broke is noticed by whoever writes to it.
@@ -345,12 +345,13 @@ impl Reader {
         self.line.as_ref().filter(|_| self.share.is_scarce())
     }
 
-    /// Hands over verified bytes, or what of them may wait for the client; those behind are kept for the next turn.
+    /// Hands over verified bytes, or what of them may wait for the client; those behind are kept for the next turn, if few are.
     fn hand(&mut self, mut bytes: Bytes) -> Bytes {
         if self.scarce_line().is_some() && bytes.len() > SMALL {
             let copy = Bytes::copy_from_slice(&bytes[..SMALL]);
             bytes.advance(SMALL);
-            self.rest = std::mem::replace(&mut bytes, copy);
+            let rest = std::mem::replace(&mut bytes, copy);
+            self.rest = self.share.stay().map(|stay| (rest, stay));
             self.handed = true;
         }
         self.range.start += bytes.len() as u64;
@@ -378,8 +379,7 @@ impl Reader {
                     None => return Poll::Ready(Ok(Bytes::new())),
                 }
             }
-            if !self.rest.is_empty() {
-                let rest = std::mem::take(&mut self.rest);
+            if let Some((rest, _)) = self.rest.take() {
                 return Poll::Ready(Ok(self.hand(rest)));
             }
             if let Some(bytes) = self.in_memory() {

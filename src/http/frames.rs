@@ -15,8 +15,14 @@ pub struct Frames {
     /// Bytes at most, as far as the smallest parts allow.
     most: u64,
     bodies: AtomicU64,
+    /// Blocks that stay for the next part of a body while very many are read.
+    blocks: AtomicU64,
     metrics: Arc<Metrics>,
 }
+
+/// Leave for a block to stay until the next part is cut out of it; given back on drop.
+#[derive(Debug)]
+pub struct Stay(Arc<Frames>);
 
 /// One body's part in them; given back on drop.
 #[derive(Debug)]
@@ -29,6 +35,7 @@ impl Frames {
         Arc::new(Self {
             most,
             bodies: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
             metrics,
         })
     }
@@ -62,6 +69,24 @@ impl Share {
     #[must_use]
     pub fn is_scarce(&self) -> bool {
         size(self.0.most, self.0.bodies.load(Relaxed)) < BLOCK
+    }
+}
+
+impl Share {
+    /// Leave for a block to stay, if not too many do: of a thousand bodies that are all to go on, each would else wait for its turn
+    /// with a block in hand. Without it the block is read again.
+    #[must_use]
+    pub fn stay(&self) -> Option<Stay> {
+        let most = (self.0.most / BLOCK).max(1);
+        let room = |blocks: u64| (blocks < most).then_some(blocks + 1);
+        let taken = self.0.blocks.fetch_update(Relaxed, Relaxed, room);
+        taken.is_ok().then(|| Stay(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.blocks.fetch_sub(1, Relaxed);
     }
 }
 
@@ -113,6 +138,17 @@ mod tests {
         assert_eq!(shares[0].size(), LARGE);
         drop(shares);
         assert_eq!(metrics.http.bodies.get(), 0);
+    }
+
+    #[test]
+    fn blocks_that_stay_are_few_and_given_back() {
+        let frames = Frames::new(2 * BLOCK, Arc::new(Metrics::new()));
+        let share = frames.open();
+        let (first, second) = (share.stay(), frames.open().stay());
+        assert!(first.is_some() && second.is_some());
+        assert!(share.stay().is_none());
+        drop(first);
+        assert!(share.stay().is_some());
     }
 
     proptest! {
