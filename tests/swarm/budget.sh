@@ -63,7 +63,8 @@ $role
 TOML
 done
 
-start() { in_ns "$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
+# Not by in_ns: a function in the background is a shell around it, and that shell would be killed at the end, not the node.
+start() { ip netns exec "$TAG-$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
 start 1
 deadline=$((SECONDS + 300))
 until in_ns 1 curl -sfI http://10.99.0.1:8080/video.bin > /dev/null; do
