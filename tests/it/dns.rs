@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use headwater::dns::{Config, Outcome, Transport};
@@ -232,6 +232,7 @@ fn tcp_idle_and_half_a_message_are_closed() {
 fn reload_while_queried_loses_no_query_and_shows_no_mix() {
     let server = Server::start(&zone(1), config());
     let done = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicU32::new(0));
     let clients: Vec<_> = (0..2)
         .map(|_| {
             let (client, mut stream) = (server.udp(), server.tcp());
@@ -259,17 +260,20 @@ fn reload_while_queried_loses_no_query_and_shows_no_mix() {
         })
         .collect();
     let windows = {
-        let (client, done) = (server.udp(), Arc::clone(&done));
+        let (client, done, asked) = (server.udp(), Arc::clone(&done), Arc::clone(&asked));
         std::thread::spawn(move || {
-            let (mut asked, mut last) = (0, 0);
+            let mut last = 0;
             while !done.load(Ordering::Relaxed) {
                 last = ask_window(&client, last);
-                asked += u32::from(WINDOW);
+                asked.fetch_add(u32::from(WINDOW), Ordering::Relaxed);
             }
-            asked
         })
     };
-    for serial in 2..1_002 {
+    // Goes on on a busy machine, until as many were asked as on a quiet one.
+    let mut serial = 1;
+    while serial < 1_001 || asked.load(Ordering::Relaxed) < 10_000 {
+        assert!(!windows.is_finished(), "no query lost");
+        serial += 1;
         std::fs::write(&server.file, zone(serial)).unwrap();
         let status = server.engine.keeper().reload(Some("EXAMPLE.test")).unwrap();
         assert_eq!(status[0].serial, Some(serial));
@@ -279,8 +283,7 @@ fn reload_while_queried_loses_no_query_and_shows_no_mix() {
     for client in clients {
         assert!(client.join().expect("no query lost") > 0);
     }
-    let asked = windows.join().expect("no query lost");
-    assert!(asked > 10_000, "{asked} in windows");
+    windows.join().expect("no query lost");
 }
 
 /// Queries on their way at once.
