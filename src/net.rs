@@ -154,6 +154,16 @@ pub(crate) fn is_flood(error: &(dyn Error + 'static)) -> bool {
         .any(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
+/// Who is counted for an address: IPv6 clients by their /64, which is what one of them is given.
+#[must_use]
+pub fn holder(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() {
+        mask(address, 64)
+    } else {
+        address
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! [`watch`] (what a connection does, and when that is too little), [`access`] (the log), [`receipt`] (what became of a request), [`frames`] (how much of bodies is read at once), `paced` (chunks for other nodes), [`body`] (verified chunks
 //! as a body), [`pieces`] (their digests), `faced` (other faces of an object), `seed` (BitTorrent peers), [`object`] (one object request), [`upload`] (files put and deleted), [`peer`] (index, manifests and chunks for other nodes), [`proxy`]
 //! (a cache of other servers), `quick` (plain requests for small objects, answered before hyper), [`wire`] (the stream hyper reads
-//! and writes, watched), [`server`] (listeners, connections, limits).
+//! and writes, watched), `connection` (one of them, from its first byte to its end), [`server`] (listeners, places, limits).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,6 +63,8 @@ pub mod proxy;
 mod quick;
 
 pub mod wire;
+
+mod connection;
 
 pub mod server;
 

@@ -206,6 +206,15 @@ impl Screen {
     }
 }
 
+/// Whether a connection that begins with `bytes` is HTTP/2 by their preface (RFC 9113 section 3.4), if they say so yet.
+#[must_use]
+pub fn is_http2(bytes: &[u8]) -> Option<bool> {
+    if bytes.len() < PREFACE.len() {
+        return (!PREFACE.starts_with(bytes)).then_some(false);
+    }
+    Some(bytes.starts_with(PREFACE))
+}
+
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then_some(value)
@@ -326,6 +335,17 @@ mod tests {
         let (_, _, screen) = look(&PREFACE[..9], 2);
         assert!(screen.within_preface());
         check("PRI * HTTP/2.0\r\n\r\nSM\n", Err(Fault::BareLineFeed));
+    }
+
+    #[test]
+    fn protocol_is_told_by_the_first_bytes_that_differ() {
+        assert_eq!(is_http2(PREFACE), Some(true));
+        assert_eq!(is_http2(&[PREFACE, b"\0\0"].concat()), Some(true));
+        for length in 0..PREFACE.len() {
+            assert_eq!(is_http2(&PREFACE[..length]), None);
+            let other = [&PREFACE[..length], b"!"].concat();
+            assert_eq!(is_http2(&other), Some(false), "{length}");
+        }
     }
 
     #[test]

@@ -6,48 +6,33 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::access::Log;
+use super::connection::{self, Terms};
 use super::frames::Frames;
-use super::line::Line;
-use super::object::{self, Answer, Heads, Site, Supply};
+use super::object::{Heads, Site, Supply};
 use super::pieces::Pieces;
-use super::proxy::{self, serve::Proxy};
-use super::receipt::Client;
+use super::proxy::serve::Proxy;
 use super::rules::Rules;
 use super::seed::{self, Patience};
-use super::seldom::Seldom;
 use super::upload::Uploads;
-use super::watch::{Judgement, Limits, Pulse, Watch};
-use super::wire::{Watched, Wire};
 use crate::content::library::Library;
 use crate::metrics::Metrics;
 use crate::metrics::http::{Closed, Refused};
 use crate::net;
 use crate::peer::swarm::{Swarm, SwarmConfig};
-use crate::time::Now;
 use crate::tls::Certificates;
 
 /// Bound and not served yet.
@@ -206,10 +191,7 @@ impl Server {
         let tracker = TaskTracker::new();
         let access = self.site.access.clone();
         let shared = Arc::new(Shared {
-            builder: builder(&self.config, &tracker),
-            limits: Limits::new(&self.config),
-            handshake: self.config.tls_handshake,
-            unsent: self.config.unsent,
+            terms: Terms::new(&self.config, self.site, &tracker, stop),
             peers: Patience {
                 silent: self.config.silent,
                 head: self.config.head_time,
@@ -217,9 +199,7 @@ impl Server {
                 slow: self.config.slow,
             },
             places: Places::new(&self.config),
-            site: self.site,
             tracker,
-            stop,
         });
         let mut listeners = Vec::new();
         for listener in self.clear.sockets {
@@ -232,25 +212,25 @@ impl Server {
             listeners.push((listener, Some(acceptor)));
         }
         if listeners.is_empty() {
-            shared.stop.cancelled().await;
+            shared.terms.stop.cancelled().await;
         }
         let accepting = listeners
             .into_iter()
             .map(|(listener, tls)| accept(listener, tls, &shared));
         let sweeping = async {
-            if let Some(uploads) = &shared.site.uploads {
-                let (library, metrics) = (&shared.site.library, &shared.site.metrics);
-                uploads.sweep(library, metrics, &shared.stop).await;
+            if let Some(uploads) = &shared.terms.site.uploads {
+                let (library, metrics) = (&shared.terms.site.library, &shared.terms.site.metrics);
+                uploads.sweep(library, metrics, &shared.terms.stop).await;
             }
         };
-        let site = &shared.site;
+        let site = &shared.terms.site;
         let seeding = site
             .pieces
-            .keep_ready(&site.library, &site.rules, &shared.stop);
+            .keep_ready(&site.library, &site.rules, &shared.terms.stop);
         tokio::join!(join_all(accepting), sweeping, seeding);
         shared.tracker.close();
         shared.tracker.wait().await;
-        if let Some(proxy) = &shared.site.proxy {
+        if let Some(proxy) = &shared.terms.site.proxy {
             proxy.close().await;
         }
         if let Some(log) = access {
@@ -262,58 +242,11 @@ impl Server {
 
 /// What all connections have in common.
 struct Shared {
-    builder: Builder<Spawn>,
-    limits: Limits,
-    /// A TLS handshake must be done within this.
-    handshake: Duration,
-    /// Bytes the kernel may hold unsent for one connection.
-    unsent: u32,
+    terms: Terms,
     /// What BitTorrent peers may take.
     peers: Patience,
     places: Arc<Places>,
-    site: Arc<Site>,
     tracker: TaskTracker,
-    stop: CancellationToken,
-}
-
-/// Spawns HTTP/2 streams where the stop waits for them.
-#[derive(Clone)]
-struct Spawn(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Spawn
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
-}
-
-fn builder(config: &Config, tracker: &TaskTracker) -> Builder<Spawn> {
-    let mut builder = Builder::new(Spawn(tracker.clone()));
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // `watch` bounds heads: hyper's timeout would arm a timer for every request.
-        .header_read_timeout(None)
-        // The read buffer holds a whole head, so its size is the head's bound.
-        .max_buf_size(config.head_size.max(BUFFER_MIN));
-    // hyper fills its header table for every request once a bound is set, even for its own default.
-    if config.headers != HYPER_HEADERS {
-        builder.http1().max_headers(config.headers);
-    }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(config.streams)
-        .max_header_list_size(config.header_list)
-        .max_pending_accept_reset_streams(config.resets)
-        .max_local_error_reset_streams(config.error_resets)
-        .max_send_buf_size(SEND_BUFFER)
-        // A client that vanished behind a stalled stream is found by its missing pong.
-        .keep_alive_interval(config.idle)
-        .keep_alive_timeout(config.silent);
-    builder
 }
 
 /// Accepts connections, which begin with a TLS handshake if there is `tls`.
@@ -322,7 +255,7 @@ async fn accept(listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>, sha
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = shared.terms.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -335,9 +268,9 @@ async fn accept(listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>, sha
                 if pause == ACCEPT_PAUSE_MIN {
                     tracing::warn!(%error, "accept failed, http pauses");
                 }
-                shared.site.metrics.http.accept_failures.inc();
+                shared.terms.site.metrics.http.accept_failures.inc();
                 tokio::select! {
-                    () = shared.stop.cancelled() => return,
+                    () = shared.terms.stop.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
@@ -359,7 +292,7 @@ fn of_one_connection(error: &io::Error) -> bool {
 
 /// Gives a new connection its place and task, or closes it.
 fn admit(stream: TcpStream, address: IpAddr, tls: Option<TlsAcceptor>, shared: &Arc<Shared>) {
-    let metrics = &shared.site.metrics.http;
+    let metrics = &shared.terms.site.metrics.http;
     let place = match Places::take(&shared.places, address) {
         Ok(place) => place,
         Err(limit) => {
@@ -374,13 +307,13 @@ fn admit(stream: TcpStream, address: IpAddr, tls: Option<TlsAcceptor>, shared: &
     let shared = Arc::clone(shared);
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {
-        let seeds = tls.is_none() && shared.site.pieces.seeds();
+        let seeds = tls.is_none() && shared.terms.site.pieces.seeds();
         let reason = if seeds {
             Box::pin(either(stream, address, &shared)).await
         } else {
-            speak(stream, address, tls, &shared).await
+            connection::speak(stream, address, tls, &shared.terms).await
         };
-        let metrics = &shared.site.metrics.http;
+        let metrics = &shared.terms.site.metrics.http;
         metrics.connections.dec();
         metrics.close(reason);
         drop(place);
@@ -389,132 +322,10 @@ fn admit(stream: TcpStream, address: IpAddr, tls: Option<TlsAcceptor>, shared: &
 
 /// Serves HTTP or a BitTorrent peer, whichever comes.
 async fn either(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
-    match seed::is_peer(&stream, shared.peers, &shared.stop).await {
-        Ok(true) => seed::serve(stream, &shared.site, shared.peers, &shared.stop).await,
-        Ok(false) => speak(stream, address, None, shared).await,
+    match seed::is_peer(&stream, shared.peers, &shared.terms.stop).await {
+        Ok(true) => seed::serve(stream, &shared.terms.site, shared.peers, &shared.terms.stop).await,
+        Ok(false) => connection::speak(stream, address, None, &shared.terms).await,
         Err(reason) => reason,
-    }
-}
-
-/// Serves HTTP, within TLS or not; says why the connection ended.
-async fn speak(
-    stream: TcpStream,
-    address: IpAddr,
-    tls: Option<TlsAcceptor>,
-    shared: &Shared,
-) -> Closed {
-    let frames = Arc::clone(&shared.site.frames);
-    let pace = Arc::clone(shared.site.swarm.pace());
-    let line = Line::new(stream, holder(address), shared.unsent, frames, pace);
-    let pulse = Arc::new(Pulse::default());
-    let wire = Wire::new(line.clone(), Arc::clone(&pulse));
-    let client = Client {
-        site: Arc::clone(&shared.site),
-        address,
-        encrypted: tls.is_some(),
-        line: line.clone(),
-        pulse,
-    };
-    match tls {
-        None => serve(wire, line, client, shared).await,
-        Some(tls) => match shake(tls, wire, shared).await {
-            Ok(stream) => serve(stream, line, client, shared).await,
-            Err(reason) => reason,
-        },
-    }
-}
-
-/// Shakes hands; or says why the connection ended.
-async fn shake(
-    tls: TlsAcceptor,
-    wire: Wire,
-    shared: &Shared,
-) -> Result<Box<TlsStream<Wire>>, Closed> {
-    let shaken = tokio::time::timeout(shared.handshake, tls.accept(wire));
-    tokio::select! {
-        shaken = shaken => match shaken {
-            Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "TLS handshake failed");
-                Err(Closed::Unshaken)
-            }
-            Err(_) => Err(Closed::TlsHandshake),
-        },
-        () = shared.stop.cancelled() => Err(Closed::Stop),
-    }
-}
-
-/// Serves one connection to its end; says why it ended.
-async fn serve<S>(stream: S, line: Line, client: Client, shared: &Shared) -> Closed
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let client = Arc::new(client);
-    let (address, pulse) = (client.address, Arc::clone(&client.pulse));
-    let watched = Watched::new(stream, line.clone(), &client);
-    let io = TokioIo::new(watched);
-    let connection = shared.builder.serve_connection(io, Handler(client));
-    let mut connection = pin!(connection);
-    let stopped = pin!(shared.stop.cancelled());
-    let mut stopped = Seldom::new(stopped);
-    let mut stopping = false;
-    let mut watch = Watch::new(shared.limits, Now::read());
-    let mut step = interval(shared.limits.step());
-    step.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    step.reset();
-    let mut step = Seldom::new(step);
-    loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => {
-                return match ended {
-                    _ if pulse.fault() => Closed::Protocol,
-                    Err(error) if net::is_flood(&*error) => Closed::Flood,
-                    Err(error) if is_parse(&*error) => Closed::Protocol,
-                    Ok(()) if watch.finishing() => Closed::Idle,
-                    _ if stopping => Closed::Stop,
-                    Ok(()) => Closed::Done,
-                    Err(_) => Closed::Broken,
-                };
-            }
-            () = &mut stopped, if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            _ = poll_fn(|cx| step.poll(cx, Interval::poll_tick)) => match watch.judge(&pulse, &line, Now::read()) {
-                Judgement::Keep => {}
-                Judgement::Finish => connection.as_mut().graceful_shutdown(),
-                Judgement::Close(reason) => {
-                    tracing::debug!(%address, ?reason, "connection closed");
-                    return reason;
-                }
-            },
-        }
-    }
-}
-
-/// Whether a connection ended for what the client sent.
-fn is_parse(error: &(dyn std::error::Error + 'static)) -> bool {
-    error
-        .downcast_ref::<hyper::Error>()
-        .is_some_and(hyper::Error::is_parse)
-}
-
-/// Hands requests to the proxy or to [`object::answer`].
-struct Handler(Arc<Client>);
-
-impl Service<Request<Incoming>> for Handler {
-    type Response = http::Response<super::body::Body>;
-    type Error = std::convert::Infallible;
-    type Future = Answer;
-
-    fn call(&self, request: Request<Incoming>) -> Answer {
-        if let Some(proxy) = &self.0.site.proxy
-            && let Some((rule, _)) = proxy.takes(&request)
-        {
-            return proxy::serve::answer(proxy, &self.0, rule, request);
-        }
-        object::answer(&self.0, request)
     }
 }
 
@@ -548,7 +359,7 @@ impl Places {
 
     /// Takes a place.
     fn take(this: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
-        let address = holder(address);
+        let address = net::holder(address);
         let mut taken = this.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= this.total {
             return Err(Refused::Total);
@@ -563,15 +374,6 @@ impl Places {
             places: Arc::clone(this),
             address,
         })
-    }
-}
-
-/// Who is counted for an address: IPv6 clients by their /64, which is what one of them is given.
-fn holder(address: IpAddr) -> IpAddr {
-    if address.is_ipv6() {
-        net::mask(address, 64)
-    } else {
-        address
     }
 }
 
@@ -596,15 +398,6 @@ const BACKLOG: u16 = 1024;
 
 /// Versions whose header fields are kept ready.
 const HEADS: usize = 4096;
-
-/// Header fields hyper takes when it is not told.
-const HYPER_HEADERS: usize = 100;
-
-/// hyper's smallest buffer.
-const BUFFER_MIN: usize = 8192;
-
-/// Bytes an HTTP/2 stream buffers to send.
-const SEND_BUFFER: usize = 256 << 10;
 
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@
 //! where they are clear text.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::line::Line;
 use super::quick::Quick;
 use super::receipt::Client;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::watch::Pulse;
 
 /// A connection's socket: counts what the kernel took.
@@ -32,6 +33,10 @@ pub struct Watched<S> {
     pulse: Arc<Pulse>,
     screen: Screen,
     quick: Quick,
+    /// Bytes the connection began with that are for hyper.
+    ahead: Vec<u8>,
+    /// The client ended it before there were any.
+    ended: bool,
     /// Requests hyper never saw.
     answered: u32,
     /// Requests hyper had begun when it had last sent all it had.
@@ -40,6 +45,17 @@ pub struct Watched<S> {
     writing: bool,
     /// Bytes that may still be taken away after the shutdown.
     surplus: usize,
+}
+
+/// What a connection turns out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// HTTP/1, with bytes that need hyper.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Its client has all answers and left.
+    Ended,
 }
 
 impl Wire {
@@ -105,6 +121,8 @@ impl<S> Watched<S> {
             pulse: Arc::clone(&client.pulse),
             screen: Screen::default(),
             quick: Quick::new(client),
+            ahead: Vec::new(),
+            ended: false,
             answered: 0,
             flushed: 0,
             writing: false,
@@ -124,17 +142,14 @@ impl<S> Watched<S> {
             && self.screen.between_heads()
     }
 
-    /// Answers what of the bytes of `buf` behind `before` is plain, and leaves the rest there.
-    fn answer(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
-        let taken = self.quick.take(&buf.filled()[before..]);
-        if taken.bytes > 0 {
+    /// Answers what of `bytes` is plain: so many, from the first.
+    fn answer(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.quick.take(bytes);
+        if taken.requests > 0 {
             self.pulse.quick(taken.requests);
             self.answered = self.answered.wrapping_add(taken.requests);
-            let fresh = &mut buf.filled_mut()[before..];
-            let rest = fresh.len() - taken.bytes;
-            fresh.copy_within(taken.bytes.., 0);
-            buf.set_filled(before + rest);
         }
+        taken.bytes
     }
 
     /// Takes away what the client sends until it ends or the bound is reached. Without this the kernel resets the
@@ -154,6 +169,57 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
+    /// Answers plain requests until something else comes, which is then read first, or the client leaves.
+    ///
+    /// # Errors
+    /// What the stream said.
+    pub fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Begun>> {
+        loop {
+            // Who does not take its answers is not read from.
+            ready!(self.quick.poll_send(cx, &mut self.stream))?;
+            if self.ended {
+                ready!(Pin::new(&mut *self).poll_shutdown(cx))?;
+                return Poll::Ready(Ok(Begun::Ended));
+            }
+            if !self.ahead.is_empty() {
+                let bytes = std::mem::take(&mut self.ahead);
+                let answered = self.answer(&bytes);
+                self.ahead.extend_from_slice(&bytes[answered..]);
+                if answered > 0 {
+                    continue;
+                }
+                match screen::is_http2(&bytes) {
+                    Some(true) => return Poll::Ready(Ok(Begun::Http2)),
+                    Some(false) => return Poll::Ready(Ok(Begun::Http1)),
+                    None => {
+                        self.pulse.head.store(true, Relaxed);
+                        self.pulse.preface.store(true, Relaxed);
+                    }
+                }
+            }
+            let mut space = [MaybeUninit::uninit(); FIRST];
+            let mut buf = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+            let fresh = buf.filled();
+            if fresh.is_empty() && self.ahead.is_empty() {
+                self.ended = true;
+                continue;
+            }
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(Begun::Http1));
+            }
+            self.pulse.received.fetch_add(fresh.len() as u64, Relaxed);
+            let answered = if self.ahead.is_empty() {
+                self.answer(fresh)
+            } else {
+                0
+            };
+            self.ahead.extend_from_slice(&fresh[answered..]);
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -165,14 +231,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         loop {
             // Who does not take its answers is not read from.
             ready!(this.quick.poll_send(cx, &mut this.stream))?;
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            let fresh = buf.filled().len() - before;
-            if fresh == 0 {
-                return Poll::Ready(Ok(()));
+            if this.ahead.is_empty() {
+                ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+                let fresh = buf.filled().len() - before;
+                if fresh == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                this.pulse.received.fetch_add(fresh as u64, Relaxed);
+            } else {
+                let first = buf.remaining().min(this.ahead.len());
+                buf.put_slice(&this.ahead[..first]);
+                this.ahead.drain(..first);
+                if this.ahead.is_empty() {
+                    this.ahead = Vec::new();
+                }
             }
-            this.pulse.received.fetch_add(fresh as u64, Relaxed);
             if this.at_rest() {
-                this.answer(buf, before);
+                let fresh = &mut buf.filled_mut()[before..];
+                let answered = this.answer(fresh);
+                let rest = fresh.len() - answered;
+                fresh.copy_within(answered.., 0);
+                buf.set_filled(before + rest);
             }
             if buf.filled().len() > before {
                 break;
@@ -261,3 +340,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 /// Bytes of a refused request that are taken away at most.
 const SURPLUS: usize = 64 << 10;
+
+/// Bytes read at once before hyper is there.
+const FIRST: usize = 8 << 10;

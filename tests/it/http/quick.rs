@@ -205,3 +205,92 @@ async fn client_that_asks_and_does_not_read_is_not_read_from() {
     eventually("closed as slow", || metrics.http.closed(Closed::Slow) == 1).await;
     node.end().await;
 }
+
+const PLAIN: &[u8] = b"GET /small.txt HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// A connection to `node` that begins with an answer before hyper.
+async fn begun(node: &Node) -> TcpStream {
+    // The first reading is from the disk, which is hyper's.
+    while node.metrics.http.quick.get() == 0 {
+        node.get("/small.txt", &[]).await;
+        let mut stream = node.connect().await;
+        stream.write_all(PLAIN).await.unwrap();
+        reply(&mut stream, &mut Vec::new()).await;
+    }
+    let before = node.metrics.http.quick.get();
+    let mut stream = node.connect().await;
+    stream.write_all(PLAIN).await.unwrap();
+    assert_eq!(reply(&mut stream, &mut Vec::new()).await.1, SMALL);
+    assert_eq!(node.metrics.http.quick.get(), before + 1);
+    stream
+}
+
+#[tokio::test]
+async fn client_that_sends_nothing_but_plain_requests_needs_no_hyper() {
+    let node = Node::start(config_of_tests()).await;
+    let mut stream = begun(&node).await;
+    let before = (
+        node.metrics.http.quick.get(),
+        node.metrics.http.closed(Closed::Done),
+    );
+    stream.write_all(&PLAIN.repeat(3)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    let read = timeout(LONG, stream.read_to_end(&mut rest));
+    read.await.expect("in time").unwrap();
+    let found = rest.windows(SMALL.len()).filter(|w| *w == SMALL).count();
+    assert_eq!(found, 3);
+    assert_eq!(node.metrics.http.quick.get(), before.0 + 3);
+    eventually("ended in good order", || {
+        node.metrics.http.closed(Closed::Done) == before.1 + 1
+    })
+    .await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn connection_without_hyper_ends_when_it_is_idle_and_with_the_node() {
+    let idle = Node::start(Config {
+        idle: Duration::from_millis(200),
+        ..config_of_tests()
+    })
+    .await;
+    let mut stream = begun(&idle).await;
+    let mut byte = [0];
+    let read = timeout(LONG, stream.read(&mut byte));
+    assert_eq!(read.await.expect("in time").unwrap(), 0);
+    eventually("counted", || idle.metrics.http.closed(Closed::Idle) >= 1).await;
+    idle.end().await;
+
+    let node = Node::start(config_of_tests()).await;
+    let mut stream = begun(&node).await;
+    let (metrics, _dir) = node.end().await;
+    let mut byte = [0];
+    let read = timeout(LONG, stream.read(&mut byte));
+    assert_eq!(read.await.expect("in time").unwrap(), 0);
+    assert_eq!(metrics.http.closed(Closed::Stop), 1);
+}
+
+#[tokio::test]
+async fn preface_in_two_parts_is_http2() {
+    let node = Node::start(config_of_tests()).await;
+    for cut in [1, 14, 23] {
+        let mut stream = node.connect().await;
+        stream.set_nodelay(true).unwrap();
+        let (first, second) = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".split_at(cut);
+        stream.write_all(first).await.unwrap();
+        // Most likely the server has the first part alone by now.
+        tokio::task::yield_now().await;
+        stream.write_all(second).await.unwrap();
+        // An empty SETTINGS frame (RFC 9113 section 6.5), to which the server's own is the answer.
+        stream
+            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        let mut head = [0; 9];
+        let read = timeout(LONG, stream.read_exact(&mut head));
+        read.await.expect("in time").unwrap();
+        assert_eq!((head[3], &head[5..]), (4, &[0; 4][..]), "{head:?}");
+    }
+    node.end().await;
+}
