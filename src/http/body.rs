@@ -17,7 +17,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::frames::{self, Share, Stay};
+use super::frames::{self, Held, Share};
 use super::line::Line;
 use super::paced::Paced;
 use super::proxy::flow::Flow;
@@ -233,7 +233,7 @@ pub struct Reader {
     /// The next frame, already read.
     ready: Option<Bytes>,
     /// Verified bytes behind those handed over, where `range` begins; given up as soon as the client takes no more.
-    rest: Option<(Bytes, Stay)>,
+    rest: Option<(Bytes, Option<Held>)>,
     share: Share,
     /// A small frame was handed over, and may not have been tried to be sent.
     handed: bool,
@@ -345,14 +345,20 @@ impl Reader {
         self.line.as_ref().filter(|_| self.share.is_scarce())
     }
 
-    /// Hands over verified bytes, or what of them may wait for the client; those behind are kept for the next turn, if few are.
-    fn hand(&mut self, mut bytes: Bytes) -> Bytes {
+    /// Hands over verified bytes, counted as `held` if they are not of the store's memory, or what of them may wait for the client;
+    /// those behind are kept for the next turn if there is room: of a thousand bodies that are all to go on, each would else wait for
+    /// its turn with a block in hand.
+    fn hand(&mut self, mut bytes: Bytes, held: Option<Held>) -> Bytes {
         if self.scarce_line().is_some() && bytes.len() > SMALL {
             let copy = Bytes::copy_from_slice(&bytes[..SMALL]);
             bytes.advance(SMALL);
             let rest = std::mem::replace(&mut bytes, copy);
-            self.rest = self.share.stay().map(|stay| (rest, stay));
+            if held.is_none() || !self.share.is_full() {
+                self.rest = Some((rest, held));
+            }
             self.handed = true;
+        } else if let Some(held) = held {
+            bytes = held.within(bytes);
         }
         self.range.start += bytes.len() as u64;
         bytes
@@ -379,11 +385,11 @@ impl Reader {
                     None => return Poll::Ready(Ok(Bytes::new())),
                 }
             }
-            if let Some((rest, _)) = self.rest.take() {
-                return Poll::Ready(Ok(self.hand(rest)));
+            if let Some((rest, held)) = self.rest.take() {
+                return Poll::Ready(Ok(self.hand(rest, held)));
             }
             if let Some(bytes) = self.in_memory() {
-                return Poll::Ready(Ok(self.hand(bytes)));
+                return Poll::Ready(Ok(self.hand(bytes, None)));
             }
             // Frames end at multiples of their size, so all but the first and last lie on whole blocks of the file.
             let size = self.share.size();
@@ -408,7 +414,8 @@ impl Reader {
         self.reading = false;
         self.filled |= filled;
         let bytes = bytes?;
-        Poll::Ready(Ok(self.hand(bytes)))
+        let held = self.share.hold(bytes.len());
+        Poll::Ready(Ok(self.hand(bytes, Some(held))))
     }
 }
 

@@ -7,22 +7,31 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::Bytes;
+
 use crate::metrics::Metrics;
 
 /// The bodies that are read now, and what parts of them may take together.
 #[derive(Debug)]
 pub struct Frames {
-    /// Bytes at most, as far as the smallest parts allow.
+    /// Bytes at most of the parts that are read at once, as far as the smallest allow. As much again may be on its way to clients.
     most: u64,
     bodies: AtomicU64,
-    /// Blocks that stay for the next part of a body while very many are read.
-    blocks: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
-/// Leave for a block to stay until the next part is cut out of it; given back on drop.
+/// Bytes that were read and not sent yet; counted until its drop.
 #[derive(Debug)]
-pub struct Stay(Arc<Frames>);
+pub struct Held {
+    frames: Arc<Frames>,
+    bytes: u64,
+}
+
+/// A part on its way to the client.
+struct Part {
+    bytes: Bytes,
+    _held: Held,
+}
 
 /// One body's part in them; given back on drop.
 #[derive(Debug)]
@@ -35,7 +44,6 @@ impl Frames {
         Arc::new(Self {
             most,
             bodies: AtomicU64::new(0),
-            blocks: AtomicU64::new(0),
             metrics,
         })
     }
@@ -68,25 +76,53 @@ impl Share {
     /// Whether nothing is to be read that the client does not take at once.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
-        size(self.0.most, self.0.bodies.load(Relaxed)) < BLOCK
+        size(self.0.most, self.0.bodies.load(Relaxed)) < BLOCK || self.is_full()
     }
-}
 
-impl Share {
-    /// Leave for a block to stay, if not too many do: of a thousand bodies that are all to go on, each would else wait for its turn
-    /// with a block in hand. Without it the block is read again.
+    /// Whether parts that were read and not sent take all they may: those of few bodies that were read while there were not more may
+    /// wait long for their clients.
     #[must_use]
-    pub fn stay(&self) -> Option<Stay> {
-        let most = (self.0.most / BLOCK).max(1);
-        let room = |blocks: u64| (blocks < most).then_some(blocks + 1);
-        let taken = self.0.blocks.fetch_update(Relaxed, Relaxed, room);
-        taken.is_ok().then(|| Stay(Arc::clone(&self.0)))
+    pub fn is_full(&self) -> bool {
+        self.0.held() > self.0.most.saturating_mul(2)
+    }
+
+    /// Counts `bytes` that were read.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> Held {
+        let bytes = bytes as u64;
+        self.0.metrics.http.frame_bytes.add(bytes.cast_signed());
+        Held {
+            frames: Arc::clone(&self.0),
+            bytes,
+        }
     }
 }
 
-impl Drop for Stay {
+impl Frames {
+    /// Bytes that were read and not sent.
+    fn held(&self) -> u64 {
+        self.metrics.http.frame_bytes.get().try_into().unwrap_or(0)
+    }
+}
+
+impl Held {
+    /// `bytes`, counted until the last handle of them is dropped.
+    #[must_use]
+    pub fn within(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Part { bytes, _held: self })
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        self.0.blocks.fetch_sub(1, Relaxed);
+        let gauge = &self.frames.metrics.http.frame_bytes;
+        gauge.sub(self.bytes.cast_signed());
     }
 }
 
@@ -141,14 +177,23 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_stay_are_few_and_given_back() {
-        let frames = Frames::new(2 * BLOCK, Arc::new(Metrics::new()));
+    fn parts_that_are_not_sent_make_others_small_until_they_are() {
+        let metrics = Arc::new(Metrics::new());
+        let frames = Frames::new(LARGE, Arc::clone(&metrics));
         let share = frames.open();
-        let (first, second) = (share.stay(), frames.open().stay());
-        assert!(first.is_some() && second.is_some());
-        assert!(share.stay().is_none());
+        let hold = || share.hold(256 << 10).within(Bytes::from_static(b"part"));
+        let (first, second) = (hold(), hold());
+        assert!(!share.is_full() && !share.is_scarce());
+        let third = hold();
+        assert!(share.is_full() && share.is_scarce());
+        assert_eq!(metrics.http.frame_bytes.get(), 768 << 10);
+        let slice = first.slice(1..2);
         drop(first);
-        assert!(share.stay().is_some());
+        assert!(share.is_full(), "{slice:?} is of it");
+        drop(slice);
+        assert!(!share.is_full() && !share.is_scarce());
+        drop((second, third));
+        assert_eq!(metrics.http.frame_bytes.get(), 0);
     }
 
     proptest! {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use nix::{getsockopt_impl, sockopt_impl};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -162,9 +163,26 @@ impl Line {
         }
     }
 
-    /// Waits until the kernel may take something. For the task that writes.
+    /// Waits until the kernel takes something. For the task that writes.
+    ///
+    /// tokio believes that it does until a write has failed, and what was to be written then waits in memory. So the kernel is asked,
+    /// which costs less; being asked, it also tells when there is room again.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket().stream.poll_write_ready(cx)
+        let socket = self.socket();
+        loop {
+            ready!(socket.stream.poll_write_ready(cx))?;
+            let asked = socket.stream.try_io(Interest::WRITABLE, || {
+                let mut asked = [PollFd::new(&socket.stream, PollFlags::OUT)];
+                match rustix::event::poll(&mut asked, Some(&Timespec::default()))? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            });
+            match asked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                asked => return Poll::Ready(asked),
+            }
+        }
     }
 
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -360,6 +378,31 @@ mod tests {
         }
         client.write_all(b"x").await.unwrap();
         assert_eq!(line.look(taken).unwrap(), taken);
+    }
+
+    #[tokio::test]
+    async fn line_is_writable_only_while_the_kernel_takes_more() {
+        let (line, mut client) = pair(1 << 20).await;
+        let part = [7; 16 << 10];
+        let soon = |line: Line| async move {
+            let writable = std::future::poll_fn(|cx| line.poll_writable(cx));
+            timeout(Duration::from_millis(50), writable).await
+        };
+        let mut taken = 0;
+        // Every write that follows the word takes something at once.
+        while let Ok(writable) = soon(line.clone()).await {
+            writable.unwrap();
+            let written = std::future::poll_fn(|cx| Poll::Ready(line.poll_write(cx, &part))).await;
+            let Poll::Ready(Ok(bytes)) = written else {
+                panic!("{written:?} after {taken}");
+            };
+            taken += bytes as u64;
+        }
+        let waits =
+            tokio::spawn(async move { std::future::poll_fn(|cx| line.poll_writable(cx)).await });
+        take(&mut client, taken).await;
+        let told = timeout(LONG, waits).await.expect("there is room again");
+        told.unwrap().unwrap();
     }
 
     #[tokio::test]

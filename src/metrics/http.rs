@@ -17,6 +17,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Bodies of large objects being sent now.
     pub bodies: IntGauge,
+    /// Bytes of them that were read and not sent yet.
+    pub frame_bytes: IntGauge,
     /// Such bodies that began while parts of them were smaller than they could be.
     pub frames_reduced: IntCounter,
     refused: [IntCounter; Refused::ALL.len()],
@@ -204,6 +206,11 @@ impl Metrics {
                 registry,
                 "headwater_http_bodies",
                 "Bodies of large objects being sent now.",
+            ),
+            frame_bytes: gauge(
+                registry,
+                "headwater_http_frame_bytes",
+                "Bytes of large objects that were read for clients and not sent yet.",
             ),
             frames_reduced: counter(
                 registry,
