@@ -18,7 +18,7 @@ pub struct Candidate {
     pub heat: f32,
     /// Somebody reads or fills it: its bytes would stay.
     pub pinned: bool,
-    /// Another node has it whole.
+    /// It stays at another node.
     pub elsewhere: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct Need {
     pub colder_than: f32,
 }
 
-/// The places of the candidates to drop, and their bytes: the coldest first, none that is pinned or that no other node has, and
+/// The places of the candidates to drop, and their bytes: the coldest first, none that is pinned or stays at no other node, and
 /// none that is not needed. Less than `need.bytes` if that is all there is.
 #[must_use]
 pub fn choose(candidates: &[Candidate], need: Need) -> (Vec<usize>, u64) {

@@ -30,7 +30,7 @@ pub(super) struct Fill {
     disk: Disk,
     /// What keeps it here.
     pub(super) heat: Heat,
-    /// Another node has it whole, as far as is known.
+    /// It stays at another node when it is dropped here, as far as is known.
     pub(super) elsewhere: AtomicBool,
     /// Chunks that were found wrong on disk and did not come again yet.
     quarantined: Mutex<BTreeSet<u32>>,

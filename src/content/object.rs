@@ -311,15 +311,15 @@ impl Object {
         Ok(true)
     }
 
-    /// Says whether another node has it whole. One that nobody else has is not evicted; so is one of which this was
-    /// never said.
+    /// Says whether it stays at another node when it is dropped here. One that does not is not evicted, nor one of
+    /// which this was never said.
     pub fn set_elsewhere(&self, elsewhere: bool) {
         if let Some(fill) = self.fill() {
             fill.elsewhere.store(elsewhere, Ordering::Relaxed);
         }
     }
 
-    /// Whether another node was last said to have it whole.
+    /// Whether it was last said to stay at another node.
     #[must_use]
     pub fn elsewhere(&self) -> bool {
         self.fill()

@@ -402,14 +402,12 @@ impl Mirror {
         }
     }
 
-    /// Whether a node that can be asked has the object whole.
+    /// Whether the object stays at a node that can be asked when it is dropped here.
     fn is_elsewhere(&self, object: &Object, now: Now) -> bool {
-        let wanted = self.plan.wanted().get(&object.manifest().path);
-        let wanted = wanted.filter(|wanted| wanted.id == object.id());
-        let holders = wanted.into_iter().flat_map(|wanted| &wanted.nodes);
-        holders
-            .zip(&self.nodes)
-            .any(|(holds, node)| *holds != Holds::Nothing && node.is_open(now))
+        let open = |place: usize| self.nodes.get(place).is_some_and(|node| node.is_open(now));
+        let own = self.library.editions().key();
+        self.plan
+            .stays_elsewhere(&object.manifest().path, object.id(), own, open)
     }
 
     fn is_mine(&self, path: &str) -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::message::Index;
 use crate::content::catalogue::Catalogue;
 use crate::content::chunk::Digest;
+use crate::content::sign::PublicKey;
 use crate::time::Now;
 
 /// The plan of one mirrored prefix.
@@ -45,8 +46,14 @@ pub enum Holds {
     Nothing,
 }
 
-/// The last index of one node: what it holds, and whether it publishes it.
-type Known = HashMap<String, (Digest, bool)>;
+/// The last index of one node.
+#[derive(Debug, Default)]
+struct Known {
+    /// The node's key, if its index was read.
+    key: Option<PublicKey>,
+    /// What it holds, and whether it publishes it.
+    objects: HashMap<String, (Digest, bool)>,
+}
 
 /// The last catalogue of one origin: what it publishes (version and size), and whether that is all.
 #[derive(Debug)]
@@ -74,9 +81,12 @@ impl Plan {
             self.nodes.resize_with(node + 1, Known::default);
         }
         let objects = index.objects.into_iter();
-        self.nodes[node] = objects
-            .map(|entry| (entry.path, (entry.manifest, entry.published)))
-            .collect();
+        self.nodes[node] = Known {
+            key: Some(index.key),
+            objects: objects
+                .map(|entry| (entry.path, (entry.manifest, entry.published)))
+                .collect(),
+        };
         self.wanted = self.gather();
     }
 
@@ -91,7 +101,7 @@ impl Plan {
     /// The node at this place is another now.
     pub fn forget(&mut self, node: usize) {
         if let Some(known) = self.nodes.get_mut(node) {
-            known.clear();
+            *known = Known::default();
             self.wanted = self.gather();
         }
     }
@@ -142,6 +152,31 @@ impl Plan {
         &self.wanted
     }
 
+    /// Whether version `id` at `path` stays at a node that `answers` when this one, whose key is `own`, drops it.
+    ///
+    /// Two mirrors that both hold the last copies must not both rely on the other. So an origin counts, which does not
+    /// evict, and of the mirrors that hold it only one that comes before this node in an order that all see alike: the
+    /// first of those that hold it never drops it for another mirror's sake. The order is drawn for each version, so the
+    /// last copies are spread over the mirrors.
+    #[must_use]
+    pub fn stays_elsewhere(
+        &self,
+        path: &str,
+        id: Digest,
+        own: PublicKey,
+        answers: impl Fn(usize) -> bool,
+    ) -> bool {
+        let mine = rank(id, own);
+        let stays = |known: &Known| match (holds(known, path, id), known.key) {
+            (Holds::Published, _) => true,
+            (Holds::Mirrored, Some(key)) => rank(id, key) < mine,
+            _ => false,
+        };
+        (0..)
+            .zip(&self.nodes)
+            .any(|(place, known)| stays(known) && answers(place))
+    }
+
     fn gather(&self) -> BTreeMap<String, Wanted> {
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
         for listing in self.origins.iter().flatten() {
@@ -157,19 +192,27 @@ impl Plan {
 }
 
 fn holds(node: &Known, path: &str, version: Digest) -> Holds {
-    match node.get(path) {
+    match node.objects.get(path) {
         Some(&(id, true)) if id == version => Holds::Published,
         Some(&(id, false)) if id == version => Holds::Mirrored,
         _ => Holds::Nothing,
     }
 }
 
+/// The place of a node among those that hold a version.
+fn rank(id: Digest, key: PublicKey) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&id.0).update(&key.0);
+    *hash.finalize().as_bytes()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::message::IndexEntry;
     use super::*;
     use crate::content::catalogue::Listed;
-    use crate::content::sign::PublicKey;
 
     /// A catalogue as (path, version), and whether it is complete; `None`: nothing newer came in this round.
     type Said = Option<(&'static [(&'static str, u8)], bool)>;
@@ -308,5 +351,61 @@ mod tests {
         assert_eq!(plan.wanted()["/b"].id, Digest([3; 32]));
         assert!(!plan.wanted().contains_key("/c"), "it is another mirror's");
         assert!(!plan.wanted().contains_key("/d"), "no catalogue lists it");
+    }
+
+    /// What the node with key `own` knows when those of `others` hold version 1 of `/a`; `true`: they publish it.
+    fn holders(others: &[(u8, bool)]) -> Plan {
+        let mut plan = Plan::new(others.len(), 1, Duration::ZERO);
+        for (place, &(key, published)) in others.iter().enumerate() {
+            let said = Index {
+                key: PublicKey([key; 32]),
+                ..index(&[("/a", 1, published)])
+            };
+            plan.changed(place, said);
+        }
+        plan
+    }
+
+    fn stays(plan: &Plan, own: u8, version: u8, answers: impl Fn(usize) -> bool) -> bool {
+        plan.stays_elsewhere("/a", Digest([version; 32]), PublicKey([own; 32]), answers)
+    }
+
+    #[test]
+    fn object_of_an_origin_that_answers_stays_there() {
+        let plan = holders(&[(9, true)]);
+        assert!(stays(&plan, 1, 1, |_| true));
+        assert!(!stays(&plan, 1, 1, |_| false), "it is away");
+        assert!(!stays(&plan, 1, 2, |_| true), "it has another version");
+    }
+
+    #[test]
+    fn one_of_two_mirrors_with_the_last_copies_keeps_it() {
+        let drops = |own, other| stays(&holders(&[(other, false)]), own, 1, |_| true);
+        assert_ne!(drops(1, 2), drops(2, 1));
+    }
+
+    #[test]
+    fn node_that_was_forgotten_holds_nothing() {
+        let mut plan = holders(&[(9, true)]);
+        plan.forget(0);
+        assert!(!stays(&plan, 1, 1, |_| true));
+    }
+
+    proptest! {
+        #[test]
+        fn last_copy_is_dropped_by_nobody(keys in proptest::collection::hash_set(any::<u8>(), 1..8), version: u8) {
+            let keys: Vec<u8> = keys.into_iter().collect();
+            // All mirrors hold it, know of each other and decide at once.
+            let kept = keys.iter().filter(|own| {
+                let others: Vec<_> = keys.iter().filter(|key| key != own).map(|key| (*key, false)).collect();
+                let mut plan = holders(&others);
+                for (place, (key, _)) in others.iter().enumerate() {
+                    let said = Index { key: PublicKey([*key; 32]), ..index(&[("/a", version, false)]) };
+                    plan.changed(place, said);
+                }
+                !stays(&plan, **own, version, |_| true)
+            });
+            prop_assert_eq!(kept.count(), 1);
+        }
     }
 }
