@@ -15,6 +15,8 @@ pub struct Metrics {
     pub received: IntCounter,
     /// Responses kept.
     pub entries: IntGauge,
+    /// Large bodies being brought by a thread each.
+    pub fill_threads: IntGauge,
     /// Bytes of responses held in memory.
     pub memory: IntGauge,
     /// Bytes of responses held on disk.
@@ -80,6 +82,8 @@ pub enum Limit {
     Variants,
     /// Bytes of a response.
     Object,
+    /// Large bodies that are brought by a thread each at once.
+    FillThreads,
 }
 
 /// What went wrong with a file.
@@ -135,6 +139,11 @@ impl Metrics {
                 registry,
                 "headwater_proxy_entries",
                 "Responses kept by the proxy.",
+            ),
+            fill_threads: gauge(
+                registry,
+                "headwater_proxy_fill_threads",
+                "Large bodies that a thread each is bringing into the proxy's cache.",
             ),
             memory: gauge(
                 registry,
@@ -240,13 +249,14 @@ impl Upstream {
 }
 
 impl Limit {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Requests,
         Self::Connect,
         Self::HeadTime,
         Self::Silence,
         Self::Variants,
         Self::Object,
+        Self::FillThreads,
     ];
 
     fn label(self) -> &'static str {
@@ -257,6 +267,7 @@ impl Limit {
             Self::Silence => "silence",
             Self::Variants => "variants",
             Self::Object => "object",
+            Self::FillThreads => "fill_threads",
         }
     }
 }

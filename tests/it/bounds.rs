@@ -222,6 +222,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("proxy_cache.variants", PROXY),
     ("proxy_cache.object", PROXY),
     ("proxy_cache.requests", PROXY),
+    ("proxy_cache.fill_threads", PROXY),
     ("proxy_cache.connect", PROXY),
     ("proxy_cache.head_time", PROXY),
     ("proxy_cache.silence", PROXY),

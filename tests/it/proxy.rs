@@ -10,7 +10,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::harness::{Answer, Node, until};
+use crate::harness::{Answer, Node, get, until};
+
+mod large;
 
 /// An upstream on a thread for each connection; keeps the heads it was sent.
 struct Upstream {

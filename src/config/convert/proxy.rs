@@ -91,6 +91,7 @@ pub(super) fn settings(
         variants: cache.integer("variants", 1..=10_000),
         object: cache.size("object", 1..=1 << 50),
         requests: cache.integer("requests", 1..=100_000),
+        fill_threads: cache.integer("fill_threads", 0..=1_000),
         connect: cache.duration("connect", ms(10)..=secs(3_600)),
         head_time: cache.duration("head_time", ms(10)..=secs(3_600)),
         silence: cache.duration("silence", ms(10)..=secs(3_600)),

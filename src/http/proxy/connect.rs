@@ -18,6 +18,8 @@ use http::uri::Authority;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
@@ -25,6 +27,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::tap::Tap;
 
 /// Connects to one server. Cheap to clone.
 #[derive(Clone)]
@@ -132,14 +136,36 @@ async fn open(mut http: HttpConnector, server: &Server, uri: Uri) -> io::Result<
     if !server.is_at(stream.peer_addr()?) {
         return Err(stranger());
     }
+    widen(&stream);
     Ok(match &server.tls {
-        None => Wire::Clear(TokioIo::new(stream)),
+        None => Wire::Clear(TokioIo::new(stream), Tap::default()),
         Some((tls, name)) => {
             let stream = tls.connect(name.clone(), stream).await?;
             Wire::Tls(Box::new(TokioIo::new(stream)))
         }
     })
 }
+
+/// Has the kernel offer a window of [`WINDOW`] from the start. It begins with some 64 KiB and widens that only while the
+/// reader keeps up, so the first chunk on a new connection takes a dozen turns between both ends. A buffer of a set size
+/// would end its widening; asking for a low-water mark makes room for as much, and the mark is taken back at once.
+fn widen(stream: &TcpStream) {
+    // Without it the connection works all the same.
+    let _ = setsockopt(stream, LowWater, &WINDOW);
+    let _ = setsockopt(stream, LowWater, &1);
+}
+
+sockopt_impl!(
+    /// The bytes a reader is woken for (`SO_RCVLOWAT`).
+    LowWater,
+    SetOnly,
+    nix::libc::SOL_SOCKET,
+    nix::libc::SO_RCVLOWAT,
+    i32
+);
+
+/// Bytes an upstream may send ahead: a chunk.
+const WINDOW: i32 = 1 << 20;
 
 /// An address within brackets without them.
 fn bare(host: &str) -> &str {
@@ -150,13 +176,16 @@ fn bare(host: &str) -> &str {
 
 /// A connection.
 pub(super) enum Wire {
-    Clear(TokioIo<TcpStream>),
+    Clear(TokioIo<TcpStream>, Tap),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Connection for Wire {
     fn connected(&self) -> Connected {
-        Connected::new()
+        match self {
+            Self::Clear(_, tap) => Connected::new().extra(tap.clone()),
+            Self::Tls(_) => Connected::new(),
+        }
     }
 }
 
@@ -164,10 +193,15 @@ impl Read for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Clear(stream, tap) if tap.is_turned() => {
+                tap.hand_over(stream.inner(), cx);
+                Poll::Pending
+            }
+            Self::Clear(_, tap) if tap.make_up(&mut buffer) => Poll::Ready(Ok(())),
+            Self::Clear(stream, _) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -180,7 +214,7 @@ impl Write for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Clear(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -191,28 +225,28 @@ impl Write for Wire {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Clear(stream, _) => Pin::new(stream).poll_write_vectored(cx, parts),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Clear(stream) => stream.is_write_vectored(),
+            Self::Clear(stream, _) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Clear(stream, _) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Clear(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -386,6 +386,16 @@ impl Content {
         }
     }
 
+    /// Whether a reader has still to come by a chunk; if not, its copy in memory goes, as with [`Content::pass`].
+    pub fn is_wanted(&self, index: u64) -> bool {
+        let behind = self.readers().iter().map(|at| at.load(Relaxed)).min();
+        let wanted = behind.is_some_and(|behind| behind < (index + 1) * CHUNK);
+        if !wanted {
+            self.pass(index);
+        }
+        wanted
+    }
+
     fn let_go(&self, held: &mut Held) {
         if let Some(parts) = held.memory.take() {
             self.ledger.memory.sub(signed(parts.len()));

@@ -1,8 +1,8 @@
 //! Chunks and entries in files.
 //!
 //! One file of chunks and one entry file for each response, beneath one folder. All is written by one thread, which
-//! takes its work from a bounded queue: who fills faster than the disk takes is held back. Nothing is synced: a chunk is
-//! believed only if it digests to what its entry says, and an entry is put in place by renaming. So a crash, and bits
+//! takes its work from a bounded queue, except what is brought by a thread of its own, which writes it too: who fills
+//! faster than the disk takes is held back. Nothing is synced: a chunk is believed only if it digests to what its entry says, and an entry is put in place by renaming. So a crash, and bits
 //! that flip, cost a fetch and never a wrong byte.
 //!
 //! A chunk is *sealed* when it is written, and when it was digested: a seeded hash of each block, which costs a tenth of
@@ -10,7 +10,7 @@
 //! held against the seals; all else is read and digested on a thread that may wait.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
 use super::content::{CHUNK, Content, Ledger, OnDisk, Proof};
@@ -33,17 +34,11 @@ use crate::time::Now;
 /// The files of the cache. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    dir: Arc<Path>,
     jobs: mpsc::Sender<Job>,
-    /// Contents whose files are to go.
-    gone: Arc<Mutex<Vec<u128>>>,
     /// What is dropped from now on is dropped because the daemon ends: its files stay.
     closed: Arc<AtomicBool>,
-    /// When it could not be written last, milliseconds since 1970.
-    failed: Arc<AtomicU64>,
-    sealer: Arc<Sealer>,
     buffers: Arc<Buffers>,
-    metrics: Arc<Metrics>,
+    writer: Arc<Writer>,
 }
 
 enum Job {
@@ -57,8 +52,8 @@ enum Job {
     Sweep,
 }
 
-/// What the thread that writes tells and asks.
-pub trait Room: Send {
+/// What the threads that write tell and ask.
+pub trait Room: Send + Sync {
     /// A chunk was written: memory may be kept within its budget.
     fn written(&self, content: &Arc<Content>, index: u64);
 
@@ -76,29 +71,24 @@ impl Disk {
             fs::create_dir_all(dir.join(format!("{byte:02x}")))?;
         }
         let (jobs, mut queue) = mpsc::channel(JOBS);
-        let disk = Self {
+        let writer = Arc::new(Writer {
             dir: dir.into(),
-            jobs,
-            gone: Arc::default(),
-            closed: Arc::default(),
-            failed: Arc::default(),
-            sealer: Arc::default(),
-            buffers: Buffers::new(BUFFERS),
+            gone: Mutex::default(),
+            failed: AtomicU64::new(0),
+            sealer: Sealer::default(),
             metrics,
-        };
-        let writer = Writer {
-            dir: Arc::clone(&disk.dir),
-            gone: Arc::clone(&disk.gone),
-            failed: Arc::clone(&disk.failed),
-            sealer: Arc::clone(&disk.sealer),
-            metrics: Arc::clone(&disk.metrics),
-            room,
+            room: Box::new(room),
+        });
+        let disk = Self {
+            jobs,
+            closed: Arc::default(),
+            buffers: Buffers::new(BUFFERS),
+            writer: Arc::clone(&writer),
         };
         let work = move || {
-            let mut scratch = Vec::with_capacity(BLOCK);
             while let Some(job) = queue.blocking_recv() {
                 writer.sweep();
-                writer.work(job, &mut scratch);
+                writer.work(job);
             }
         };
         std::thread::Builder::new()
@@ -114,22 +104,33 @@ impl Disk {
         let _ = self.jobs.send(Job::Chunk { content, index }).await;
     }
 
+    /// Writes a chunk; blocks.
+    pub fn write(&self, content: &Arc<Content>, index: u64) {
+        self.writer.chunk(content, index);
+    }
+
+    /// Buffers for what is read.
+    #[must_use]
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
+    }
+
     /// Whether it could not be written a moment ago: what does not fit in memory is passed on then, and tried again soon.
     #[must_use]
     pub fn fails(&self, now: u64) -> bool {
-        now.saturating_sub(self.failed.load(Relaxed)) < AGAIN
+        now.saturating_sub(self.writer.failed.load(Relaxed)) < AGAIN
     }
 
     /// Whether there is room for `len` bytes, if all that is kept, `held` bytes, makes room. Counts it if there is not.
     #[must_use]
     pub fn fits(&self, len: u64, held: u64) -> bool {
         // What cannot be told is tried.
-        let fits = rustix::fs::statvfs(&*self.dir).map_or(true, |disk| {
+        let fits = rustix::fs::statvfs(&*self.writer.dir).map_or(true, |disk| {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             len <= free.saturating_add(held)
         });
         if !fits {
-            self.metrics.proxy.disk_failure(Reason::Full);
+            self.writer.metrics.proxy.disk_failure(Reason::Full);
         }
         fits
     }
@@ -150,7 +151,7 @@ impl Disk {
     /// Removes the files of a content that is gone.
     pub fn remove(&self, id: u128) {
         if !self.closed.load(Relaxed) {
-            lock(&self.gone).push(id);
+            lock(&self.writer.gone).push(id);
             // A full queue means that the thread is awake, and it sweeps before each job.
             let _ = self.jobs.try_send(Job::Sweep);
         }
@@ -160,7 +161,7 @@ impl Disk {
     #[must_use]
     pub fn file(&self, id: u128) -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let path = chunk_file(&self.dir, id);
+        let path = chunk_file(&self.writer.dir, id);
         let file = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
         file.ok().map(File::from)
     }
@@ -175,7 +176,7 @@ impl Disk {
         let mut buffer = self.buffers.take(span.len());
         let at = part.index * CHUNK + span.start as u64;
         if !read_resident(file, buffer.as_mut(), at)
-            || !self.sealer.holds(seals, first, buffer.as_ref())
+            || !self.writer.sealer.holds(seals, first, buffer.as_ref())
         {
             return None;
         }
@@ -188,7 +189,7 @@ impl Disk {
         let seals = part.proof.seals.as_ref()?;
         let mut buffer = self.buffers.take(usize::try_from(part.length).ok()?);
         if !read_resident(file, buffer.as_mut(), part.index * CHUNK)
-            || !self.sealer.holds(seals, 0, buffer.as_ref())
+            || !self.writer.sealer.holds(seals, 0, buffer.as_ref())
         {
             return None;
         }
@@ -200,22 +201,22 @@ impl Disk {
     pub fn read(&self, id: u128, part: &OnDisk) -> Option<(Bytes, Vec<u64>)> {
         let length = usize::try_from(part.length).ok()?;
         let mut buffer = self.buffers.take(length);
-        let read = File::open(chunk_file(&self.dir, id))
+        let read = File::open(chunk_file(&self.writer.dir, id))
             .and_then(|file| file.read_exact_at(buffer.as_mut(), part.index * CHUNK));
         if let Err(error) = read {
-            self.metrics.proxy.disk_failure(Reason::Read);
+            self.writer.metrics.proxy.disk_failure(Reason::Read);
             tracing::debug!(%error, "proxy cache: not read");
             return None;
         }
         if *blake3::hash(buffer.as_ref()).as_bytes() != part.proof.digest {
-            self.metrics.proxy.disk_failure(Reason::Rot);
+            self.writer.metrics.proxy.disk_failure(Reason::Rot);
             tracing::warn!(
                 index = part.index,
                 "proxy cache: a chunk changed on disk and is fetched again"
             );
             return None;
         }
-        let seals = self.sealer.seal_all(buffer.as_ref()).collect();
+        let seals = self.writer.sealer.seal_all(buffer.as_ref()).collect();
         Some((buffer.share(0..length), seals))
     }
 
@@ -224,7 +225,7 @@ impl Disk {
     pub fn restore(&self, ledger: &Ledger) -> Vec<Arc<Stored>> {
         let mut found = Vec::new();
         for byte in 0..=255u8 {
-            let Ok(files) = fs::read_dir(self.dir.join(format!("{byte:02x}"))) else {
+            let Ok(files) = fs::read_dir(self.writer.dir.join(format!("{byte:02x}"))) else {
                 continue;
             };
             let mut orphans: Vec<PathBuf> = Vec::new();
@@ -239,8 +240,8 @@ impl Disk {
                     .ok()
                     .and_then(|text| entry::restore(&text, ledger));
                 match stored {
-                    Some(stored) if path == entry_file(&self.dir, stored.content.id) => {
-                        known.push(chunk_file(&self.dir, stored.content.id));
+                    Some(stored) if path == entry_file(&self.writer.dir, stored.content.id) => {
+                        known.push(chunk_file(&self.writer.dir, stored.content.id));
                         found.push(Arc::new(stored));
                     }
                     _ => orphans.push(path),
@@ -255,33 +256,32 @@ impl Disk {
     }
 }
 
-/// The thread that writes.
-struct Writer<R> {
-    dir: Arc<Path>,
-    gone: Arc<Mutex<Vec<u128>>>,
-    failed: Arc<AtomicU64>,
-    sealer: Arc<Sealer>,
+/// What the threads that write work with.
+struct Writer {
+    dir: Box<Path>,
+    /// Contents whose files are to go.
+    gone: Mutex<Vec<u128>>,
+    /// When it could not be written last, milliseconds since 1970.
+    failed: AtomicU64,
+    sealer: Sealer,
     metrics: Arc<Metrics>,
-    room: R,
+    room: Box<dyn Room>,
 }
 
-impl<R: Room> Writer<R> {
-    fn work(&self, job: Job, scratch: &mut Vec<u8>) {
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    fn work(&self, job: Job) {
         match job {
             Job::Chunk { content, index } => {
-                let Some(content) = content.upgrade() else {
-                    return;
-                };
-                let Some(parts) = content.unwritten(index) else {
-                    return;
-                };
-                let wrote =
-                    self.persist(|| write(&chunk_file(&self.dir, content.id), index, &parts));
-                if wrote {
-                    content.written(index, prove(&self.sealer, &parts, scratch));
-                    self.room.written(&content, index);
-                } else if content.is_large() {
-                    content.unkeep();
+                if let Some(content) = content.upgrade() {
+                    self.chunk(&content, index);
                 }
             }
             Job::Entry(stored) => {
@@ -294,6 +294,18 @@ impl<R: Room> Writer<R> {
                 let _ = done.send(());
             }
             Job::Sweep => {}
+        }
+    }
+
+    fn chunk(&self, content: &Arc<Content>, index: u64) {
+        let Some(parts) = content.unwritten(index) else {
+            return;
+        };
+        if self.persist(|| write(&chunk_file(&self.dir, content.id), index, &parts)) {
+            content.written(index, prove(&self.sealer, &parts));
+            self.room.written(content, index);
+        } else if content.is_large() {
+            content.unkeep();
         }
     }
 
@@ -332,7 +344,8 @@ impl<R: Room> Writer<R> {
     }
 }
 
-/// Writes a chunk to its place.
+/// Writes a chunk to its place: at once, however it came, as the file system takes what is written at once in folios as
+/// large.
 fn write(path: &Path, index: u64, parts: &[Bytes]) -> io::Result<()> {
     let file = File::options()
         .write(true)
@@ -340,9 +353,18 @@ fn write(path: &Path, index: u64, parts: &[Bytes]) -> io::Result<()> {
         .truncate(false)
         .open(path)?;
     let mut at = index * CHUNK;
-    for part in parts {
-        file.write_all_at(part, at)?;
-        at += part.len() as u64;
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match rustix::io::pwritev(&file, &left[..left.len().min(SLICES)], at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(wrote) => {
+                at += wrote as u64;
+                IoSlice::advance_slices(&mut left, wrote);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }
@@ -359,14 +381,14 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 /// Digest and seals of a chunk in pieces: block by block, so that each is in the processor's cache for both.
-fn prove(sealer: &Sealer, parts: &[Bytes], scratch: &mut Vec<u8>) -> Proof {
+fn prove(sealer: &Sealer, parts: &[Bytes]) -> Proof {
     let mut digest = blake3::Hasher::new();
     let mut seals = Vec::new();
     let mut take = |block: &[u8]| {
         digest.update(block);
         seals.push(sealer.seal(block));
     };
-    scratch.clear();
+    let mut scratch = Vec::new();
     for part in parts {
         let mut part = &part[..];
         if !scratch.is_empty() {
@@ -374,7 +396,7 @@ fn prove(sealer: &Sealer, parts: &[Bytes], scratch: &mut Vec<u8>) -> Proof {
             scratch.extend_from_slice(begun);
             part = rest;
             if scratch.len() == BLOCK {
-                take(scratch);
+                take(&scratch);
                 scratch.clear();
             }
         }
@@ -384,7 +406,7 @@ fn prove(sealer: &Sealer, parts: &[Bytes], scratch: &mut Vec<u8>) -> Proof {
         scratch.extend_from_slice(rest);
     }
     if !scratch.is_empty() {
-        take(scratch);
+        take(&scratch);
     }
     Proof {
         digest: *digest.finalize().as_bytes(),
@@ -409,6 +431,9 @@ const AGAIN: u64 = 5_000;
 
 /// Chunks and entries that may wait to be written.
 const JOBS: usize = 16;
+
+/// Pieces written at once, at most (`IOV_MAX`).
+const SLICES: usize = 1024;
 
 /// How often room is made for one write.
 const TURNS: usize = 2;
@@ -436,7 +461,7 @@ mod tests {
                 parts.push(left.split_to(left.len().min(*cut)));
             }
             let sealer = Sealer::default();
-            let proof = prove(&sealer, &parts, &mut Vec::new());
+            let proof = prove(&sealer, &parts);
             prop_assert_eq!(proof.digest, *blake3::hash(&whole).as_bytes());
             prop_assert_eq!(proof.seals.unwrap().to_vec(), sealer.seal_all(&whole).collect::<Vec<_>>());
         }

@@ -58,6 +58,12 @@ impl Memory {
     fn passes(&self, content: &Arc<Content>, index: u64) {
         let mut rings = self.rings();
         rings.passing.push_back((Arc::downgrade(content), index));
+        // A buffer that is free again soon is still in the processor's cache when it is filled again.
+        rings.passing.retain(|(content, index)| {
+            let content = content.upgrade();
+            let wanted = content.filter(|content| content.is_wanted(*index));
+            wanted.is_some()
+        });
         let most = usize::try_from(self.budget / 8 / CHUNK as i64).unwrap_or(usize::MAX);
         if rings.passing.len() > most.clamp(1, PASSING) {
             pass_oldest(&mut rings);

@@ -5,9 +5,10 @@
 //! From ground to roof: [`dictionary`], [`control`], [`date`], [`freshness`], [`storable`], [`vary`], [`fields`],
 //! [`condition`], [`told`], `span` (pure: functions of header fields and the time); [`content`] (the bytes of a response, in
 //! chunks), [`table`] (what is stored, and what makes room), `entry` (what is stored, as a file holds it), [`disk`] (chunks
-//! and entries in files), `keep` (memory and disk within their budgets), `flight` (requests under way); `connect` (connections
-//! to the configured servers), [`upstream`] (requests over them), [`flow`] (bodies), `inform` (informational responses),
-//! `reply` (answers from what is stored), `fill` (bodies into the cache), `pass` (what goes through without it), `fetch`
+//! and entries in files), `keep` (memory and disk within their budgets), `flight` (requests under way); `tap` (a
+//! connection's socket, taken from hyper), `connect` (connections to the configured servers), [`upstream`] (requests over
+//! them), `bulk` (large bodies, by a thread), [`flow`] (bodies), `inform` (informational responses), `reply` (answers from
+//! what is stored), `fill` (bodies into the cache), `pass` (what goes through without it), `fetch`
 //! (what is sent on), [`serve`] (one request), `quick` (hits for plain requests, as bytes).
 
 use std::path::PathBuf;
@@ -48,11 +49,15 @@ mod keep;
 
 mod flight;
 
+mod tap;
+
 mod connect;
 
 pub mod upstream;
 
 pub mod flow;
+
+mod bulk;
 
 mod inform;
 
@@ -117,6 +122,8 @@ pub struct Config {
     pub object: u64,
     /// Requests at upstreams at once.
     pub requests: usize,
+    /// Large bodies that are brought by a thread each at once.
+    pub fill_threads: usize,
     /// A connection to an upstream is made within this.
     pub connect: Duration,
     /// The head of its answer comes within this.

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::control::{self, Directives};
@@ -36,6 +37,8 @@ pub struct Proxy {
     pub(super) upstreams: Upstreams,
     /// Fills and validations, which outlive the requests that began them.
     pub(super) tasks: TaskTracker,
+    /// Places for large bodies that have a thread each.
+    pub(super) fill_threads: Semaphore,
     pub(super) via: HeaderValue,
     pub(super) object: u64,
     pub(super) on_error: u64,
@@ -57,6 +60,7 @@ impl Proxy {
             flights: Flights::default(),
             upstreams: Upstreams::new(config, Arc::clone(&metrics))?,
             tasks: TaskTracker::new(),
+            fill_threads: Semaphore::new(config.fill_threads),
             via: HeaderValue::try_from(via).unwrap_or(HeaderValue::from_static("1.1 headwater")),
             object: config.object,
             on_error: config.stale_if_error.as_secs(),

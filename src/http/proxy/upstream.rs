@@ -4,6 +4,7 @@
 //! at again, see `connect`), and redirects are passed on, not followed.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::connect::Connector;
+use super::tap::Tap;
 use super::{Config, Rule};
 use crate::metrics::Metrics;
 use crate::metrics::proxy::{Limit, Upstream as Outcome};
@@ -136,7 +138,7 @@ impl Upstreams {
         for turn in 0..2 {
             match self.once(client, request, &sent).await {
                 Ok(response) => {
-                    let (head, body) = response.into_parts();
+                    let (mut head, body) = response.into_parts();
                     self.metrics.proxy.upstream(match head.status.as_u16() {
                         304 => Outcome::NotModified,
                         200..400 => Outcome::Ok,
@@ -145,6 +147,7 @@ impl Upstreams {
                     });
                     let body = Download {
                         body,
+                        tap: head.extensions.remove(),
                         silence: self.silence,
                         timer: None,
                         metrics: Arc::clone(&self.metrics),
@@ -277,6 +280,8 @@ impl Body for Upload {
 #[derive(Debug)]
 pub struct Download {
     body: Incoming,
+    /// To take its socket; `None`: it is not in the clear.
+    tap: Option<Tap>,
     silence: Duration,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
     metrics: Arc<Metrics>,
@@ -295,6 +300,55 @@ impl Download {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.body.is_end_stream()
+    }
+
+    /// Takes the socket, if it is to be had: gives it when all that was read of it before is in `before`. The rest of the
+    /// body is to be read from it while this is kept, as nothing more comes here.
+    ///
+    /// # Errors
+    /// The body broke off, or was silent for too long.
+    pub async fn divert(&mut self, before: &mut Vec<Bytes>) -> Result<Option<OwnedFd>, Fault> {
+        let Some(tap) = self.tap.clone() else {
+            return Ok(None);
+        };
+        tap.turn();
+        std::future::poll_fn(|cx| {
+            // Looked at first: what hyper passed on is there by the time it is handed over.
+            let socket = tap.take(cx);
+            loop {
+                match self.poll_next(cx) {
+                    Poll::Ready(Some(Ok(bytes))) => before.push(bytes),
+                    Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
+                    Poll::Ready(None) => {
+                        tap.give_back(0);
+                        return Poll::Ready(Ok(None));
+                    }
+                    Poll::Pending if socket.is_some() => {
+                        self.timer = None;
+                        return Poll::Ready(Ok(socket));
+                    }
+                    Poll::Pending if tap.is_turned() => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(Ok(None)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// All that was left of the body, `read` bytes, was read from the diverted socket, which waits for nobody again: its
+    /// connection may serve others.
+    pub async fn give_back(&mut self, read: u64) {
+        if let Some(tap) = &self.tap {
+            tap.give_back(read);
+            let mut over = |cx: &mut Context<'_>| Pin::new(&mut self.body).poll_frame(cx);
+            while let Some(Ok(_)) = std::future::poll_fn(&mut over).await {}
+        }
+    }
+
+    /// Bytes follow each other within this.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.silence
     }
 
     /// The next bytes; `None` at the end.

@@ -127,6 +127,7 @@ async fn start() -> (Node, Asked, TempDir) {
             variants: 8,
             object: 1 << 20,
             requests: 10,
+            fill_threads: 1,
             connect: LONG,
             head_time: LONG,
             silence: LONG,

@@ -1,5 +1,6 @@
 //! What brings bytes into a content.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -101,6 +102,13 @@ impl Filler {
     pub fn left(&self) -> u64 {
         self.look(|fill| fill.end.saturating_sub(fill.at))
             .unwrap_or(0)
+    }
+
+    /// What it has still to bring, if that is known.
+    #[must_use]
+    pub fn rest(&self) -> Option<Range<u64>> {
+        self.look(|fill| fill.at..fill.end)
+            .filter(|rest| rest.end < u64::MAX)
     }
 
     /// Whether it brought more than `bytes`.
