@@ -231,6 +231,7 @@ impl Node {
                 &self.certificates,
                 settings.tls.is_some(),
                 self.library.clone(),
+                Arc::clone(self.swarm.pace()),
                 self.metrics.clone(),
             )?;
             for address in bound.local_addrs() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use unftp_core::auth::UserDetail;
@@ -19,6 +19,7 @@ use super::users::User;
 use crate::content::library::{Entry, Library};
 use crate::content::object::{Object, ReadError};
 use crate::content::tree::{Incoming, Node};
+use crate::link::clients::Client;
 use crate::metrics::Metrics;
 
 impl UserDetail for User {}
@@ -36,6 +37,8 @@ pub(super) struct Backend {
     pub(super) metrics: Arc<Metrics>,
     pub(super) idle: Duration,
     pub(super) max: u64,
+    /// Whose part of the link it has.
+    pub(super) client: Arc<Client>,
     /// The control connection, not blocking: a client that is gone did not mean the end of its file.
     pub(super) control: Arc<TcpStream>,
 }
@@ -157,8 +160,11 @@ impl Backend {
         let (size, mut at) = (object.manifest().layout.size, from);
         while at < size {
             let part = self.part(&object, at).await?;
-            let written = timeout(self.idle, output.write_all(&part)).await;
-            written.map_err(|_| self.stalled())??;
+            let sent = self.client.send(output, &part, self.idle).await;
+            sent.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => self.stalled(),
+                _ => error.into(),
+            })?;
             at += part.len() as u64;
             self.metrics.ftp.sent.inc_by(part.len() as u64);
         }

@@ -25,8 +25,10 @@ use super::guard::Guard;
 use super::users::User;
 use super::{Config, UsersFile};
 use crate::content::library::Library;
+use crate::link::clients::Client;
+use crate::link::pace::Pace;
 use crate::metrics::Metrics;
-use crate::net::bind_tcp;
+use crate::net::{self, bind_tcp};
 use crate::time::Now;
 use crate::tls::Certificates;
 
@@ -44,6 +46,7 @@ struct Shared {
     tls: Option<Arc<rustls::ServerConfig>>,
     library: Library,
     metrics: Arc<Metrics>,
+    pace: Arc<Pace>,
     users: Arc<UsersFile>,
     guard: Mutex<Guard>,
     /// Sessions per address; their sum is bounded too.
@@ -80,6 +83,7 @@ impl Server {
         certificates: &Arc<Certificates>,
         encrypted: bool,
         library: Library,
+        pace: Arc<Pace>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, anyhow::Error> {
         let bind = |&address| {
@@ -109,6 +113,7 @@ impl Server {
                 config,
                 library,
                 metrics,
+                pace,
             }),
         })
     }
@@ -170,10 +175,11 @@ async fn accept(
         let Some(place) = shared.admit(peer.ip()) else {
             continue; // Closed.
         };
+        let client = shared.pace.client(net::holder(peer.ip()));
         let (shared, stop, alive) = (shared.clone(), stop.clone(), sessions.token());
         let work = move || {
             let _alive = alive;
-            if let Err(error) = session(&shared, stream, &stop) {
+            if let Err(error) = session(&shared, stream, client, &stop) {
                 tracing::debug!(%error, "ftp session not served");
             }
             drop(place);
@@ -189,6 +195,7 @@ async fn accept(
 fn session(
     shared: &Arc<Shared>,
     stream: TcpStream,
+    client: Arc<Client>,
     stop: &CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let stream = stream.into_std()?;
@@ -210,6 +217,7 @@ fn session(
             idle: config.idle,
             max: config.max,
             control,
+            client,
         };
         let host = config.passive_address;
         let mut server = ServerBuilder::with_user_detail_provider(

@@ -4,12 +4,13 @@
 //! of each object with a torrent, it has everything and wants nothing. It tells peers nothing of one another. Requests are answered in
 //! their order, one at a time, from verified bytes; what a peer sends meanwhile waits in its socket. Connections count as those of HTTP.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use super::faces;
 use super::message::{self, HANDSHAKE, Hello, LONGEST, Message, REQUEST};
 use super::object::Site;
 use crate::content::object::Object;
+use crate::link::clients::Client;
 use crate::metrics::http::Closed;
 
 /// How long a peer may take.
@@ -38,6 +40,7 @@ pub(super) struct Patience {
 struct Peer<'a> {
     stream: TcpStream,
     site: &'a Site,
+    client: &'a Client,
     patience: Patience,
     object: Arc<Object>,
     /// How it calls messages with parts of the info dictionary.
@@ -70,16 +73,22 @@ pub(super) async fn is_peer(
 pub(super) async fn serve(
     stream: TcpStream,
     site: &Site,
+    client: &Client,
     patience: Patience,
     stop: &CancellationToken,
 ) -> Closed {
     tokio::select! {
-        ended = begin(stream, site, patience) => ended.map_or_else(|reason| reason, |()| Closed::Done),
+        ended = begin(stream, site, client, patience) => ended.map_or_else(|reason| reason, |()| Closed::Done),
         () = stop.cancelled() => Closed::Stop,
     }
 }
 
-async fn begin(mut stream: TcpStream, site: &Site, patience: Patience) -> Result<(), Closed> {
+async fn begin(
+    mut stream: TcpStream,
+    site: &Site,
+    client: &Client,
+    patience: Patience,
+) -> Result<(), Closed> {
     let mut bytes = [0; HANDSHAKE];
     let read = timeout(patience.head, stream.read_exact(&mut bytes));
     read.await
@@ -92,6 +101,7 @@ async fn begin(mut stream: TcpStream, site: &Site, patience: Patience) -> Result
     let mut peer = Peer {
         stream,
         site,
+        client,
         patience,
         object,
         metadata: None,
@@ -219,15 +229,14 @@ impl Peer<'_> {
     }
 
     async fn send(&mut self, parts: &[&[u8]]) -> Result<(), Closed> {
-        let stream = &mut self.stream;
-        let all = async {
-            for part in parts {
-                stream.write_all(part).await?;
-            }
-            Ok::<_, std::io::Error>(())
-        };
-        let sent = timeout(self.patience.slow, all).await;
-        sent.map_err(|_| Closed::Slow)?.map_err(|_| Closed::Broken)
+        for part in parts {
+            let sent = self.client.send(&mut self.stream, part, self.patience.slow);
+            sent.await.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => Closed::Slow,
+                _ => Closed::Broken,
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -323,7 +323,11 @@ fn admit(stream: TcpStream, address: IpAddr, tls: Option<TlsAcceptor>, shared: &
 /// Serves HTTP or a BitTorrent peer, whichever comes.
 async fn either(stream: TcpStream, address: IpAddr, shared: &Shared) -> Closed {
     match seed::is_peer(&stream, shared.peers, &shared.terms.stop).await {
-        Ok(true) => seed::serve(stream, &shared.terms.site, shared.peers, &shared.terms.stop).await,
+        Ok(true) => {
+            let client = shared.terms.site.swarm.pace().client(net::holder(address));
+            let site = &shared.terms.site;
+            seed::serve(stream, site, &client, shared.peers, &shared.terms.stop).await
+        }
         Ok(false) => connection::speak(stream, address, None, &shared.terms).await,
         Err(reason) => reason,
     }

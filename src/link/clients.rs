@@ -1,13 +1,17 @@
 //! Who reads from this node, by address: what each moved, and how long one with more than its share of a full link waits.
 //!
 //! Readers pay an atomic addition for each write, and nothing else while the link has room. Once it is nearly full, [`fair`] says
-//! ten times a second how much each may have.
+//! ten times a second how much each may have. HTTP asks before each write to a socket (`http/line.rs`), all else sends by [`Client::send`].
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{sleep, timeout};
 
 use super::fair::{self, Part};
 use crate::metrics::link::Sharing;
@@ -140,6 +144,36 @@ impl Client {
         } else {
             Err(wait)
         }
+    }
+
+    /// Writes `bytes` as its share allows.
+    ///
+    /// # Errors
+    /// What `output` said, or that it took nothing for `patience`; the wait for the share is not counted.
+    pub async fn send<W>(
+        &self,
+        output: &mut W,
+        mut bytes: &[u8],
+        patience: Duration,
+    ) -> io::Result<()>
+    where
+        W: AsyncWrite + Unpin + ?Sized,
+    {
+        while !bytes.is_empty() {
+            let most = match self.may() {
+                Ok(most) => most,
+                Err(wait) => {
+                    self.delayed();
+                    sleep(wait).await;
+                    continue;
+                }
+            };
+            let part = &bytes[..bytes.len().min(most)];
+            timeout(patience, output.write_all(part)).await??;
+            self.took(part.len() as u64);
+            bytes = &bytes[part.len()..];
+        }
+        Ok(())
     }
 
     /// A write was put off.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 
 use super::budget::{Budget, WIRE};
@@ -30,8 +31,10 @@ pub struct Pace {
 /// One direction.
 #[derive(Debug)]
 pub struct Lane {
-    /// Bytes moved for viewers so far.
+    /// Bytes moved for viewers over HTTP so far.
     viewed: AtomicU64,
+    /// What else is moved for them is counted already.
+    others: Vec<IntCounter>,
     budget: Mutex<Budget>,
     turn: Semaphore,
     metrics: Background,
@@ -42,15 +45,22 @@ impl Pace {
     /// want all of it.
     #[must_use]
     pub fn new(capacity: u64, share: f64, metrics: &Metrics) -> Arc<Self> {
-        let lane = |direction| Lane {
+        let lane = |direction, others: &[&IntCounter]| Lane {
             viewed: AtomicU64::new(0),
+            others: others.iter().copied().cloned().collect(),
             budget: Mutex::new(Budget::new(capacity, share)),
             turn: Semaphore::new(1),
             metrics: metrics.link.background(direction),
         };
         let pace = Self {
-            transmit: lane(Direction::Transmit),
-            receive: lane(Direction::Receive),
+            transmit: lane(
+                Direction::Transmit,
+                &[&metrics.ftp.sent, &metrics.http.torrent_sent],
+            ),
+            receive: lane(
+                Direction::Receive,
+                &[&metrics.ftp.received, &metrics.proxy.received],
+            ),
             clients: Clients::new(metrics.link.sharing()),
         };
         pace.look(capacity, Now::read());
@@ -62,7 +72,7 @@ impl Pace {
         for lane in [&self.transmit, &self.receive] {
             let mut budget = lane.budget();
             budget.set_capacity(capacity);
-            budget.observe(now, lane.viewed.load(Relaxed));
+            budget.observe(now, lane.moved_for_viewers());
             lane.show(&budget);
         }
     }
@@ -78,7 +88,7 @@ impl Pace {
         let lane = &self.transmit;
         let capacity = lane.budget().capacity() / WIRE;
         let moved = lane.metrics.moved.get();
-        let viewed = lane.viewed.load(Relaxed);
+        let viewed = lane.moved_for_viewers();
         self.clients.share(capacity, viewed, moved, now);
     }
 }
@@ -87,6 +97,11 @@ impl Lane {
     /// Viewers moved `bytes`.
     pub fn viewed(&self, bytes: u64) {
         self.viewed.fetch_add(bytes, Relaxed);
+    }
+
+    fn moved_for_viewers(&self) -> u64 {
+        let others: u64 = self.others.iter().map(IntCounter::get).sum();
+        self.viewed.load(Relaxed) + others
     }
 
     /// Bytes of the next part at most.
@@ -112,7 +127,7 @@ impl Lane {
             }
             let taken = {
                 let mut budget = self.budget();
-                let taken = budget.take(Now::read(), self.viewed.load(Relaxed), bytes);
+                let taken = budget.take(Now::read(), self.moved_for_viewers(), bytes);
                 self.show(&budget);
                 taken
             };

@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "http",
         &["content", "peer", "link", "metrics", "time", "net", "tls"],
     ),
-    ("ftp", &["content", "metrics", "time", "net", "tls"]),
+    ("ftp", &["content", "link", "metrics", "time", "net", "tls"]),
     ("metrics", &["dns"]),
 ];
 

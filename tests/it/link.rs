@@ -6,12 +6,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+
+use headwater::ftp::users;
 
 use crate::harness::{Node, get, until};
 
@@ -36,6 +39,9 @@ socket = "state/admin.sock"
 [link]
 capacity = "64 Mbit/s"
 background_share = 0.3
+[ftp]
+listen = ["127.0.0.1:0"]
+tls = "optional"
 [[publish]]
 dir = "content"
 "#;
@@ -54,35 +60,70 @@ impl Load {
 
     /// All of them are at `address`.
     fn from(address: Ipv4Addr, node: SocketAddr, head: &str, clients: usize) -> Self {
-        let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let client = |_| {
-            let (got, stop, head) = (Arc::clone(&got), Arc::clone(&stop), head.to_owned());
-            thread::spawn(move || {
-                let stream = connect(address, node);
-                let mut reader = BufReader::new(&stream);
-                while !stop.load(Ordering::Relaxed) {
-                    (&stream).write_all(head.as_bytes()).expect("sent");
-                    let (mut line, mut length) = (String::new(), 0);
-                    reader.read_line(&mut line).expect("a status line");
-                    assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-                    while line != "\r\n" {
-                        line.clear();
-                        reader.read_line(&mut line).expect("a head");
-                        let lower = line.to_ascii_lowercase();
-                        if let Some(value) = lower.strip_prefix("content-length:") {
-                            length = value.trim().parse().expect("a length");
-                        }
-                    }
-                    let mut buffer = [0; 16 << 10];
-                    while length > 0 && !stop.load(Ordering::Relaxed) {
-                        let most = buffer.len().min(length);
-                        let taken = reader.read(&mut buffer[..most]).expect("a body");
-                        assert!(taken > 0, "the body breaks off");
-                        length -= taken;
-                        got.fetch_add(taken as u64, Ordering::Relaxed);
+        let head = head.to_owned();
+        Self::of(clients, move |got, stop| {
+            let stream = connect(address, node);
+            let mut reader = BufReader::new(&stream);
+            while !stop.load(Ordering::Relaxed) {
+                (&stream).write_all(head.as_bytes()).expect("sent");
+                let (mut line, mut length) = (String::new(), 0);
+                reader.read_line(&mut line).expect("a status line");
+                assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+                while line != "\r\n" {
+                    line.clear();
+                    reader.read_line(&mut line).expect("a head");
+                    let lower = line.to_ascii_lowercase();
+                    if let Some(value) = lower.strip_prefix("content-length:") {
+                        length = value.trim().parse().expect("a length");
                     }
                 }
-            })
+                let taken = take(&mut reader, length, got, stop);
+                assert!(
+                    taken == length || stop.load(Ordering::Relaxed),
+                    "it breaks off"
+                );
+            }
+        })
+    }
+
+    /// FTP sessions at `address`, each with a transfer at a time.
+    fn over_ftp(address: Ipv4Addr, node: SocketAddr, path: &str, sessions: usize) -> Self {
+        let get = format!("RETR {path}");
+        Self::of(sessions, move |got, stop| {
+            let mut control = BufReader::new(connect(address, node));
+            let mut ask = |command: &str, expected: &str| {
+                if !command.is_empty() {
+                    write!(control.get_mut(), "{command}\r\n").expect("sent");
+                }
+                let mut reply = String::new();
+                control.read_line(&mut reply).expect("a reply");
+                assert!(reply.starts_with(expected), "{command}: {reply}");
+                reply
+            };
+            ask("", "220");
+            ask("USER press", "331");
+            ask("PASS geheim", "230");
+            loop {
+                let port = ask("EPSV", "229");
+                let port = port.split('|').nth(3).and_then(|port| port.parse().ok());
+                let data = SocketAddr::new(node.ip(), port.expect("a port"));
+                let mut data = connect(address, data);
+                ask(&get, "150");
+                take(&mut data, usize::MAX, got, stop);
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                ask("", "226");
+            }
+        })
+    }
+
+    fn of(clients: usize, work: impl Fn(&AtomicU64, &AtomicBool) + Send + Sync + 'static) -> Self {
+        let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let work = Arc::new(work);
+        let client = |_| {
+            let (got, stop, work) = (Arc::clone(&got), Arc::clone(&stop), Arc::clone(&work));
+            thread::spawn(move || work(&got, &stop))
         };
         let clients = (0..clients).map(client).collect();
         Self { got, stop, clients }
@@ -107,6 +148,21 @@ impl Load {
     }
 }
 
+/// Takes `length` bytes, or all there are; fewer when it is to stop.
+fn take(from: &mut impl Read, length: usize, got: &AtomicU64, stop: &AtomicBool) -> usize {
+    let (mut buffer, mut all) = ([0; 16 << 10], 0);
+    while all < length && !stop.load(Ordering::Relaxed) {
+        let most = buffer.len().min(length - all);
+        let taken = from.read(&mut buffer[..most]).expect("bytes");
+        if taken == 0 {
+            break;
+        }
+        all += taken;
+        got.fetch_add(taken as u64, Ordering::Relaxed);
+    }
+    all
+}
+
 fn connect(from: Ipv4Addr, node: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let from = SocketAddr::from((from, 0));
@@ -118,7 +174,10 @@ fn connect(from: Ipv4Addr, node: SocketAddr) -> TcpStream {
 /// A node that publishes an object of 4 MiB, and the requests for its second chunk and for all of it.
 fn origin() -> (Node, SocketAddr, String) {
     let letters = "Sixteen letters.".repeat(4 << 16);
-    let node = Node::start(CONFIG, &[("content/video.bin", &letters)]);
+    let hash = users::hash("geheim", [7; 16], NonZeroU32::new(1_000).expect("not 0"));
+    let users = format!("press:{hash}:/:r\n");
+    let files = [("content/video.bin", &*letters), ("ftp.users", &*users)];
+    let node = Node::start(CONFIG, &files);
     let address = node.address("http");
     let index = "/.well-known/headwater/v1/index?prefix=/";
     let mut id = None;
@@ -187,14 +246,48 @@ fn clients_that_fill_the_link_have_equal_shares_however_many_connections_they_op
         let from = Ipv4Addr::new(127, 0, 0, last);
         Load::from(from, address, &head("/video.bin", ""), connections)
     };
-    let many = load(2, 12);
+    share_evenly(&node, || load(2, 12), || load(3, 1));
+}
+
+#[test]
+fn replication_yields_to_ftp() {
+    let (node, address, chunk) = origin();
+    let background = Load::start(address, &head(&chunk, "Priority: u=7\r\n"), 6);
+    until("the idle link to be used", || {
+        background.rate(Duration::from_millis(500)) > 0.85 * CAPACITY
+    });
+    let viewer = Load::over_ftp(Ipv4Addr::LOCALHOST, node.address("ftp"), "/video.bin", 1);
+    until("replication to be at its share", || {
+        background.rate(Duration::from_millis(500)) <= 1.1 * SHARE * CAPACITY
+    });
+    viewer.end();
+    until("replication to have the link again", || {
+        background.rate(Duration::from_millis(500)) > 0.85 * CAPACITY
+    });
+    background.end();
+}
+
+#[test]
+fn ftp_has_the_share_of_its_address_and_no_more() {
+    let (node, address, _) = origin();
+    let (two, three) = ([127, 0, 0, 2].into(), [127, 0, 0, 3].into());
+    share_evenly(
+        &node,
+        || Load::over_ftp(two, node.address("ftp"), "/video.bin", 4),
+        || Load::from(three, address, &head("/video.bin", ""), 1),
+    );
+}
+
+/// Both fill the link alone, and have equal shares of it together.
+fn share_evenly(node: &Node, many: impl Fn() -> Load, one: impl Fn() -> Load) {
+    let many = many();
     until("more than the link is said to carry", || {
         many.rate(Duration::from_millis(200)) > 1.5 * CAPACITY
     });
     let level = "headwater_link_client_level_bytes_per_second";
-    assert_eq!(metric(&node, level) as u64, 0, "one alone is not held");
-    let one = load(3, 1);
-    until("the link to be shared", || metric(&node, level) > 0.0);
+    assert_eq!(metric(node, level) as u64, 0, "one alone is not held");
+    let one = one();
+    until("the link to be shared", || metric(node, level) > 0.0);
     // What lies in buffers by then is still to come.
     until("the many to have no more than their share", || {
         many.rate(Duration::from_millis(500)) < 0.6 * CAPACITY
@@ -208,8 +301,8 @@ fn clients_that_fill_the_link_have_equal_shares_however_many_connections_they_op
         let share = rate / CAPACITY;
         assert!((0.4..0.55).contains(&share), "{rates:?} of {CAPACITY}");
     }
-    assert!(metric(&node, "headwater_link_client_delayed_writes_total") > 0.0);
-    assert_eq!(metric(&node, "headwater_link_clients ") as u64, 2);
+    assert!(metric(node, "headwater_link_client_delayed_writes_total") > 0.0);
+    assert_eq!(metric(node, "headwater_link_clients ") as u64, 2);
     one.end();
     until("who is left to have all again", || {
         many.rate(Duration::from_millis(200)) > 1.5 * CAPACITY
