@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -86,7 +87,7 @@ impl Disk {
             writer: Arc::clone(&writer),
         };
         let work = move || {
-            while let Some(job) = queue.blocking_recv() {
+            while let Some(job) = next(&mut queue) {
                 writer.sweep();
                 writer.work(job);
             }
@@ -344,6 +345,17 @@ impl Writer {
     }
 }
 
+/// What is to be done next. After a pause it waits a little: who asked for a chunk is still being sent it, and a write
+/// takes the core for milliseconds where pages are cold.
+fn next(queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+    if let Ok(job) = queue.try_recv() {
+        return Some(job);
+    }
+    let job = queue.blocking_recv()?;
+    std::thread::sleep(AFTER);
+    Some(job)
+}
+
 /// Writes a chunk to its place: at once, however it came, as the file system takes what is written at once in folios as
 /// large.
 fn write(path: &Path, index: u64, parts: &[Bytes]) -> io::Result<()> {
@@ -428,6 +440,9 @@ fn chunk_file(dir: &Path, id: u128) -> PathBuf {
 
 /// For so long after a failure only what is small is kept, milliseconds.
 const AGAIN: u64 = 5_000;
+
+/// How long a write waits for those who read to be done: far less than the queue takes to fill.
+const AFTER: Duration = Duration::from_millis(4);
 
 /// Chunks and entries that may wait to be written.
 const JOBS: usize = 16;
