@@ -18,6 +18,9 @@ done
 shift $((OPTIND - 1))
 peers=("$@")
 [ ${#peers[@]} -gt 0 ] || peers=(headwater nsd)
+for tool in dnsperf dig taskset $(printf '%s\n' "${peers[@]}" | grep -x nsd); do
+    command -v "$tool" >/dev/null || { echo "$0: $tool is not installed" >&2; exit 1; }
+done
 dir=$(mktemp -d)
 server=
 finish() {
@@ -131,10 +134,11 @@ for ((round = 0; round < rounds; round++)); do
     for peer in "${peers[@]}"; do
         for size in 10000 "$names"; do
             measure "$peer" "$size"
-            printf '%-10s %9s %9s %9s %9s %9s %12s\n' "$peer" "$size" "$load" "$((cpu * 1000 / tick))" "$resident" "$most" "$cost"
+            printf '%-10s %9s %9s %9s %9s %9s %12s\n' "$peer" "$size" "$load" "$((cpu * 1000 / tick))" "$resident" "$most" "$cost" |
+                tee -a "$dir/rows"
         done
     done
-done | tee "$dir/rows"
+done
 
 # Medians of the rounds and the two ratios that count.
 awk -v n="$names" '
