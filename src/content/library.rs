@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::StoreConfig;
 use super::bucket::book::Book;
@@ -21,16 +21,18 @@ use super::catalogue::SignedCatalogue;
 use super::chunk::Digest;
 use super::demand::{Demand, Wish};
 use super::edition::Editions;
-use super::file::Source;
 use super::manifest::check_path;
-use super::object::{Change, Digested, Object, Role};
+use super::object::{Change, Object, Role};
 use super::reader::Reader;
 use super::remembered::Remembered;
-use super::root::{Look, Root, open_regular};
-use super::seal::Seals;
+use super::root::{Look, Root};
 use crate::metrics::Metrics;
 use crate::metrics::content::Limit;
 use crate::time::Now;
+
+mod mirrored;
+
+mod published;
 
 /// What this node can serve. A cheap handle.
 #[derive(Clone, Debug)]
@@ -608,289 +610,6 @@ impl Library {
 
     pub(super) fn objects_most(&self) -> usize {
         self.inner.objects_most
-    }
-
-    // Mirrored objects: called by the store.
-
-    /// The mirrored versions at `path`: the one that serves, and the next.
-    pub(super) fn mirrored(&self, path: &str) -> [Option<Arc<Object>>; 2] {
-        let shard = self.inner.paths[self.shard(path)].load();
-        match shard.get(path) {
-            Some(slot) => [slot.mirrored.clone(), slot.next.clone()],
-            None => [None, None],
-        }
-    }
-
-    /// The mirrored objects that no other version is to replace.
-    pub(super) fn evictable(&self) -> Vec<Arc<Object>> {
-        self.collect(|slot| slot.mirrored.clone().filter(|_| slot.next.is_none()))
-    }
-
-    /// Puts a mirrored object at its path, beside a whole one or in place of a partial one; gives those replaced.
-    pub(super) fn put_mirrored(&self, object: &Arc<Object>) -> Vec<Arc<Object>> {
-        self.update(&object.manifest().path, |slot| slot.put_mirrored(object))
-    }
-
-    /// Puts mirrored objects at their paths as [`Library::put_mirrored`] does one after the other, with one new
-    /// snapshot for all, as far as the bound on objects allows. The bytes of those taken; those replaced.
-    pub(super) fn put_recovered(
-        &self,
-        objects: impl Iterator<Item = Arc<Object>>,
-    ) -> (u64, Vec<Arc<Object>>) {
-        let inner = &self.inner;
-        let write = inner.write.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut paths: Vec<_> = inner
-            .paths
-            .iter()
-            .map(|s| HashMap::clone(&s.load()))
-            .collect();
-        let mut versions: Vec<_> = inner
-            .versions
-            .iter()
-            .map(|s| HashMap::clone(&s.load()))
-            .collect();
-        let (mut bytes, mut taken, mut gone) = (0, 0, Vec::new());
-        for object in objects {
-            // Those replaced make room only once they are dropped.
-            if inner.objects.load(Ordering::Acquire) + taken >= inner.objects_most {
-                self.has_room(); // Says so.
-                break;
-            }
-            taken += 1;
-            bytes += object.manifest().layout.size;
-            let path = &object.manifest().path;
-            let slot: &mut Slot = paths[self.shard(path)]
-                .entry(path.as_str().into())
-                .or_default();
-            gone.extend(slot.put_mirrored(&object));
-            versions[usize::from(object.id().0[0])].insert(object.id(), Arc::downgrade(&object));
-        }
-        for (shard, map) in inner.paths.iter().zip(paths) {
-            shard.store(Arc::new(map));
-        }
-        for (shard, map) in inner.versions.iter().zip(versions) {
-            shard.store(Arc::new(map));
-        }
-        let stay = taken - gone.len();
-        inner.objects.fetch_add(stay, Ordering::AcqRel);
-        inner.generation.fetch_add(1, Ordering::AcqRel);
-        let metrics = &inner.reader.metrics.content;
-        metrics.mirror_objects.add(stay as i64);
-        drop(write);
-        (bytes, gone)
-    }
-
-    /// The next version is whole and takes its place; gives the one it replaced.
-    pub(super) fn promote(&self, object: &Arc<Object>) -> Option<Arc<Object>> {
-        self.update(&object.manifest().path, |slot| {
-            if !slot
-                .next
-                .as_ref()
-                .is_some_and(|next| Arc::ptr_eq(next, object))
-            {
-                return None;
-            }
-            std::mem::replace(&mut slot.mirrored, slot.next.take())
-        })
-    }
-
-    /// Takes the version that fills beside a whole one out; gives it.
-    pub(super) fn remove_next(&self, path: &str) -> Option<Arc<Object>> {
-        self.update(path, |slot| slot.next.take())
-    }
-
-    /// Whether a mirrored object stands at its path, as the version that serves or as the next.
-    #[must_use]
-    pub fn is_current(&self, object: &Arc<Object>) -> bool {
-        let known = self.mirrored(&object.manifest().path);
-        known.iter().flatten().any(|one| Arc::ptr_eq(one, object))
-    }
-
-    /// Takes the mirrored versions out; gives them.
-    pub(super) fn remove_mirrored(&self, path: &str) -> Vec<Arc<Object>> {
-        self.update(path, |slot| {
-            slot.mirrored
-                .take()
-                .into_iter()
-                .chain(slot.next.take())
-                .collect()
-        })
-    }
-
-    // Published objects: called by the publisher and by find.
-
-    /// Lets `find` look below published directories. Once.
-    pub(super) fn set_published(&self, published: Published) -> bool {
-        self.inner.published.set(published).is_ok()
-    }
-
-    pub(super) fn published(&self) -> Option<&Published> {
-        self.inner.published.get()
-    }
-
-    /// The published directory that `path` is beneath.
-    pub(super) fn root(&self, path: &str) -> Option<&Root> {
-        let roots = &self.inner.published.get()?.roots;
-        roots
-            .iter()
-            .find(|root| path.starts_with(&root.config.prefix))
-    }
-
-    /// The published objects.
-    #[must_use]
-    pub fn published_objects(&self) -> Vec<Arc<Object>> {
-        self.collect(|slot| slot.published.clone())
-    }
-
-    pub(super) fn published_at(&self, path: &str) -> Option<Arc<Object>> {
-        let shard = self.inner.paths[self.shard(path)].load();
-        shard.get(path)?.published.clone()
-    }
-
-    /// Brings the published object at `path` up to date with its file, on the blocking pool; the token is cancelled
-    /// when that is done, well or not. One thread works on one path, whoever asks.
-    pub(super) fn publish(&self, path: &str) -> CancellationToken {
-        let done = CancellationToken::new();
-        let Some(published) = self.inner.published.get() else {
-            done.cancel();
-            return done;
-        };
-        let mut open = published
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(done) = open.get(path) {
-            return done.clone();
-        }
-        open.insert(path.to_owned(), done.clone());
-        drop(open);
-        let turn = Turn {
-            library: self.clone(),
-            path: path.to_owned(),
-            _done: done.clone().drop_guard(),
-        };
-        let threads = &self.inner.reader.threads;
-        threads.run(move || turn.library.take_up(&turn.path));
-        done
-    }
-
-    /// Brings the published object at `path` up to date with its file. Blocking.
-    fn take_up(&self, path: &str) {
-        let (Some(published), Some(root)) = (self.inner.published.get(), self.root(path)) else {
-            return;
-        };
-        let metrics = &self.inner.reader.metrics.content;
-        if self.published_at(path).is_none() && !self.has_room() {
-            return;
-        }
-        match self.digest(published, root, path) {
-            Ok(Taken::Same) => {}
-            Ok(Taken::Nothing) => self.unpublish(path),
-            Ok(Taken::Object(object)) => {
-                tracing::debug!(%path, id = %object.id(), "published");
-                self.update(path, |slot| slot.published = Some(Arc::new(*object)));
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                metrics.published_failed.inc();
-                tracing::warn!(%path, %error, "file not published");
-            }
-        }
-    }
-
-    fn digest(
-        &self,
-        published: &Published,
-        root: &Root,
-        path: &str,
-    ) -> Result<Taken, std::io::Error> {
-        let Some(place) = root.place(path).filter(|_| check_path(path).is_ok()) else {
-            return Ok(Taken::Nothing);
-        };
-        let Some((file, stamp)) = open_regular(&place)? else {
-            return Ok(Taken::Nothing);
-        };
-        let known = self.published_at(path);
-        if known.is_some_and(|known| known.stamp() == Some(stamp) && known.settled()) {
-            return Ok(Taken::Same);
-        }
-        let reader = self.reader();
-        let dir = &root.config.dir;
-        let recalled = published
-            .remembered
-            .recall(dir, path, stamp, published.chunk);
-        let (digested, place, file) = match recalled {
-            Some(manifest) => {
-                reader.metrics.content.published_remembered.inc();
-                let digested = Digested {
-                    manifest,
-                    stamp,
-                    settled: true,
-                    seals: Seals::default(),
-                };
-                (digested, place, file)
-            }
-            None => {
-                drop(file);
-                let digested = root.digest(path, published.chunk, reader, &published.stop)?;
-                let Some(digested) = digested else {
-                    return Ok(Taken::Nothing);
-                };
-                reader.metrics.content.published_hashed.inc();
-                digested
-            }
-        };
-        if digested.manifest.check().is_err() {
-            let reason = "too large for its chunk size";
-            return Err(std::io::Error::other(reason));
-        }
-        if digested.settled && digested.seals.get(0).is_some() {
-            let (stamp, manifest) = (digested.stamp, &digested.manifest);
-            if let Err(error) = published.remembered.remember(dir, stamp, manifest) {
-                tracing::warn!(%path, %error, "digests not remembered");
-            }
-        }
-        let source = Source::new(place, false, &reader.open_files, &reader.disk).opened(file);
-        let object = Object::published(digested, source, Now::read(), Arc::clone(reader));
-        Ok(Taken::Object(Box::new(object)))
-    }
-
-    /// The file at `path` is gone.
-    pub(super) fn unpublish(&self, path: &str) {
-        if self.published_at(path).is_none() {
-            return;
-        }
-        if let (Some(published), Some(root)) = (self.inner.published.get(), self.root(path)) {
-            published.remembered.forget(&root.config.dir, path);
-        }
-        tracing::debug!(%path, "no longer published");
-        self.update(path, |slot| slot.published = None);
-    }
-}
-
-/// What a look at a published file gave.
-enum Taken {
-    Object(Box<Object>),
-    Same,
-    Nothing,
-}
-
-/// A thread's work on one path; over on drop.
-struct Turn {
-    library: Library,
-    path: String,
-    _done: DropGuard,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(published) = self.library.published() {
-            let mut open = published
-                .open
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            open.remove(&self.path);
-        }
     }
 }
 

@@ -46,6 +46,8 @@ const GROUND: &[&str] = &[
     "dns/resolver/recurse/response.rs",
     "dns/resolver/recurse/judge.rs",
     "dns/resolver/recurse/iterate.rs",
+    "dns/resolver/recurse/pool.rs",
+    "dns/resolver/recurse/walk.rs",
     "dns/resolver/recurse/answer.rs",
     "dns/resolver/validate/crypto.rs",
     "dns/resolver/validate/anchor.rs",

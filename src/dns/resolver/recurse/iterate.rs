@@ -23,12 +23,14 @@ use super::dname::Dname;
 use super::fact::{Fact, NO_NAME, Source, Status, What};
 use super::hints::Hints;
 use super::judge::{self, Lame, NameServer, Nothing, Referral, Verdict};
-use super::net::{Net, Outlook, Silence};
+use super::net::{Net, Silence};
+use super::pool::Pool;
 use super::response::{Response, RrSet};
 use super::rtype;
 use super::shared::{self, Learnt, Seat, Shared};
 use super::store::{Perishable, Store};
 use super::trouble::Trouble;
+use super::walk::Walk;
 use super::{Config, Limits};
 use crate::time::Now;
 
@@ -349,7 +351,8 @@ impl<'w, N: Net> Errand<'w, N> {
         }
         let world = self.world;
         let config = &world.config;
-        let mut pool = Pool::new(self, cut, self.avoided(name, qtype));
+        let (avoided, dice) = (self.avoided(name, qtype), world.net.dice());
+        let mut pool = Pool::new(cut, avoided, config, &world.facts, dice, self.now());
         // Whether somebody has replied to no avail.
         let mut useless = false;
         let mut followed = 0;
@@ -658,190 +661,6 @@ fn root<N>(heard: &Heard, hints: &Cut, world: &World<N>, now: Now) -> Option<Cut
     })
 }
 
-/// How much of a name is shown to a zone's servers (RFC 9156).
-struct Walk {
-    /// Labels of the zone asked.
-    zone: usize,
-    minimise: bool,
-    /// Labels of the name known to be no cut.
-    known: usize,
-    probes: usize,
-    /// The whole question from now on.
-    whole: bool,
-}
-
-impl Walk {
-    fn new(cut: &Cut, minimise: bool) -> Self {
-        Self {
-            zone: cut.zone.labels(),
-            minimise,
-            known: cut.zone.labels(),
-            probes: 0,
-            whole: !minimise,
-        }
-    }
-
-    /// Whether `name`, shown whole, may lie beneath a delegation that nobody has looked for.
-    fn may_skip_a_cut(&self, name: &Dname) -> bool {
-        !self.minimise && name.labels() > self.zone + 1
-    }
-
-    /// What to ask next on the way to (`name`, `qtype`).
-    fn next(&mut self, name: &Dname, qtype: u16) -> (Dname, u16) {
-        let labels = name.labels();
-        let left = labels.saturating_sub(self.known);
-        let step = match self.probes {
-            n if n < ONE_LABEL => 1,
-            n => left.div_ceil(MINIMISED.saturating_sub(n).max(1)),
-        };
-        self.probes += 1;
-        let mut shown = self.known + step.max(1);
-        // Zones are seldom cut at "_tcp" and its like (RFC 9156 section 2.3).
-        while shown < labels && name.suffix(shown).get(1) == Some(&b'_') {
-            shown += 1;
-        }
-        if self.whole || self.probes > MINIMISED || shown >= labels {
-            self.whole = true;
-            return (name.clone(), qtype);
-        }
-        (name.suffix(shown), rtype::A)
-    }
-
-    /// Takes in what was heard of the shortened name.
-    fn hears(&mut self, fact: &Fact, asked: &Dname) {
-        self.known = asked.labels();
-        match &fact.what {
-            // Some servers deny names that have others beneath them: only the whole question tells.
-            What::Nothing(nothing) if nothing.nxdomain => self.whole = true,
-            What::Set { set, .. } if set.rtype == rtype::DNAME => self.whole = true,
-            _ => {}
-        }
-    }
-
-    /// Whether what is known already spares the question for the shortened name.
-    fn passes(&mut self, fact: &Fact, asked: &Dname) -> bool {
-        self.hears(fact, asked);
-        true
-    }
-}
-
-/// The addresses of a zone's servers, and which were asked how often.
-struct Pool {
-    addresses: Vec<Candidate>,
-    /// Servers whose address is not known yet.
-    nameless: Vec<Dname>,
-    /// Never asked.
-    avoided: Vec<Source>,
-    dice: u64,
-}
-
-struct Candidate {
-    address: IpAddr,
-    asked: u8,
-    excluded: bool,
-}
-
-impl Pool {
-    fn new<N: Net>(errand: &Errand<'_, N>, cut: &Cut, avoided: &[Source]) -> Self {
-        let world = errand.world;
-        let now = errand.now();
-        let mut pool = Self {
-            addresses: Vec::new(),
-            nameless: Vec::new(),
-            avoided: avoided.to_vec(),
-            dice: world.net.dice(),
-        };
-        for server in &cut.servers {
-            let mut found = server.glue.clone();
-            if found.is_empty() {
-                for rtype in world.config.address_types() {
-                    if let Some(fact) = world.facts.find(&server.name, rtype, now)
-                        && let What::Set { set, .. } = &fact.what
-                    {
-                        found.extend(judge::addresses(set));
-                    }
-                }
-            }
-            found.retain(|&address| world.config.may_ask(address));
-            if found.is_empty() {
-                pool.nameless.push(server.name.clone());
-            } else {
-                pool.add(found);
-            }
-        }
-        // By the dice, so that not all resolvers ask the same server first.
-        for at in (1..pool.nameless.len()).rev() {
-            let other = pool.roll() % (at as u64 + 1);
-            pool.nameless.swap(at, other as usize);
-        }
-        pool
-    }
-
-    fn add(&mut self, addresses: Vec<IpAddr>) {
-        for address in addresses {
-            if !self.addresses.iter().any(|known| known.address == address) {
-                self.addresses.push(Candidate {
-                    address,
-                    asked: 0,
-                    excluded: self.avoided.contains(&Source::Server(address)),
-                });
-            }
-        }
-    }
-
-    /// The next one to ask and how long to wait for it. Those not asked yet come first, among them the fastest; a server whose
-    /// time is not known is taken for a fast one. While names are left to look up nobody is asked twice.
-    fn pick(&mut self, net: &impl Net, now: Now) -> Option<(IpAddr, Duration)> {
-        let jitter = self.roll();
-        let turns = if self.nameless.is_empty() { TURNS } else { 1 };
-        let (place, patience) = self
-            .addresses
-            .iter()
-            .enumerate()
-            .filter(|(_, candidate)| !candidate.excluded && candidate.asked < turns)
-            .filter_map(|(place, candidate)| {
-                match net.outlook(candidate.address, now) {
-                    Outlook::Ask(patience) => {
-                        // Servers about as fast as the fastest take turns.
-                        let spread =
-                            Duration::from_micros(jitter.rotate_left(8 * place as u32) & 0x7FFF);
-                        Some(((candidate.asked, patience + spread), place, patience))
-                    }
-                    Outlook::Rests => None,
-                }
-            })
-            .min_by_key(|(rank, ..)| *rank)
-            .map(|(_, place, patience)| (place, patience))?;
-        let candidate = &mut self.addresses[place];
-        // The second time long enough to be sent it twice more: three times in all (RFC 9520 section 3.1).
-        let patience = if candidate.asked == 0 {
-            patience
-        } else {
-            patience * 3
-        };
-        candidate.asked += 1;
-        Some((candidate.address, patience))
-    }
-
-    fn exclude(&mut self, address: IpAddr) {
-        for candidate in &mut self.addresses {
-            candidate.excluded |= candidate.address == address;
-        }
-    }
-
-    /// SplitMix64: good enough to spread, and a test can repeat it.
-    fn roll(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.dice;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
-/// Turns each server gets with one question.
-const TURNS: u8 = 2;
-
 /// The lesser of a SOA's TTL and its MINIMUM (RFC 2308 section 5).
 pub(super) fn negative_ttl(soa: &RrSet) -> u32 {
     let minimum = soa
@@ -857,10 +676,6 @@ const NO_SOA: u32 = 5;
 
 /// How long the hints are used as they are when the root does not say who its servers are.
 const UNPRIMED: Duration = Duration::from_secs(30);
-
-/// RFC 9156 section 2.3: names shown in part at most, and of these by one label more.
-const MINIMISED: usize = 10;
-const ONE_LABEL: usize = 4;
 
 /// The type under which a way is shared that several questions have in common; no record has it.
 const WAY: u16 = 0;

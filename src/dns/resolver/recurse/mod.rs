@@ -2,7 +2,7 @@
 //!
 //! From ground to roof: `dname`, `rtype`, `records`, `hints`, `response` (a reply, read), `judge` (what of it may be believed),
 //! `trouble`; `store`, `fact` and `cut` (what is kept), `shared` (what is being looked up); `net` (what is needed of the world),
-//! `iterate` (the algorithm), `relay` (upstreams asked instead), `answer` (the message); `driver` (sockets); then the handle, [`Recursor`]. Up to `answer` nothing here
+//! `walk` (how much of a name is shown), `pool` (who is asked next), `iterate` (the algorithm), `relay` (upstreams asked instead), `answer` (the message); `driver` (sockets); then the handle, [`Recursor`]. Up to `answer` nothing here
 //! touches a socket or reads a clock.
 
 use std::net::IpAddr;
@@ -55,6 +55,10 @@ pub(super) mod cut;
 pub(super) mod shared;
 
 pub(super) mod net;
+
+mod walk;
+
+mod pool;
 
 pub(super) mod iterate;
 
