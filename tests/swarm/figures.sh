@@ -125,7 +125,8 @@ all=$(echo "$(now) - $begin" | bc)
 sent=$(metric 1 'headwater_replication_bytes_total{direction="out",source="origin"}')
 for n in 2 3 4; do
     [ "$(in_ns $n curl -s "http://10.99.0.$n:8080/video.bin" | sha256sum)" = "$SUM" ] || { echo "node $n: wrong bytes"; exit 1; }
-    echo "node $n: wasted $(metric $n headwater_replication_wasted_bytes_total) B," \
+    echo "node $n: wasted$(for why in wrong broken late; do
+        echo -n " $(metric $n "headwater_replication_wasted_bytes_total{why=\"$why\"}") B $why,"; done)" \
         "put aside $(metric $n headwater_replication_sources_put_aside_total)," \
         "found $(metric $n "headwater_peers_known{way=\"$DISCOVER\"}")," \
         "had $(metric $n 'headwater_replication_bytes_total{direction="in",source="origin"}') B from the origin," \
