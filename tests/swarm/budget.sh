@@ -8,33 +8,8 @@
 set -euo pipefail
 BINARY=$(realpath "${1:-target/release/headwater}")
 SIZE=${SIZE:-512} RATE=${RATE:-100} SHARE=${SHARE:-0.3}
-DIR=$(mktemp -d) TAG=hb$$ PIDS=()
-
-cleanup() {
-    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    for n in switch 1 2 3; do ip netns del "$TAG-$n" 2>/dev/null || true; done
-    rm -rf "$DIR"
-}
-trap cleanup EXIT
-
-in_ns() { local n=$1; shift; ip netns exec "$TAG-$n" "$@"; }
-shape() { in_ns "$1" tc qdisc add dev "$2" root tbf rate "${RATE}mbit" burst 128kb latency 100ms; }
-
-ip netns add "$TAG-switch"
-in_ns switch ip link add bridge type bridge
-in_ns switch ip link set bridge up
-for n in 1 2 3; do
-    ip netns add "$TAG-$n"
-    in_ns "$n" ip link set lo up
-    in_ns "$n" ip link add eth0 type veth peer name "port$n" netns "$TAG-switch"
-    in_ns "$n" ip addr add "10.99.0.$n/24" dev eth0
-    in_ns "$n" ip link set eth0 up
-    in_ns switch ip link set "port$n" master bridge
-    in_ns switch ip link set "port$n" up
-    shape "$n" eth0
-    shape switch "port$n"
-done
+. "$(dirname "$0")/net.sh"
+network 3
 
 mkdir -p "$DIR/content"
 head -c "${SIZE}M" /dev/urandom > "$DIR/content/video.bin"
@@ -63,14 +38,8 @@ $role
 TOML
 done
 
-# Not by in_ns: a function in the background is a shell around it, and that shell would be killed at the end, not the node.
-start() { ip netns exec "$TAG-$1" "$BINARY" run --config "$DIR/$1.toml" > "$DIR/$1.log" 2>&1 & PIDS+=($!); }
 start 1
-deadline=$((SECONDS + 300))
-until in_ns 1 curl -sfI http://10.99.0.1:8080/video.bin > /dev/null; do
-    [ $SECONDS -lt $deadline ] || { echo "not published" >&2; tail -5 "$DIR/1.log" >&2; exit 1; }
-    sleep 0.1
-done
+await 1 published
 cat > "$DIR/measure.py" <<'PYTHON'
 import subprocess, sys, time
 tag, binary, config, rate, share = sys.argv[1:6]
