@@ -42,7 +42,7 @@ use crate::http::access::Log;
 use crate::http::server::Server;
 use crate::link::Links;
 use crate::metrics::Metrics;
-use crate::peer::discover::{Discovery, Here};
+use crate::peer::discover::{Discovery, Here, Published};
 use crate::peer::replicate::Replicator;
 use crate::peer::swarm::Swarm;
 use crate::systemd::{self, Sockets};
@@ -298,10 +298,17 @@ impl Node {
         }
         let mut discovery = None;
         let http: Vec<_> = bound.http.iter().flat_map(Server::local_addrs).collect();
-        if !http.is_empty() && replicator.is_some() {
+        let own = settings.publish.iter().map(|publish| &publish.prefix);
+        let own = own.chain(settings.buckets.iter().map(|bucket| &bucket.prefix));
+        let published = Published {
+            key: library.editions().key(),
+            prefixes: own.cloned().collect(),
+        };
+        if !http.is_empty() && (replicator.is_some() || !published.prefixes.is_empty()) {
             let node = settings.node.clone();
             let here = Here { node, http };
-            discovery = Some(Discovery::new(&settings.mirrors, here, swarm));
+            let mirrors = &settings.mirrors;
+            discovery = Some(Discovery::new(mirrors, &published, here, swarm));
         }
         let scrub = Scrub::new(&settings.store, library.clone(), metrics.clone());
         let users = bound.ftp.as_ref().map(ftp::Server::users);

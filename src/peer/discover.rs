@@ -1,5 +1,6 @@
 //! Finding other nodes: announcements to those that are mirrored from (trackers), to all on the local networks
-//! ([`lan`]), and in the BitTorrent DHT ([`dht`]).
+//! ([`lan`]), and in the BitTorrent DHT ([`dht`]). Who publishes announces itself as well, so that a mirror that knows
+//! nothing but its origin's key finds it.
 //!
 //! What a tracker names goes into the swarm's directory, from which the mirrors take it; what is heard or looked up has to
 //! prove itself first ([`vet`]). Nobody waits for any of it.
@@ -16,6 +17,7 @@ use super::client::{Client, check_base};
 use super::secret::Secret;
 use super::swarm::Swarm;
 use super::tracker::LIFE;
+use crate::content::sign::PublicKey;
 use crate::metrics::peers::Way;
 use crate::time::Now;
 
@@ -30,7 +32,7 @@ mod dht;
 pub struct Discovery {
     trackers: Vec<(Client, String)>,
     here: Here,
-    meeting_points: Vec<dht::Point>,
+    meeting: dht::Meeting,
     swarm: Arc<Swarm>,
 }
 
@@ -43,6 +45,15 @@ pub struct Here {
     pub http: Vec<SocketAddr>,
 }
 
+/// What this node publishes.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The key it signs with.
+    pub key: PublicKey,
+    /// URL path prefixes; each begins and ends with `/`.
+    pub prefixes: Vec<String>,
+}
+
 impl Here {
     fn port(&self) -> Option<u16> {
         self.http.first().map(SocketAddr::port)
@@ -50,9 +61,14 @@ impl Here {
 }
 
 impl Discovery {
-    /// For the mirrors of this node.
+    /// For the mirrors of this node, and for those who mirror what it publishes.
     #[must_use]
-    pub fn new(mirrors: &[MirrorConfig], here: Here, swarm: Arc<Swarm>) -> Self {
+    pub fn new(
+        mirrors: &[MirrorConfig],
+        published: &Published,
+        here: Here,
+        swarm: Arc<Swarm>,
+    ) -> Self {
         let tracks = swarm.config().discover.contains(&Way::Tracker);
         let named = mirrors.iter().filter(|_| tracks).flat_map(|mirror| {
             let client = |base: &String| Client::new(base, &swarm).ok();
@@ -62,7 +78,7 @@ impl Discovery {
         Self {
             trackers: named.collect(),
             here,
-            meeting_points: meeting_points(mirrors, swarm.config().secret.as_ref()),
+            meeting: meeting(mirrors, published, swarm.config().secret.as_ref()),
             swarm,
         }
     }
@@ -88,7 +104,7 @@ impl Discovery {
             running.spawn(work);
         }
         if let (true, Some(port)) = (ways.contains(&Way::Dht), self.here.port()) {
-            let work = dht::run(self.meeting_points, port, self.swarm.clone(), finds);
+            let work = dht::run(self.meeting, port, self.swarm.clone(), finds);
             running.spawn(until(stop.clone(), work));
         }
         running.spawn(until(stop.clone(), vet::run(found, self.swarm.clone())));
@@ -105,32 +121,52 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     stop.run_until_cancelled_owned(work).await;
 }
 
-/// Where in the DHT the nodes of these mirrors meet: with a secret all at one point that only they know, else at one for
-/// each origin's key and prefix.
-fn meeting_points(mirrors: &[MirrorConfig], secret: Option<&Secret>) -> Vec<dht::Point> {
+/// Where in the DHT the nodes of these mirrors and of what is published meet: with a secret all at one point that only
+/// they know, else at one for each origin's key and prefix. Mirrors of a part look where those of the whole are, too.
+fn meeting(
+    mirrors: &[MirrorConfig],
+    published: &Published,
+    secret: Option<&Secret>,
+) -> dht::Meeting {
     let point = |digest: &[u8; 32]| {
         let mut point = [0; 20];
         point.copy_from_slice(&digest[..20]);
         point
     };
     if let Some(secret) = secret {
-        return vec![point(secret.digest("meeting point", &[]).as_bytes())];
+        return dht::Meeting {
+            own: vec![point(secret.digest("meeting point", &[]).as_bytes())],
+            others: Vec::new(),
+        };
     }
-    let named = mirrors
-        .iter()
-        .flat_map(|mirror| mirror.keys.iter().map(|key| (key, &mirror.prefix)));
-    let mut points: Vec<dht::Point> = named
-        .map(|(key, prefix)| {
-            let what = [&key.0[..], prefix.as_bytes()].concat();
-            point(&blake3::derive_key(
-                "headwater 2026 meeting point of mirrors",
-                &what,
-            ))
-        })
-        .collect();
-    points.sort_unstable();
-    points.dedup();
-    points
+    let of = |key: &PublicKey, prefix: &str| {
+        let what = [&key.0[..], prefix.as_bytes()].concat();
+        point(&blake3::derive_key(
+            "headwater 2026 meeting point of mirrors",
+            &what,
+        ))
+    };
+    let here = published.prefixes.iter().map(|p| of(&published.key, p));
+    let mut own: Vec<dht::Point> = here.collect();
+    let mut others = Vec::new();
+    for mirror in mirrors {
+        for key in &mirror.keys {
+            own.push(of(key, &mirror.prefix));
+            others.extend(above(&mirror.prefix).map(|prefix| of(key, prefix)));
+        }
+    }
+    for points in [&mut own, &mut others] {
+        points.sort_unstable();
+        points.dedup();
+    }
+    others.retain(|point| own.binary_search(point).is_err());
+    dht::Meeting { own, others }
+}
+
+/// The prefixes that a prefix lies within, without itself.
+fn above(prefix: &str) -> impl Iterator<Item = &str> {
+    let slashes = prefix.match_indices('/').map(|(at, _)| &prefix[..=at]);
+    slashes.filter(move |above| *above != prefix)
 }
 
 /// Announces this node to one tracker again and again: soon at first, while others may come, then rarely.
@@ -177,7 +213,6 @@ const OFTEN: Duration = Duration::from_secs(20);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::sign::PublicKey;
 
     fn mirror(prefix: &str, keys: &[u8]) -> MirrorConfig {
         MirrorConfig {
@@ -186,19 +221,41 @@ mod tests {
         }
     }
 
+    fn publishing(key: u8, prefixes: &[&str]) -> Published {
+        Published {
+            key: PublicKey([key; 32]),
+            prefixes: prefixes.iter().map(|&p| p.to_owned()).collect(),
+        }
+    }
+
     #[test]
     fn nodes_meet_by_their_secret_or_by_what_they_mirror() {
         let (one, other) = (Secret::new(b"one"), Secret::new(b"other"));
         let mirrors = [mirror("/a/", &[1]), mirror("/b/", &[1, 2])];
-        let with = |secret| meeting_points(&mirrors, secret);
+        let with = |secret| meeting(&mirrors, &publishing(9, &[]), secret).own;
         assert_eq!(with(Some(&one)).len(), 1);
         assert_ne!(with(Some(&one)), with(Some(&other)));
         let without = with(None);
         assert_eq!(without.len(), 3);
-        let elsewhere = meeting_points(&[mirror("/b/", &[2]), mirror("/", &[1])], None);
+        let others = [mirror("/b/", &[2]), mirror("/", &[1])];
+        let elsewhere = meeting(&others, &publishing(9, &[]), None).own;
         let common = elsewhere.iter().filter(|point| without.contains(point));
         assert_eq!(common.count(), 1, "the same key and the same prefix");
-        assert!(meeting_points(&[mirror("/", &[])], None).is_empty());
+        let nowhere = meeting(&[mirror("/", &[])], &publishing(9, &[]), None);
+        assert!(nowhere.own.is_empty() && nowhere.others.is_empty());
+    }
+
+    #[test]
+    fn mirror_of_a_part_looks_where_who_publishes_the_whole_is() {
+        let origin = meeting(&[], &publishing(1, &["/", "/v/w/"]), None);
+        assert_eq!((origin.own.len(), origin.others.len()), (2, 0));
+        let looks = |prefix, key| {
+            let meeting = meeting(&[mirror(prefix, &[key])], &publishing(9, &[]), None);
+            let all = [meeting.own, meeting.others].concat();
+            all.iter().filter(|at| origin.own.contains(at)).count()
+        };
+        assert_eq!([looks("/v/w/x/", 1), looks("/v/", 1)], [2, 1]);
+        assert_eq!(looks("/v/", 2), 0, "another key");
     }
 
     #[test]

@@ -86,6 +86,8 @@ struct Round {
     due: Now,
     /// When the last began.
     began: Now,
+    /// How many there were: whose turn it is among those that were found.
+    count: usize,
 }
 
 impl Mirror {
@@ -154,6 +156,7 @@ impl Mirror {
                 open: 0,
                 due: never,
                 began: never,
+                count: 0,
             },
             seed: u64::from_le_bytes(seed),
         }
@@ -168,7 +171,8 @@ impl Mirror {
     /// # Errors
     /// A job that panicked.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        if self.nodes.is_empty() || !self.resume().await {
+        let askable = !self.nodes.is_empty() || self.config.from.is_empty();
+        if !askable || !self.resume().await {
             stop.cancelled().await;
             return Ok(());
         }
@@ -306,6 +310,7 @@ impl Mirror {
 
     fn begin_round(&mut self, now: Now) {
         self.round.began = now;
+        self.round.count += 1;
         self.round.due = now.plus(self.config.interval);
         for place in self.choose_nodes(now) {
             let node = &self.nodes[place];
@@ -319,22 +324,24 @@ impl Mirror {
         }
     }
 
-    /// Whose indexes are read in this round: those the mirror names, and while none of them answers a few of the others,
-    /// who may have what the origins signed.
+    /// Whose indexes are read in this round: those the mirror names, and while none of them answers (or it names none)
+    /// some of the others, who may have what the origins signed.
     fn choose_nodes(&mut self, now: Now) -> Vec<usize> {
         let named = self.nodes.iter().filter(|node| node.named).count();
         let answers = |node: &Node| node.problem.is_none() && node.is_open(now);
-        let others = if self.nodes[..named].iter().any(answers) {
+        let open = |place: &usize| self.nodes[*place].is_open(now);
+        let mut chosen: Vec<usize> = (0..named).filter(open).collect();
+        if self.nodes[..named].iter().any(answers) {
             self.plan.keep(named);
             self.nodes[named..].iter_mut().for_each(|n| n.etag = None);
-            0
-        } else {
-            OTHERS
-        };
-        let open = |place: &usize| self.nodes[*place].is_open(now);
-        let first = (0..named).filter(open);
-        let found = (named..self.nodes.len()).filter(open).take(others);
-        first.chain(found).collect()
+            return chosen;
+        }
+        let (origins, others): (Vec<usize>, Vec<usize>) = (named..self.nodes.len())
+            .filter(open)
+            .partition(|place| self.nodes[*place].origin);
+        chosen.extend(in_turn(&origins, self.round.count));
+        chosen.extend(in_turn(&others, self.round.count));
+        chosen
     }
 
     fn end_round(&mut self, now: Now) {
@@ -486,6 +493,12 @@ impl Mirror {
                 let nodes = self.nodes.len();
                 let transfers = self.transfers.values_mut();
                 transfers.for_each(|transfer| transfer.make_room(nodes));
+            } else {
+                continue;
+            }
+            if self.config.from.is_empty() {
+                // It may be the first that knows anything.
+                self.round.due = self.round.due.min(self.round.began.plus(SOON));
             }
         }
     }
@@ -659,11 +672,17 @@ impl Mirror {
         metrics.objects(prefix, ObjectState::Filling, filling);
         metrics.objects(prefix, ObjectState::Waiting, waiting);
         metrics.objects(prefix, ObjectState::Refused, self.refused.len());
+        let nobody = (!self.nodes.iter().any(|node| node.listed)).then(|| {
+            let ways = self.swarm.config().discover.iter();
+            let ways: Vec<&str> = ways.map(|way| way.label()).collect();
+            format!("no other node found yet ({})", ways.join(", "))
+        });
         let problem = self
             .nodes
             .iter()
             .find_map(|node| node.problem.as_ref())
-            .or_else(|| self.refused.values().next());
+            .or_else(|| self.refused.values().next())
+            .or(nobody.as_ref());
         let last = self.status.load();
         let now_as = (objects, missing, problem, self.trust.version());
         if (
@@ -685,7 +704,14 @@ impl Mirror {
     }
 }
 
-/// Nodes beside those that are named whose indexes are read at once.
+/// Of nodes whose indexes may be read those whose turn it is, at most [`OTHERS`]: in some rounds all have theirs.
+fn in_turn(places: &[usize], round: usize) -> impl Iterator<Item = usize> {
+    let first = (round * OTHERS).checked_rem(places.len()).unwrap_or(0);
+    let around = places[first..].iter().chain(&places[..first]);
+    around.take(OTHERS).copied()
+}
+
+/// Nodes beside those that are named whose indexes are read at once: so many that say they are origins, and as many others.
 const OTHERS: usize = 4;
 
 /// Objects readers wait for at once; more are turned away.
@@ -705,3 +731,26 @@ const LATE_LOOK: Duration = Duration::from_millis(250);
 
 /// Slowest pace of a chunk that is borne, bytes per second.
 const SLOWEST: u64 = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_has_its_turn_and_few_have_it_at_once() {
+        for count in 0..30 {
+            let places: Vec<usize> = (100..100 + count).collect();
+            let mut had = HashSet::new();
+            for round in 0..count {
+                let turn: Vec<usize> = in_turn(&places, round).collect();
+                let distinct: HashSet<usize> = turn.iter().copied().collect();
+                assert_eq!(
+                    (turn.len(), distinct.len()),
+                    (count.min(OTHERS), turn.len())
+                );
+                had.extend(turn);
+            }
+            assert_eq!(had.len(), count);
+        }
+    }
+}

@@ -213,6 +213,21 @@ fn config_of_zones_and_content_is_checked() {
         ],
     );
     check(
+        "[[mirror]]\nprefix = \"/v/\"\n",
+        &[
+            "1: mirror[0].from: expected at least one: the base URL of a node such as \"http://origin:8080\"; or `key`, by which nodes are taken that `peers.discover` finds",
+        ],
+    );
+    check(
+        &format!(
+            "[peers]\ndiscover = [\"static\", \"tracker\"]\n[[mirror]]\nprefix = \"/v/\"\nkey = \"{}\"\n",
+            "ab".repeat(32)
+        ),
+        &[
+            "2: peers.discover: finds no node to mirror /v/ from, which names none in `from`: expected \"lan\", \"dht\", or \"static\" and its list",
+        ],
+    );
+    check(
         "[[mirror]]\nfrom = [\"http://192.0.2.1\"]\nmode = \"some\"\n",
         &["3: mirror[0].mode: found \"some\", expected \"replicate\" or \"on-demand\""],
     );

@@ -19,6 +19,7 @@ use headwater::http::peer;
 use headwater::metrics::Metrics;
 use headwater::metrics::replication::Outcome;
 use headwater::peer::MirrorConfig;
+use headwater::peer::discover::{Discovery, Here, Published};
 use headwater::peer::message::Ask;
 use headwater::peer::replicate::{MirrorHandle, Replicator};
 use headwater::peer::swarm::{Swarm, SwarmConfig};
@@ -117,6 +118,16 @@ impl Origin {
         let swarm = Arc::new(Swarm::new(config, 7, metrics.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let here = Here {
+            node: "origin".to_owned(),
+            http: vec![address],
+        };
+        let published = Published {
+            key: library.editions().key(),
+            prefixes: vec!["/".to_owned()],
+        };
+        let discovery = Discovery::new(&[], &published, here, swarm.clone());
+        tokio::spawn(discovery.run(stop.clone()));
         let served = (library.clone(), swarm, metrics.clone());
         serve(listener, served, ways.clone(), stop.clone());
         let origin = Self {

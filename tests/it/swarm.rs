@@ -11,7 +11,7 @@ use headwater::metrics::Metrics;
 use headwater::metrics::peers::{Waste, Way};
 use headwater::metrics::replication::Outcome;
 use headwater::peer::MirrorConfig;
-use headwater::peer::discover::{Discovery, Here};
+use headwater::peer::discover::{Discovery, Here, Published};
 use headwater::peer::replicate::{MirrorHandle, Replicator};
 use headwater::peer::secret::Secret;
 use headwater::peer::swarm::{Swarm, SwarmConfig};
@@ -56,6 +56,14 @@ fn by(way: Way, known: &[String]) -> SwarmConfig {
     }
 }
 
+/// A node publishes nothing.
+fn nothing(library: &Library) -> Published {
+    Published {
+        key: library.editions().key(),
+        prefixes: Vec::new(),
+    }
+}
+
 impl Node {
     fn start(listener: TcpListener, config: SwarmConfig, from: &[String]) -> Self {
         Self::mirroring(listener, config, MirrorConfig::new("/", from.to_vec()))
@@ -84,7 +92,7 @@ impl Node {
             node: name.clone(),
             http: vec![address],
         };
-        let discovery = Discovery::new(&mirrors, here, swarm.clone());
+        let discovery = Discovery::new(&mirrors, &nothing(&library), here, swarm.clone());
         let replicator = Replicator::new(
             mirrors,
             name,

@@ -2,12 +2,13 @@
 # Four nodes in network namespaces, each on a link shaped to RATE in both directions: one publishes an object of SIZE MiB,
 # three mirror it. Says what the origin sent, as a multiple of the object, and how long it took until all had it, as a
 # multiple of one copy over one link. With LIAR=1 a fourth node says that it holds everything and sends wrong bytes. DISCOVER says
-# how they find each other, by that way alone: static, tracker, lan or dht (their own; none of them sees another network).
+# how they find each other, by that way alone: static, tracker, lan or dht (their own; none of them sees another network). With KEY=1
+# the mirrors are told the origin's key and not where it is (lan and dht).
 #
 # Takes root, iproute2, curl and python3. Usage: tests/swarm/figures.sh [BINARY]
 set -euo pipefail
 BINARY=$(realpath "${1:-target/release/headwater}")
-SIZE=${SIZE:-256} RATE=${RATE:-100} LIAR=${LIAR:-0} DISCOVER=${DISCOVER:-static}
+SIZE=${SIZE:-256} RATE=${RATE:-100} LIAR=${LIAR:-0} KEY=${KEY:-0} DISCOVER=${DISCOVER:-static}
 . "$(dirname "$0")/net.sh"
 network 5
 
@@ -81,6 +82,11 @@ fi
 
 start 1
 await 1 published
+if [ "$KEY" != 0 ]; then
+    key=$(in_ns 1 "$BINARY" status --json --socket "$DIR/state1/admin.sock" |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])')
+    sed -i "s|^from = .*|key = \"$key\"|" "$DIR"/[234].toml
+fi
 begin=$(now)
 in_ns 5 curl -s -o /dev/null http://10.99.0.1:8080/video.bin
 one=$(echo "$(now) - $begin" | bc)

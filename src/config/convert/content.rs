@@ -77,10 +77,7 @@ pub(super) fn mirrors(
     let mut mirrors = Vec::new();
     for section in sections {
         let prefix = prefix(section);
-        let from = section.list("from", NODE_EXPECTED, node_url);
-        if from.is_empty() && !section.failed("from") {
-            section.error("from", format!("expected at least one: {NODE_EXPECTED}"));
-        }
+        let from = section.list_or_none("from", NODE_EXPECTED, node_url);
         let mode = match section.choice_or_first("mode", &["replicate", "on-demand"]) {
             "on-demand" => Mode::OnDemand,
             _ => Mode::Replicate,
@@ -101,6 +98,11 @@ pub(super) fn mirrors(
             let key = text.parse::<PublicKey>();
             key.map_err(|_| format!("found {text:?}, expected {KEY_EXPECTED}"))
         });
+        if from.is_empty() && keys.is_empty() && !section.failed("from") && !section.failed("key") {
+            let otherwise = "or `key`, by which nodes are taken that `peers.discover` finds";
+            let message = format!("expected at least one: {NODE_EXPECTED}; {otherwise}");
+            section.error("from", message);
+        }
         let interval = section.duration_or("interval", ms(100)..=secs(86_400), secs(5));
         let in_flight = section.integer_or("in_flight", 1..=1_024, 8);
         let filling = match mode {

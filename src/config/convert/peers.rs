@@ -32,6 +32,21 @@ pub(super) fn settings(
         lan: lan(section),
         dht: dht(section),
     };
+    for mirror in mirrors.iter().filter(|mirror| mirror.from.is_empty()) {
+        let finds = |way: &Way| match way {
+            Way::Static => !config.known.is_empty(),
+            Way::Tracker => false,
+            Way::Lan | Way::Dht => true,
+        };
+        if !mirror.keys.is_empty() && !config.discover.iter().any(finds) {
+            let expected = "expected \"lan\", \"dht\", or \"static\" and its list";
+            let message = format!(
+                "finds no node to mirror {} from, which names none in `from`: {expected}",
+                mirror.prefix
+            );
+            section.error("discover", message);
+        }
+    }
     unwise(section, &config, file.is_some(), mirrors);
     section.end();
     (config, file)

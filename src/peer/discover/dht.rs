@@ -23,14 +23,23 @@ use crate::metrics::peers::Way;
 /// A place in the DHT.
 pub(super) type Point = [u8; 20];
 
+/// Where others are met.
+#[derive(Clone, Debug)]
+pub(super) struct Meeting {
+    /// Here this node announces itself, and looks who else did.
+    pub(super) own: Vec<Point>,
+    /// Here it only looks.
+    pub(super) others: Vec<Point>,
+}
+
 /// Meets others for ever, who are told that HTTP is served on `port`.
-pub(super) async fn run(points: Vec<Point>, port: u16, swarm: Arc<Swarm>, finds: Finds) {
+pub(super) async fn run(meeting: Meeting, port: u16, swarm: Arc<Swarm>, finds: Finds) {
     let mut count = 0;
     loop {
-        let (points, swarm, finds) = (points.clone(), swarm.clone(), finds.clone());
+        let (meeting, swarm, finds) = (meeting.clone(), swarm.clone(), finds.clone());
         let mut session = JoinSet::new(); // Ends with this future.
         let (run, metrics) = (swarm.run(), swarm.clone());
-        session.spawn(async move { meet(&points, port, &swarm, &finds).await });
+        session.spawn(async move { meet(&meeting, port, &swarm, &finds).await });
         match session.join_next().await {
             Some(Ok(Ok(()))) | None => {}
             Some(Ok(Err(error))) => tracing::warn!("DHT: {error:#}"),
@@ -44,7 +53,7 @@ pub(super) async fn run(points: Vec<Point>, port: u16, swarm: Arc<Swarm>, finds:
 
 /// Rounds of looking up and announcing: often at first, while others may come, then rarely.
 async fn meet(
-    points: &[Point],
+    meeting: &Meeting,
     port: u16,
     swarm: &Swarm,
     finds: &Finds,
@@ -57,7 +66,7 @@ async fn meet(
         // One that names nobody to begin with knows only who looks for itself: also one that came up later than this node.
         let own = *dht.info().await.id();
         let _ = tokio::time::timeout(PATIENCE, dht.find_node(own)).await;
-        for point in points {
+        for point in meeting.own.iter().chain(&meeting.others) {
             let id = Id::from(*point);
             let found = tokio::time::timeout(PATIENCE, look_up(&dht, id)).await;
             for address in found.unwrap_or_default() {
@@ -65,6 +74,9 @@ async fn meet(
                 let life = config.interval * 2 + PATIENCE;
                 finds.say(Find::Found(SocketAddr::V4(address), Way::Dht, life));
             }
+        }
+        for point in &meeting.own {
+            let id = Id::from(*point);
             let told = tokio::time::timeout(PATIENCE, dht.announce_peer(id, Some(port))).await;
             let problem = match told {
                 Ok(Ok(_)) => None,

@@ -126,6 +126,7 @@ impl Mirror {
                 return IndexOutcome::Refused;
             }
         }
+        self.nodes[place].origin = self.trust.keys().contains(&index.key);
         let news: Vec<Edition> = self.trust.news(&index.catalogues).collect();
         if news.is_empty() {
             self.nodes[place].succeeded(now);

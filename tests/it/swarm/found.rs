@@ -74,8 +74,8 @@ async fn mirrors_that_meet_in_a_dht_fill_from_each_other() {
     let start = |listener| Node::start(listener, config.clone(), &from);
     let nodes: Vec<Node> = listeners.into_iter().map(start).collect();
     let known = |node: &Node| series(&node.metrics, "headwater_peers_known{way=\"dht\"}");
-    until("all to know each other", || {
-        nodes.iter().all(|node| known(node) == 2)
+    until("all to know each other and the origin", || {
+        nodes.iter().all(|node| known(node) == 3)
     })
     .await;
     origin.ways.pause.store(150, Ordering::Relaxed);
@@ -181,7 +181,9 @@ async fn address_in_the_dht_that_proves_nothing_is_never_known() {
             node: "other".to_owned(),
             http: vec![http.strip_prefix("http://").unwrap().parse().unwrap()],
         };
-        let discovery = Discovery::new(std::slice::from_ref(&mirror), here, swarm.clone());
+        let mirrors = std::slice::from_ref(&mirror);
+        let published = nothing(&origin.library);
+        let discovery = Discovery::new(mirrors, &published, here, swarm.clone());
         let stop = CancellationToken::new();
         tokio::spawn(discovery.run(stop.clone()));
         (metrics, swarm, stop.drop_guard())
@@ -198,4 +200,60 @@ async fn address_in_the_dht_that_proves_nothing_is_never_known() {
     })
     .await;
     assert_eq!(swarm.directory().known(Now::read()), [urls[1].clone()]);
+}
+
+/// A mirror that is told nothing but whose objects it mirrors.
+fn by_key(origin: &Origin, prefix: &str) -> MirrorConfig {
+    MirrorConfig {
+        keys: vec![origin.library.editions().key()],
+        ..MirrorConfig::new(prefix, Vec::new())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_know_but_a_key_find_the_origin_and_each_other_on_the_network() {
+    let bytes = noise(13, 200 * CHUNK + 77);
+    let config = hearing(&lan(), SECRET);
+    let origin = Origin::within(config.clone(), &[("a", &bytes)]).await;
+    origin.ways.pause.store(150, Ordering::Relaxed);
+    let (listeners, _) = sockets(3).await;
+    let start = |l| Node::mirroring(l, config.clone(), by_key(&origin, "/"));
+    let nodes: Vec<Node> = listeners.into_iter().map(start).collect();
+    all_share(&nodes, &origin, &bytes).await;
+    put(origin.content.path(), "later", b"one chunk");
+    for node in &nodes {
+        node.has("/later", b"one chunk").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirror_of_a_part_that_knows_but_a_key_finds_who_publishes_the_whole_in_a_dht() {
+    let bytes = noise(14, 20 * CHUNK + 77);
+    let net = Testnet::builder(5).build().unwrap();
+    let config = SwarmConfig {
+        dht: meeting_in(&net),
+        ..by(Way::Dht, &[])
+    };
+    let origin = Origin::within(config.clone(), &[("v/a", &bytes), ("b", b"b")]).await;
+    let (mut listeners, _) = sockets(1).await;
+    let mirror = by_key(&origin, "/v/");
+    let node = Node::mirroring(listeners.remove(0), config, mirror);
+    node.has("/v/a", &bytes).await;
+    assert!(node.library.get("/b").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirror_that_found_nobody_says_so_until_it_did() {
+    let config = hearing(&lan(), SECRET);
+    let origin = Origin::new(&[("a", b"a")]).await;
+    let (mut listeners, _) = sockets(1).await;
+    let mirror = by_key(&origin, "/");
+    let node = Node::mirroring(listeners.remove(0), config.clone(), mirror);
+    let problem = || node.handle.status().remove(0).problem;
+    until("it to be said", || {
+        problem().as_deref() == Some("no other node found yet (lan)")
+    })
+    .await;
+    let _other = Origin::within(config, &[]).await;
+    until("another to be found", || problem().is_none()).await;
 }
