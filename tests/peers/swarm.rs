@@ -7,9 +7,10 @@ use std::process::Command;
 use super::harness::{run, tool};
 
 /// Runs the script on links of `rate` Mbit/s; what the origin sent must stay below this many times the object (three mirrors alone:
-/// 3), and every mirror has known the two others. Not each has bytes of them: one that is ahead with all chunks has none to take.
+/// 3), and every mirror has known the two others and the origin. Not each has bytes of the others: one that is ahead with all
+/// chunks has none to take. `told`: they know where the origin is, else only its key.
 #[track_caller]
-fn check(way: &str, size_mib: u32, rate: u32, most: f64) {
+fn check(way: &str, told: bool, size_mib: u32, rate: u32, most: f64) {
     for name in ["ip", "tc", "curl", "bc"] {
         tool(name);
     }
@@ -19,6 +20,7 @@ fn check(way: &str, size_mib: u32, rate: u32, most: f64) {
         .arg(script)
         .arg(env!("CARGO_BIN_EXE_headwater"))
         .env("DISCOVER", way)
+        .env("KEY", if told { "0" } else { "1" })
         .env("SIZE", size_mib.to_string())
         .env("RATE", rate.to_string());
     let output = run(&mut command);
@@ -27,7 +29,7 @@ fn check(way: &str, size_mib: u32, rate: u32, most: f64) {
     let mirrors: Vec<&str> = said.lines().filter(|l| l.starts_with("node ")).collect();
     assert_eq!(mirrors.len(), 3, "{said}");
     for mirror in mirrors {
-        assert!(mirror.contains(" found 2,"), "{said}");
+        assert!(mirror.contains(" found 3,"), "{said}");
     }
     let sent = said
         .lines()
@@ -42,11 +44,16 @@ fn check(way: &str, size_mib: u32, rate: u32, most: f64) {
 
 #[test]
 fn mirrors_on_one_network_find_each_other_and_spare_the_origin() {
-    check("lan", 32, 100, 2.0);
+    check("lan", true, 32, 100, 2.0);
+}
+
+#[test]
+fn mirrors_on_one_network_that_know_but_a_key_find_whose_it_is() {
+    check("lan", false, 32, 100, 2.0);
 }
 
 #[test]
 fn mirrors_that_meet_in_a_dht_find_each_other_and_spare_the_origin() {
     // Meeting takes two to four seconds, and twice that where other tests share the cores.
-    check("dht", 48, 50, 2.2);
+    check("dht", true, 48, 50, 2.2);
 }
