@@ -13,7 +13,8 @@ pub(super) struct Node {
     pub(super) health: Health,
     /// Whether it is one of those the mirror names: its index is read, and it is never put aside for being slow.
     pub(super) named: bool,
-    /// Whether it says that it is an origin: then its index is read before those of others that were found.
+    /// Whether it says that it is an origin: then its index is read before those of others that were found, and it is not
+    /// put aside for being slow.
     pub(super) origin: bool,
     /// Whether it is known still; of a named one always.
     pub(super) listed: bool,

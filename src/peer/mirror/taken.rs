@@ -438,7 +438,8 @@ impl Mirror {
                 let soon = self.round.began.plus(SOON);
                 self.round.due = self.round.due.min(soon);
             }
-            Error::Stalled { .. } if !node.named => {
+            // Who says that it is the origin, and is slow, may be all there is.
+            Error::Stalled { .. } if !node.named && !node.origin => {
                 self.metrics.peers.limit(Limit::Silence);
                 self.put_aside(place, error, now);
             }

@@ -257,3 +257,18 @@ async fn mirror_that_found_nobody_says_so_until_it_did() {
     let _other = Origin::within(config, &[]).await;
     until("another to be found", || problem().is_none()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn origin_that_was_found_is_not_put_aside_for_being_slow() {
+    let bytes = noise(15, 10 * CHUNK);
+    let config = hearing(&lan(), SECRET);
+    let origin = Origin::within(config.clone(), &[("a", &bytes)]).await;
+    origin.ways.pause.store(3_000, Ordering::Relaxed);
+    let (mut listeners, _) = sockets(1).await;
+    let node = Node::mirroring(listeners.remove(0), config, by_key(&origin, "/"));
+    let failed = || node.metrics.replication.chunks(Outcome::Failed);
+    until("a chunk to be waited for in vain", || failed() > 0).await;
+    origin.ways.pause.store(0, Ordering::Relaxed);
+    node.has("/a", &bytes).await;
+    assert_eq!(node.metrics.peers.put_aside.get(), 0);
+}
